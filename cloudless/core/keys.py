@@ -1,0 +1,133 @@
+"""Every key of the cluster, built and taken apart in one place.
+
+All keys live under one prefix that carries the storage format's major version. Names inside keys are
+checked (`NAME_PATTERN`) before they get here, so `/` never occurs inside a part.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+PREFIX = "/cloudless/v1/"
+
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+"""Names of nodes, coordinators, namespaces and workloads: a DNS label that may also hold dots, at most 63 long."""
+
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Kind(Enum):
+    """What a key holds; the value is the record's name in logs, quarantine reports and watch filters."""
+
+    CLUSTER = "cluster"
+    COORDINATOR = "coordinator"
+    ELECTION = "election"
+    SUSPICION = "suspicion"
+    NODE_SPEC = "node-spec"
+    NODE_INFO = "node-info"
+    NODE_STATUS = "node-status"
+    WORKLOAD = "workload"
+    TASK_DESIRED = "task-desired"
+    TASK_OBSERVED = "task-observed"
+    EVENT = "event"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key taken apart: its kind and its variable parts, in order."""
+
+    kind: Kind
+    parts: tuple[str, ...]
+
+
+CLUSTER = PREFIX + "cluster"
+COORDINATORS = PREFIX + "coordinators/"
+ELECTION = PREFIX + "election/"
+SUSPICIONS = PREFIX + "suspicions/"
+NODES = PREFIX + "nodes/"
+WORKLOADS = PREFIX + "workloads/"
+TASKS = PREFIX + "tasks/"
+EVENTS = PREFIX + "events/"
+REQUESTS = PREFIX + "requests/"
+
+
+def coordinator(coordinator_id: str) -> str:
+    return COORDINATORS + coordinator_id
+
+
+def election(lease_id: int) -> str:
+    """A candidate's place in the queue; one per lease, because a lost lease is never campaigned with again."""
+    return f"{ELECTION}{lease_id:016x}"
+
+
+def suspicion(term: int, coordinator_id: str) -> str:
+    return f"{SUSPICIONS}{term}/{coordinator_id}"
+
+
+def node_spec(node_id: str) -> str:
+    return f"{NODES}{node_id}/spec"
+
+
+def node_info(node_id: str) -> str:
+    return f"{NODES}{node_id}/info"
+
+
+def node_status(node_id: str) -> str:
+    return f"{NODES}{node_id}/status"
+
+
+def workload(namespace: str, name: str) -> str:
+    return f"{WORKLOADS}{namespace}/{name}/spec"
+
+
+def task_desired(task_id: str) -> str:
+    return f"{TASKS}{task_id}/desired"
+
+
+def task_observed(task_id: str) -> str:
+    return f"{TASKS}{task_id}/observed"
+
+
+def event(event_id: str) -> str:
+    return EVENTS + event_id
+
+
+def request(request_id: str) -> str:
+    return REQUESTS + request_id
+
+
+_SUFFIXED: dict[tuple[str, str], Kind] = {
+    ("nodes", "spec"): Kind.NODE_SPEC,
+    ("nodes", "info"): Kind.NODE_INFO,
+    ("nodes", "status"): Kind.NODE_STATUS,
+    ("tasks", "desired"): Kind.TASK_DESIRED,
+    ("tasks", "observed"): Kind.TASK_OBSERVED,
+}
+_SINGLE: dict[str, Kind] = {
+    "coordinators": Kind.COORDINATOR,
+    "election": Kind.ELECTION,
+    "events": Kind.EVENT,
+    "requests": Kind.REQUEST,
+}
+
+
+def parse(key: str) -> Key | None:
+    """Take a key apart; None for a key this version does not know (a newer version's, or one put by hand)."""
+    if not key.startswith(PREFIX):
+        return None
+    match key[len(PREFIX) :].split("/"):
+        case ["cluster"]:
+            return Key(Kind.CLUSTER, ())
+        case ["suspicions", term, coordinator_id]:
+            return Key(Kind.SUSPICION, (term, coordinator_id))
+        case ["workloads", namespace, name, "spec"]:
+            return Key(Kind.WORKLOAD, (namespace, name))
+        case [head, name, tail] if (head, tail) in _SUFFIXED:
+            return Key(_SUFFIXED[head, tail], (name,))
+        case [head, name] if head in _SINGLE:
+            return Key(_SINGLE[head], (name,))
+        case _:
+            return None

@@ -1,0 +1,72 @@
+"""The objects of a cluster as frozen values: what a user asked for, what was decided, what was seen.
+
+Spec belongs to the user, status and info to the observer, desired state to the leader: each stored
+record has exactly one kind of writer, which is why one object may be spread over several records.
+"""
+
+from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
+from cloudless.core.model.event import EventRecord, Severity
+from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
+from cloudless.core.model.request import RequestRecord
+from cloudless.core.model.resources import Resources
+from cloudless.core.model.task import Desired, TaskDesired, TaskObserved, TaskSpec, TaskState
+from cloudless.core.model.workload import (
+    ExecutorKind,
+    Placement,
+    Port,
+    RestartCondition,
+    RestartPolicy,
+    Rollout,
+    RolloutStrategy,
+    SpreadTopology,
+    WorkloadRecord,
+    WorkloadSpec,
+)
+
+Record = (
+    ClusterRecord
+    | CoordinatorRecord
+    | LeaderRecord
+    | Suspicion
+    | NodeSpec
+    | NodeInfo
+    | NodeStatus
+    | WorkloadRecord
+    | TaskDesired
+    | TaskObserved
+    | EventRecord
+    | RequestRecord
+)
+"""Any value that may be stored under a key of the cluster."""
+
+__all__ = [
+    "ClusterRecord",
+    "CoordinatorRecord",
+    "Desired",
+    "EventRecord",
+    "ExecutorKind",
+    "LeaderRecord",
+    "NodeInfo",
+    "NodePhase",
+    "NodeSpec",
+    "NodeStatus",
+    "Placement",
+    "Port",
+    "Reachability",
+    "Record",
+    "RequestRecord",
+    "Resources",
+    "RestartCondition",
+    "RestartPolicy",
+    "Rollout",
+    "RolloutStrategy",
+    "Severity",
+    "SpreadTopology",
+    "Suspicion",
+    "TaskDesired",
+    "TaskObserved",
+    "TaskSpec",
+    "TaskState",
+    "WorkloadRecord",
+    "WorkloadSpec",
+]

@@ -1,0 +1,82 @@
+"""A node: a machine that runs an agent.
+
+Three records, one writer each: `NodeSpec` is what a person wants of it, `NodeInfo` what its agent
+says of it (written when the agent enrols and when a fact changes), `NodeStatus` whether the leader
+can reach it. The phase a person sees is computed from the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cloudless.core.model.resources import Resources
+
+
+class NodePhase(Enum):
+    """What a person sees.
+
+    ENROLLING  known, not yet reachable for the first time
+    READY      reachable and open for new tasks
+    CORDONED   reachable, takes no new tasks
+    DRAINING   reachable, its tasks are being moved away
+    DRAINED    reachable, cordoned and empty
+    OFFLINE    not heard of for longer than the node timeout
+    """
+
+    ENROLLING = "ENROLLING"
+    READY = "READY"
+    CORDONED = "CORDONED"
+    DRAINING = "DRAINING"
+    DRAINED = "DRAINED"
+    OFFLINE = "OFFLINE"
+
+
+class Reachability(Enum):
+    """The leader's finding about a node's agent."""
+
+    REACHABLE = "REACHABLE"
+    UNREACHABLE = "UNREACHABLE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """What a person wants of a node. Absent means: open for tasks, no extra labels."""
+
+    cordoned: bool = False
+    draining: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """What an agent says of its machine.
+
+    `address` is `host:port` of the agent's own gRPC server (task logs). `executors` names what it can
+    run. `boot_id` changes when the machine reboots, which is how tasks that cannot have survived are told.
+    """
+
+    id: str
+    name: str = ""
+    type: str = ""
+    region: str = "local"
+    zone: str = ""
+    address: str = ""
+    metrics_address: str = ""
+    capacity: Resources = field(default_factory=Resources)
+    executors: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    boot_id: str = ""
+    enrolled_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """The leader's finding, written only when it changes. `since_ms` is when it became so."""
+
+    reachability: Reachability
+    since_ms: int = 0
+    reason: str = ""
+    term: int = 0

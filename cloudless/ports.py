@@ -1,0 +1,283 @@
+"""The seams between decisions and the world: small Protocols, each with a fake that passes the same contract suite.
+
+`Store` is etcd's data model reduced to what cloudless relies on: one revision counter for all keys,
+transactions with compares and nested transactions, leases, and watches that start at any revision
+still kept. Its semantics are etcd's (v3 API); `cloudless.testing.MemoryStore` imitates them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+from cloudless.core.model import TaskSpec
+
+# --- store --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A stored value. `create_revision` stays for a key's life, `mod_revision` is its last write's revision."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    lease_id: int = 0
+
+
+class Target(Enum):
+    """What of a key a compare looks at. A missing key has CREATE 0 and MOD 0."""
+
+    CREATE = "create"
+    MOD = "mod"
+
+
+class Relation(Enum):
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    GREATER = ">"
+    LESS = "<"
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """A condition `target(key) relation revision`."""
+
+    key: str
+    target: Target
+    relation: Relation
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    key: str
+    value: bytes
+    lease_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Txn:
+    """If all `compares` hold, run `then`, else `orelse`; operations may be transactions themselves.
+
+    No key may be written twice in one transaction, nested ones included; the store refuses it.
+    """
+
+    compares: tuple[Compare, ...] = ()
+    then: tuple[Put | Delete | Get | Txn, ...] = ()
+    orelse: tuple[Put | Delete | Get | Txn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Answer to a Put or Delete; `deleted` counts keys removed."""
+
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """Answer to a Get; None if there is no such key."""
+
+    kv: KeyValue | None
+
+
+@dataclass(frozen=True, slots=True)
+class TxnResult:
+    """`revision` is the store's after the transaction; equal to the written keys' mod revision if it wrote."""
+
+    succeeded: bool
+    revision: int
+    results: tuple[Done | Got | TxnResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a range at one fixed revision. `more`: ask again from `kvs[-1].key`, exclusive."""
+
+    kvs: tuple[KeyValue, ...]
+    revision: int
+    more: bool
+    cluster_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One key's change at `kv.mod_revision`. For a deletion `kv.value` is empty and `deleted` is true."""
+
+    kv: KeyValue
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBatch:
+    """Changes of whole revisions, oldest first, complete up to `revision`; no events: a progress mark."""
+
+    revision: int
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A granted lease; `ttl_s` is what the store granted, which may be more than was asked."""
+
+    id: int
+    ttl_s: int
+
+
+@runtime_checkable
+class Store(Protocol):
+    """etcd's v3 data model. All methods raise Unavailable (read, or write surely not done), CommitUncertain
+    (write that may have been done), NoSpace, and the errors they name."""
+
+    async def txn(self, txn: Txn, *, timeout_s: float) -> TxnResult:
+        """Run a transaction. Raises CommitUncertain if no answer came in time: it may still happen."""
+        ...
+
+    async def read_page(
+        self, prefix: str, *, start_after: str = "", revision: int = 0, limit: int = 5000, timeout_s: float = 5.0
+    ) -> Page:
+        """Return up to `limit` keys under `prefix` after `start_after` in key order.
+
+        `revision` 0 reads the newest state, linearizably; pages that follow must name the first page's
+        revision. Raises Compacted.
+        """
+        ...
+
+    async def current_revision(self, *, timeout_s: float) -> int:
+        """Return a revision at least as new as every write acknowledged before the call (a linearizable read)."""
+        ...
+
+    def watch(self, prefix: str, *, start_revision: int) -> AsyncIterator[WatchBatch]:
+        """Yield every change under `prefix` from `start_revision` (> 0) on, and progress marks.
+
+        Raises Compacted if the start is no longer kept, Unavailable if the stream broke. Never ends by itself.
+        """
+        ...
+
+    async def grant(self, ttl_s: int, *, timeout_s: float) -> Lease:
+        """Grant a lease of at least `ttl_s` seconds."""
+        ...
+
+    async def keep_alive(self, lease_id: int, *, timeout_s: float) -> int:
+        """Renew a lease; return its TTL in seconds. Raises LeaseLost if it has expired or was revoked."""
+        ...
+
+    async def revoke(self, lease_id: int, *, timeout_s: float) -> None:
+        """End a lease and delete its keys; a lease that is gone already is no error."""
+        ...
+
+    async def compact(self, revision: int, *, timeout_s: float) -> None:
+        """Forget history before `revision`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- time and names -----------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Time, as the runtime hands it to the core."""
+
+    def monotonic_s(self) -> float:
+        """Seconds that never jump and count while the machine sleeps (CLOCK_BOOTTIME)."""
+        ...
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, for people only: no decision depends on it."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Ids(Protocol):
+    """Fresh random names."""
+
+    def new(self) -> str:
+        """Return 16 random hex digits or more."""
+        ...
+
+
+# --- executor -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """One attempt at a task. `ports` are the resolved numbers by name."""
+
+    task_id: str
+    attempt: int
+    spec: TaskSpec
+    env: dict[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A living or ended attempt as the executor knows it. `exit_code` -1 and `signal` 0 while it runs.
+
+    `handle` is the executor's own way to find it again after the agent restarted.
+    """
+
+    task_id: str
+    attempt: int
+    running: bool
+    pid: int = 0
+    exit_code: int = -1
+    signal: int = 0
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    message: str = ""
+    ports: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Bytes of a task's output. `stream` is `stdout` or `stderr`."""
+
+    stream: str
+    data: bytes
+
+
+class Executor(Protocol):
+    """Starts, finds again, and ends task attempts. Instances outlive the agent."""
+
+    name: str
+
+    async def start(self, request: StartRequest) -> Instance:
+        """Start an attempt; calling it again for a living one returns that one. Raises ExecutorError."""
+        ...
+
+    async def stop(self, task_id: str, attempt: int, *, grace_s: float) -> None:
+        """Ask the attempt's whole process group to end, and end it after `grace_s`. Returns at once; see `wait`."""
+        ...
+
+    async def wait(self, task_id: str, attempt: int) -> Instance:
+        """Return when the attempt has ended, with its exit code or signal, even if it ended while the agent was away."""
+        ...
+
+    async def adopt(self) -> tuple[Instance, ...]:
+        """Find every attempt this executor ever started and has not removed, living or ended."""
+        ...
+
+    async def remove(self, task_id: str) -> None:
+        """Forget an ended task and delete its files."""
+        ...
+
+    def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncIterator[LogChunk]:
+        """Yield the newest attempt's output, the last `tail_lines` lines (-1: all kept), then as it grows if `follow`."""
+        ...

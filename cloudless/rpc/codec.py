@@ -1,0 +1,245 @@
+"""Translate between the core's frozen values and protobuf messages, field by field by name.
+
+Both sides carry the same names (a test walks all pairs), so one pair of functions per class, built once
+from the two descriptions, serves every object. Enums travel as `<CLASS>_<MEMBER>`; an unspecified or
+unknown enum value takes the field's default, or is refused where there is none. Absent messages take
+the field's default.
+
+Raises `Malformed` for what cannot be a value of the class; never anything else.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from cloudless.core.keys import Key, Kind
+from cloudless.core.model import (
+    ClusterRecord,
+    CoordinatorRecord,
+    EventRecord,
+    LeaderRecord,
+    NodeInfo,
+    NodeSpec,
+    NodeStatus,
+    Record,
+    RequestRecord,
+    Suspicion,
+    TaskDesired,
+    TaskObserved,
+    WorkloadRecord,
+)
+from cloudless.rpc.v1 import objects_pb2 as pb
+
+FORMAT = 1
+"""The storage format this version writes, and the newest it reads."""
+
+T = TypeVar("T")
+
+
+class Malformed(ValueError):
+    """The bytes or message cannot be read as the value they should be."""
+
+
+# --- one class ----------------------------------------------------------------------------------
+
+_Decode = Callable[[Any], Any]
+_Encode = Callable[[Any], Any]
+
+
+def to_message(value: Any, message_class: type[Message]) -> Any:
+    """Return `value` (a dataclass of the core) as a message of `message_class`."""
+    return _encoder(type(value), message_class)(value)
+
+
+def from_message(message: Message, value_class: type[T]) -> T:
+    """Return `message` as a `value_class`. Raises Malformed."""
+    decoded: T = _decoder(value_class, type(message))(message)
+    return decoded
+
+
+@functools.cache
+def _encoder(value_class: type, message_class: Any) -> _Encode:
+    fields = [
+        (name, _field_encoder(hint, message_class, name)) for name, hint in typing.get_type_hints(value_class).items()
+    ]
+
+    def encode(value: Any) -> Any:
+        made = {name: convert(getattr(value, name)) for name, convert in fields}
+        return message_class(**made)
+
+    return encode
+
+
+@functools.cache
+def _decoder(value_class: Any, message_class: Any) -> _Decode:
+    hints = typing.get_type_hints(value_class)
+    fields = []
+    for spec in dataclasses.fields(value_class):
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        fields.append((spec.name, *_field_decoder(hints[spec.name], message_class, spec.name), required))
+
+    def decode(message: Any) -> Any:
+        made = {}
+        for name, present, convert, required in fields:
+            if present is not None and not present(message):
+                if required:
+                    raise Malformed(f"{value_class.__name__}.{name} is missing")
+                continue
+            made[name] = convert(getattr(message, name))
+        return value_class(**made)
+
+    return decode
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _strip_optional(hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        (inner,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return inner
+    return hint
+
+
+def _sub_message_class(message_class: Any, name: str) -> Any:
+    from google.protobuf import message_factory
+
+    return message_factory.GetMessageClass(message_class.DESCRIPTOR.fields_by_name[name].message_type)
+
+
+def _enum_prefix(hint: type[Enum]) -> str:
+    return "".join(f"_{c}" if c.isupper() else c.upper() for c in hint.__name__).lstrip("_") + "_"
+
+
+def _enum_maps(hint: type[Enum], message_class: Any, name: str) -> tuple[dict[Enum, int], dict[int, Enum]]:
+    values = message_class.DESCRIPTOR.fields_by_name[name].enum_type.values_by_name
+    prefix = _enum_prefix(hint)
+    to_wire = {member: values[prefix + member.name].number for member in hint}
+    return to_wire, {number: member for member, number in to_wire.items()}
+
+
+def _field_encoder(hint: Any, message_class: Any, name: str) -> _Encode:
+    hint = _strip_optional(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _enum_maps(hint, message_class, name)[0].__getitem__
+    if dataclasses.is_dataclass(hint):
+        sub = _sub_message_class(message_class, name)
+        return lambda value: None if value is None else _encoder(type(value), sub)(value)
+    if origin is tuple and dataclasses.is_dataclass(args[0]):
+        convert = _encoder(args[0], _sub_message_class(message_class, name))
+        return lambda values: [convert(value) for value in values]
+    return _identity
+
+
+def _field_decoder(hint: Any, message_class: Any, name: str) -> tuple[Callable[[Any], bool] | None, _Decode]:
+    """Return (is it present?, convert); present is None for fields that always are."""
+    hint = _strip_optional(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        known = _enum_maps(hint, message_class, name)[1]
+        return (lambda message: getattr(message, name) in known), known.__getitem__
+    if dataclasses.is_dataclass(hint):
+        convert = _decoder(hint, _sub_message_class(message_class, name))
+        return (lambda message: message.HasField(name)), convert
+    if origin is tuple:
+        if dataclasses.is_dataclass(args[0]):
+            item = _decoder(args[0], _sub_message_class(message_class, name))
+            return None, lambda values: tuple(item(value) for value in values)
+        return None, tuple
+    if origin in (dict, Mapping, collections.abc.Mapping):
+        return None, dict
+    return None, _identity
+
+
+# --- stored records -----------------------------------------------------------------------------
+
+_ARMS: dict[str, tuple[type[Any], Any]] = {
+    "cluster": (ClusterRecord, pb.ClusterRecord),
+    "coordinator": (CoordinatorRecord, pb.CoordinatorRecord),
+    "leader": (LeaderRecord, pb.LeaderRecord),
+    "suspicion": (Suspicion, pb.Suspicion),
+    "node_spec": (NodeSpec, pb.NodeSpec),
+    "node_info": (NodeInfo, pb.NodeInfo),
+    "node_status": (NodeStatus, pb.NodeStatus),
+    "workload": (WorkloadRecord, pb.WorkloadRecord),
+    "task_desired": (TaskDesired, pb.TaskDesired),
+    "task_observed": (TaskObserved, pb.TaskObserved),
+    "event": (EventRecord, pb.EventRecord),
+    "request": (RequestRecord, pb.RequestRecord),
+}
+_ARM_OF_CLASS = {value_class: (arm, message_class) for arm, (value_class, message_class) in _ARMS.items()}
+_ARM_OF_KIND: dict[Kind, str] = {
+    Kind.CLUSTER: "cluster",
+    Kind.COORDINATOR: "coordinator",
+    Kind.ELECTION: "leader",
+    Kind.SUSPICION: "suspicion",
+    Kind.NODE_SPEC: "node_spec",
+    Kind.NODE_INFO: "node_info",
+    Kind.NODE_STATUS: "node_status",
+    Kind.WORKLOAD: "workload",
+    Kind.TASK_DESIRED: "task_desired",
+    Kind.TASK_OBSERVED: "task_observed",
+    Kind.EVENT: "event",
+    Kind.REQUEST: "request",
+}
+
+
+def to_stored(record: Record) -> pb.StoredRecord:
+    """Wrap a record in its envelope."""
+    arm, message_class = _ARM_OF_CLASS[type(record)]
+    return pb.StoredRecord(format=FORMAT, **{arm: to_message(record, message_class)})
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the bytes stored for `record`; equal records give equal bytes."""
+    encoded: bytes = to_stored(record).SerializeToString(deterministic=True)
+    return encoded
+
+
+def decode_record(key: Key, value: bytes) -> Record:
+    """Return the record stored under `key`.
+
+    Raises Malformed for bytes that do not parse, a format newer than ours, a record of another kind than
+    the key's, or one that names another object than the key does.
+    """
+    stored = pb.StoredRecord()
+    try:
+        stored.ParseFromString(value)
+    except (DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise Malformed(f"not a stored record: {error}") from error
+    if not 1 <= stored.format <= FORMAT:
+        raise Malformed(f"format {stored.format} is not known to this version (it reads up to {FORMAT})")
+    arm = stored.WhichOneof("record")
+    if arm != _ARM_OF_KIND[key.kind]:
+        raise Malformed(f"holds {arm or 'nothing'} where {_ARM_OF_KIND[key.kind]} belongs")
+    record: Record = from_message(getattr(stored, arm), _ARMS[arm][0])
+    _check_names(key, record)
+    return record
+
+
+def _check_names(key: Key, record: Record) -> None:
+    """Refuse a record whose own names differ from its key's: the state machine's indexes rely on them."""
+    match record:
+        case WorkloadRecord():
+            names: tuple[str, ...] = (record.namespace, record.name)
+        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord():
+            names = (record.id,)
+        case TaskObserved():
+            names = (record.task_id,)
+        case Suspicion():
+            names = (str(record.term), record.coordinator_id)
+        case _:
+            return
+    if names != key.parts:
+        raise Malformed(f"names {'/'.join(names)} under the key of {'/'.join(key.parts)}")
