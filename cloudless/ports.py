@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
-from cloudless.core.model import TaskSpec
+from cloudless.core.model import Instance, TaskSpec
 
 # --- store --------------------------------------------------------------------------------------
 
@@ -138,6 +138,22 @@ class Lease:
     ttl_s: int
 
 
+class WatchStream(Protocol):
+    """An open watch: iterate to get every change once, in order, whole revisions at a time.
+
+    Iterating raises Compacted if the start is no longer kept, Unavailable if the stream broke or its
+    member lost the cluster's leader. It never ends by itself; `close` it.
+    """
+
+    def __aiter__(self) -> AsyncIterator[WatchBatch]: ...
+
+    async def request_progress(self) -> None:
+        """Ask for a progress mark now. It comes as a batch without events, or not at all if the stream is broken."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 @runtime_checkable
 class Store(Protocol):
     """etcd's v3 data model. All methods raise Unavailable (read, or write surely not done), CommitUncertain
@@ -161,11 +177,8 @@ class Store(Protocol):
         """Return a revision at least as new as every write acknowledged before the call (a linearizable read)."""
         ...
 
-    def watch(self, prefix: str, *, start_revision: int) -> AsyncIterator[WatchBatch]:
-        """Yield every change under `prefix` from `start_revision` (> 0) on, and progress marks.
-
-        Raises Compacted if the start is no longer kept, Unavailable if the stream broke. Never ends by itself.
-        """
+    def watch(self, prefix: str, *, start_revision: int) -> WatchStream:
+        """Open a watch on every change under `prefix` from `start_revision` (> 0) on."""
         ...
 
     async def grant(self, ttl_s: int, *, timeout_s: float) -> Lease:
@@ -223,25 +236,6 @@ class StartRequest:
     attempt: int
     spec: TaskSpec
     env: dict[str, str] = field(default_factory=dict)
-    ports: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """A living or ended attempt as the executor knows it. `exit_code` -1 and `signal` 0 while it runs.
-
-    `handle` is the executor's own way to find it again after the agent restarted.
-    """
-
-    task_id: str
-    attempt: int
-    running: bool
-    pid: int = 0
-    exit_code: int = -1
-    signal: int = 0
-    started_at_ms: int = 0
-    finished_at_ms: int = 0
-    message: str = ""
     ports: dict[str, int] = field(default_factory=dict)
 
 

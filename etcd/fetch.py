@@ -70,7 +70,12 @@ def fetch_by_apt(cache_root: Path, etc_apt: Path = Path("/etc/apt")) -> tuple[Pa
     archive = debian_archive(etc_apt)
     if archive is None:
         raise FetchFailed("the apt sources of this machine have no entry of Debian's main archive")
+    before = cache.cached(cache_root)
     with cache.locked(cache_root), tempfile.TemporaryDirectory(prefix="cloudless-etcd-") as root:
+        # Someone else fetched while this process waited for the lock.
+        for version, path in cache.cached(cache_root):
+            if (version, path) not in before:
+                return path, version
         # apt's download user must be able to pass; nothing in here is secret.
         Path(root).chmod(0o755)
         return _fetch(Path(root), archive, cache_root)

@@ -22,7 +22,7 @@ _BOOTSTRAP_FLAGS = ("--initial-cluster=", "--initial-cluster-state=", "--initial
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Paths of one listener's certificate, key and the authority that its clients' certificates must come from."""
+    """Paths of one party's certificate and key, and of the authority that the other party's must come from."""
 
     cert_file: str
     key_file: str

@@ -55,7 +55,7 @@ _Decode = Callable[[Any], Any]
 _Encode = Callable[[Any], Any]
 
 
-def to_message(value: Any, message_class: type[Message]) -> Any:
+def to_message(value: Any, message_class: Any) -> Any:
     """Return `value` (a dataclass of the core) as a message of `message_class`."""
     return _encoder(type(value), message_class)(value)
 
@@ -67,7 +67,7 @@ def from_message(message: Message, value_class: type[T]) -> T:
 
 
 @functools.cache
-def _encoder(value_class: type, message_class: Any) -> _Encode:
+def _encoder(value_class: Any, message_class: Any) -> _Encode:
     fields = [
         (name, _field_encoder(hint, message_class, name)) for name, hint in typing.get_type_hints(value_class).items()
     ]

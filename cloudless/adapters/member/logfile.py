@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,9 @@ ROTATE_ABOVE_BYTES = 20 * 1024**2
 # etcd's words (server/etcdserver, since 3.0) when it learns that the cluster has removed it.
 _REMOVED = "the member has been permanently removed from the cluster"
 _TAIL_BYTES = 16 * 1024
+_HEAD_LINES, _TAIL_LINES = 2, 10
+# Go's stack: "goroutine 1 [running]:", "package.function(0x1, ...)", and "\tfile.go:27 +0x51" below it.
+_STACK_LINE = re.compile(r"\t.*|goroutine \d+ .*|[\w./*()-]+\.[\w*()]+\(.*\)|\s*")
 
 
 def rotate(path: Path, above_bytes: int = ROTATE_ABOVE_BYTES) -> None:
@@ -28,16 +32,20 @@ def rotate_open(path: Path, above_bytes: int = ROTATE_ABOVE_BYTES) -> None:
         os.truncate(path, 0)
 
 
-def tail(path: Path, lines: int = 12) -> str:
-    """Return the last lines, or "" if there is no log."""
-    return "\n".join(_end(path).splitlines()[-lines:])
+def excerpt(path: Path, since_bytes: int) -> str:
+    """Return what etcd wrote after the first `since_bytes`: the first two lines and the last ten, without stacks.
+
+    A wrong flag or a panic names its cause first and then writes pages; any other failure names it last.
+    """
+    lines = [line for line in _since(path, since_bytes).splitlines() if not _STACK_LINE.fullmatch(line)]
+    if len(lines) > _HEAD_LINES + _TAIL_LINES:
+        lines[_HEAD_LINES:-_TAIL_LINES] = ["..."]
+    return "\n".join(lines)
 
 
 def says_removed(path: Path, since_bytes: int) -> bool:
     """Return whether etcd wrote, after the first `since_bytes` of the log, that it is no longer a member."""
-    with path.open("rb") as file:
-        file.seek(max(since_bytes, _size_bytes(path) - _TAIL_BYTES) if since_bytes <= _size_bytes(path) else 0)
-        return _REMOVED.encode() in file.read()
+    return _REMOVED in _since(path, since_bytes)
 
 
 def _size_bytes(path: Path) -> int:
@@ -47,10 +55,16 @@ def _size_bytes(path: Path) -> int:
         return 0
 
 
-def _end(path: Path) -> str:
+def _since(path: Path, since_bytes: int) -> str:
+    """Return the log from `since_bytes` on, at most its first and its last 16 KiB from there."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, _size_bytes(path) - _TAIL_BYTES))
-            return file.read().decode(errors="replace")
+            size_bytes = _size_bytes(path)
+            # Shorter than that: it was cut meanwhile, and all of it is new.
+            start = since_bytes if since_bytes <= size_bytes else 0
+            file.seek(start)
+            head = file.read(_TAIL_BYTES)
+            file.seek(max(file.tell(), size_bytes - _TAIL_BYTES))
+            return (head + file.read()).decode(errors="replace")
     except FileNotFoundError:
         return ""

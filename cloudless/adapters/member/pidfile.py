@@ -8,6 +8,7 @@ very data directory: whoever holds the directory's lock owns every etcd that run
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,11 +34,14 @@ class Identity:
         )
 
 
-def identify(pid: int) -> Identity | None:
-    """Return who `pid` is now, or None if it is gone."""
+def identify(pid: int, argv: Sequence[str] = ()) -> Identity | None:
+    """Return who `pid` is now, or None if it is gone.
+
+    The parent of a process just started gives its `argv`: /proc shows none for a moment after the exec.
+    """
     started = procfs.start_ticks(pid)
-    argv = tuple(procfs.argv_of(pid))
-    return Identity(pid, started, procfs.boot_id(), argv) if started is not None and argv else None
+    words = tuple(argv or procfs.argv_of(pid))
+    return Identity(pid, started, procfs.boot_id(), words) if started is not None and words else None
 
 
 def write_pidfile(path: Path, identity: Identity) -> None:

@@ -1,7 +1,8 @@
 """Ask one member, over its own HTTP gateway, whether it answers. A process that exists may be stopped or stuck.
 
-The question is the maintenance status: it is answered from the member's own state, by learners and without a
-quorum too, but only after the request has passed etcd's HTTP server, its gRPC server and its raft node.
+The question is the maintenance status: it is answered from the member's own state, by learners and after a quorum
+was lost too, but only after the request has passed etcd's HTTP server and its gRPC server. A member that has just
+started answers nothing until it has found a quorum once.
 Each question is a connection of its own, so a frozen member costs one timeout and leaves nothing behind.
 """
 

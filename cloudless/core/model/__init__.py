@@ -9,7 +9,7 @@ from cloudless.core.model.event import EventRecord, Severity
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Resources
-from cloudless.core.model.task import Desired, TaskDesired, TaskObserved, TaskSpec, TaskState
+from cloudless.core.model.task import Desired, Instance, TaskDesired, TaskObserved, TaskSpec, TaskState
 from cloudless.core.model.workload import (
     ExecutorKind,
     Placement,
@@ -45,6 +45,7 @@ __all__ = [
     "Desired",
     "EventRecord",
     "ExecutorKind",
+    "Instance",
     "LeaderRecord",
     "NodeInfo",
     "NodePhase",

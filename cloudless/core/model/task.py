@@ -107,3 +107,24 @@ class TaskObserved:
     ports: Mapping[str, int] = field(default_factory=dict)
     started_at_ms: int = 0
     finished_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A living or ended attempt at a task, as its executor knows it. `exit_code` -1 and `signal` 0 while it runs.
+
+    `ran_s` is for how long it ran, or has run so far, on a clock that never jumps. `message` says what is
+    unusual about its end (the machine was rebooted, its exit code is lost), and is empty otherwise.
+    """
+
+    task_id: str
+    attempt: int
+    running: bool
+    pid: int = 0
+    exit_code: int = -1
+    signal: int = 0
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    ran_s: float = 0.0
+    message: str = ""
+    ports: Mapping[str, int] = field(default_factory=dict)

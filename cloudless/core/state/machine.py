@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from cloudless.core import keys
 from cloudless.core.keys import Kind
@@ -38,7 +39,7 @@ from cloudless.core.state.view import Candidate, Node, Quarantined, Task, Worklo
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One entry's change. `before` or `after` is None when the entry did not or does no longer exist (or is unreadable)."""
+    """One entry's change. `before` or `after` is None where the entry did not exist, or is unreadable."""
 
     key: str
     kind: Kind | None
@@ -56,6 +57,7 @@ class Applied:
 
 
 Entry = Stored | Malformed
+Place = TypeVar("Place")
 
 
 class StateMachine:
@@ -299,7 +301,12 @@ class StateMachine:
         known = self._tasks.get(task_id)
         if known is not None:
             self._forget_task_places(known.desired)
-            task = replace(known, desired=desired, desired_revision=entry.mod_revision)
+            task = replace(
+                known,
+                desired=desired,
+                desired_revision=entry.mod_revision,
+                desired_create_revision=entry.create_revision,
+            )
         else:
             task = Task(desired, entry.mod_revision, entry.create_revision, *self._take_stray(task_id))
         self._tasks[task_id] = task
@@ -321,15 +328,8 @@ class StateMachine:
             self._stray_observed[task_id] = task.observed_revision
 
     def _forget_task_places(self, desired: TaskDesired) -> None:
-        for index, place in (
-            (self._tasks_of, (desired.namespace, desired.workload)),
-            (self._tasks_on, desired.node_id),
-        ):
-            held = index.get(place)  # type: ignore[attr-defined]
-            if held is not None:
-                held.pop(desired.id, None)
-                if not held:
-                    del index[place]  # type: ignore[attr-defined]
+        _forget(self._tasks_of, (desired.namespace, desired.workload), desired.id)
+        _forget(self._tasks_on, desired.node_id, desired.id)
 
     def _index_task_observed(self, entry: Stored) -> None:
         assert isinstance(entry.record, TaskObserved)
@@ -356,6 +356,14 @@ class StateMachine:
 
     def _index_nothing(self, entry: Stored) -> None:
         """Requests are found through their key alone."""
+
+
+def _forget(index: dict[Place, dict[str, None]], place: Place, task_id: str) -> None:
+    held = index.get(place)
+    if held is not None:
+        held.pop(task_id, None)
+        if not held:
+            del index[place]
 
 
 def _record_of(entry: Entry | None) -> Record | None:

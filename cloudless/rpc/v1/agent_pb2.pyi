@@ -458,3 +458,86 @@ class ReadTaskLogsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadTaskLogsResponse: _TypeAlias = ReadTaskLogsResponse  # noqa: Y015
+
+@_typing.final
+class JournaledTask(_message.Message):
+    """What an agent keeps on its own disk, one file each, so that its tasks survive it.
+
+    One task. `observed` holds what was last reported or is about to be.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    DESIRED_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
+    BACKOFF_UNTIL_S_FIELD_NUMBER: _builtins.int
+    format: _builtins.int
+    retries: _builtins.int
+    """Restarts in a row without a stable minute between them."""
+    listed: _builtins.bool
+    """False: no coordinator lists it any more; it is to be stopped and forgotten."""
+    backoff_until_s: _builtins.float
+    """Seconds since this machine booted; counts in state BACKOFF only."""
+    @_builtins.property
+    def desired(self) -> _objects_pb2.TaskDesired: ...
+    @_builtins.property
+    def observed(self) -> _objects_pb2.TaskObserved: ...
+    def __init__(
+        self,
+        *,
+        format: _builtins.int = ...,
+        desired: _objects_pb2.TaskDesired | None = ...,
+        observed: _objects_pb2.TaskObserved | None = ...,
+        retries: _builtins.int = ...,
+        listed: _builtins.bool = ...,
+        backoff_until_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "observed", b"observed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_until_s", b"backoff_until_s", "desired", b"desired", "format", b"format", "listed", b"listed", "observed", b"observed", "retries", b"retries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JournaledTask: _TypeAlias = JournaledTask  # noqa: Y015
+
+@_typing.final
+class JournalHead(_message.Message):
+    """The agent itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    TERM_SEEN_FIELD_NUMBER: _builtins.int
+    REVISION_SEEN_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
+    format: _builtins.int
+    cluster_id: _builtins.str
+    term_seen: _builtins.int
+    revision_seen: _builtins.int
+    incarnation: _builtins.int
+    @_builtins.property
+    def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Coordinators learned from coordinators; the settings' own list is not repeated here."""
+
+    def __init__(
+        self,
+        *,
+        format: _builtins.int = ...,
+        cluster_id: _builtins.str = ...,
+        term_seen: _builtins.int = ...,
+        revision_seen: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+        coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "format", b"format", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JournalHead: _TypeAlias = JournalHead  # noqa: Y015

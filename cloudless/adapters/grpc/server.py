@@ -1,0 +1,171 @@
+"""Serve protobuf services on asyncio: one table of methods, one wrapper around each.
+
+The wrapper turns bytes that do not parse into InvalidSpec instead of a crash, typed errors into rich
+statuses, anything else into INTERNAL with a log entry, and counts and times every call. A port that
+another process serves is an error at start, never shared in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from loguru import logger
+
+from cloudless.adapters.grpc.channel import MESSAGE_BYTES_MAX
+from cloudless.adapters.grpc.status import to_status
+from cloudless.errors import CloudlessError, InvalidSpec, PortInUse, Problem
+
+SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+RPCS_AT_ONCE_MAX = 20_000
+
+Observe = Callable[[str, str], None]
+"""Told of every finished call: full method name, outcome code ("ok" or an error's code)."""
+
+
+class _Unreadable:
+    """Stands for a request whose bytes are not the message they should be."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class GrpcServer:
+    """Services on one address. `services` maps a service's full name to its implementation (methods by RPC name)."""
+
+    def __init__(self, address: str, own_id: str, *, observe: Observe | None = None) -> None:
+        self._address, self._own_id = address, own_id
+        self._observe = observe or (lambda method, outcome: None)
+        self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=RPCS_AT_ONCE_MAX)
+        self._names: list[str] = []
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def add(self, descriptor: Any, implementation: object) -> None:
+        """Serve every method of the service `descriptor` by `implementation`'s method of the same name."""
+        handlers = {
+            method.name: self._handler(f"{descriptor.full_name}/{method.name}", method, implementation)
+            for method in descriptor.methods
+        }
+        generic = grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
+        self._server.add_generic_rpc_handlers((generic,))
+        self._names.append(descriptor.full_name)
+
+    async def start(self) -> int:
+        """Listen and serve; return the port. Raises PortInUse."""
+        reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address)) from error
+        if port == 0:
+            raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address))
+        await self._server.start()
+        return port
+
+    async def set_serving(self, serving: bool) -> None:
+        """Say through the health service whether requests should come here."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        await self._server.stop(grace_s)
+
+    # --- one method ---
+
+    def _handler(self, name: str, method: Any, implementation: object) -> Any:
+        behaviour = getattr(implementation, method.name)
+        request_class = message_factory.GetMessageClass(method.input_type)
+
+        def parse(raw: bytes) -> Message | _Unreadable:
+            try:
+                message = request_class()
+                message.ParseFromString(raw)
+                return message
+            except (DecodeError, ValueError) as error:
+                return _Unreadable(str(error))
+
+        build = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, self._unary),
+            (False, True): (grpc.unary_stream_rpc_method_handler, self._stream),
+            (True, True): (grpc.stream_stream_rpc_method_handler, self._duplex),
+        }
+        make, wrap = build[method.client_streaming, method.server_streaming]
+        return make(
+            wrap(name, behaviour),
+            request_deserializer=parse,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+
+    def _unary(self, name: str, behaviour: Callable[..., Awaitable[Message]]) -> Any:
+        async def serve(request: Any, context: Any) -> Message:
+            async with self._guard(name, context):
+                return await behaviour(_readable(request), context)
+            raise AssertionError("the guard aborts or returns")
+
+        return serve
+
+    def _stream(self, name: str, behaviour: Callable[..., AsyncIterator[Message]]) -> Any:
+        async def serve(request: Any, context: Any) -> AsyncIterator[Message]:
+            async with self._guard(name, context):
+                async for message in behaviour(_readable(request), context):
+                    yield message
+
+        return serve
+
+    def _duplex(self, name: str, behaviour: Callable[..., AsyncIterator[Message]]) -> Any:
+        async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+            async for request in requests:
+                yield _readable(request)
+
+        async def serve(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
+            async with self._guard(name, context):
+                async for message in behaviour(readable(requests), context):
+                    yield message
+
+        return serve
+
+    @contextlib.asynccontextmanager
+    async def _guard(self, name: str, context: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        except CloudlessError as error:
+            self._observe(name, error.code)
+            await context.abort_with_status(to_status(error, self._own_id))
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            self._observe(name, "cancelled")
+            raise
+        except Exception as error:  # a bug must not reach the caller as silence, nor stop the server
+            self._observe(name, "internal")
+            logger.exception("{} failed", name)
+            await context.abort_with_status(to_status(CloudlessError(f"internal error: {error!r}"), self._own_id))
+        else:
+            self._observe(name, "ok")
+
+
+def _readable(request: Any) -> Any:
+    if isinstance(request, _Unreadable):
+        raise InvalidSpec([Problem("", f"the request is not a readable message: {request.reason}")])
+    return request
+
+
+def _port_hint(address: str) -> str:
+    return f"another process listens on {address}, or the address is not this machine's: choose another or end that process"

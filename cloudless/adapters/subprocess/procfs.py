@@ -1,0 +1,39 @@
+"""Tell one process from every other that had or will have its pid: by start time and boot, from /proc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def boot_id() -> str:
+    """Return this boot's id; pids and start times of another boot mean nothing."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when `pid` started, in clock ticks since boot, or None if it is gone or a zombie."""
+    try:
+        # The program's name stands in parentheses and may hold anything, so count from the last one.
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def find_by_environment(entry: str, *, since_ticks: int) -> list[int]:
+    """Return the processes started at or after `since_ticks` whose environment holds `entry` (NAME=value)."""
+    needle = entry.encode()
+    found = []
+    for directory in _PROC.iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            environment = (directory / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ticks = start_ticks(int(directory.name))
+        if needle in environment and ticks is not None and ticks >= since_ticks:
+            found.append(int(directory.name))
+    return found

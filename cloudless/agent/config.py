@@ -1,0 +1,75 @@
+"""What the agent does not ask a person for: its named limits and periods, and what it says of its machine.
+
+What a person sets is `cloudless.settings.AgentSettings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cloudless
+from cloudless.core.model import NodeInfo
+from cloudless.settings import AgentSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLimits:
+    """Bounds of the agent's loops, waits and queues; seconds unless the name says otherwise.
+
+    Sessions: `connect_timeout_s` runs from dialling to the Welcome; `silent_periods_max` heartbeat periods without
+    a word make a coordinator count as broken; dialling an address again waits a random part of
+    `retry_first_s` doubled per failure up to `retry_max_s`.
+    Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each; not acknowledged within
+    `report_resend_s` they are sent again.
+    """
+
+    connect_timeout_s: float = 1.5
+    heartbeat_period_default_s: float = 1.0
+    heartbeat_period_max_s: float = 60.0
+    silent_periods_max: int = 3
+    retry_first_s: float = 0.2
+    retry_max_s: float = 5.0
+    shed_pause_s: float = 2.0
+    refused_pause_s: float = 1.0
+    foreign_pause_s: float = 30.0
+    coordinators_max: int = 64
+    report_gap_s: float = 0.05
+    report_resend_s: float = 2.0
+    reports_per_message_max: int = 500
+    message_bytes_max: int = 16 * 1024 * 1024
+    starts_max: int = 4
+    journal_threads_max: int = 4
+    journal_retry_s: float = 5.0
+    wait_retry_s: float = 1.0
+    remove_retry_s: float = 5.0
+    log_streams_max: int = 64
+    exit_margin_s: float = 15.0
+    port_lowest: int = 20000
+    port_highest: int = 32000
+    port_tries_max: int = 200
+
+
+def build_node_info(settings: AgentSettings, executors: tuple[str, ...]) -> NodeInfo:
+    """Return what the agent says of its machine in every session."""
+    return NodeInfo(
+        id=settings.node_id,
+        name=settings.node_name or settings.node_id,
+        type=settings.node_type,
+        region=settings.region,
+        zone=settings.zone,
+        address=settings.advertise_address or settings.listen_address,
+        metrics_address=settings.metrics_address,
+        capacity=settings.capacity,
+        executors=executors,
+        labels=dict(getattr(settings, "labels", {})),
+        version=str(getattr(cloudless, "__version__", "")),
+        boot_id=_boot_id(),
+    )
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,74 @@
+"""The newest report of each task, and which of them a coordinator has acknowledged.
+
+Only the newest report of a task is kept: a thousand changes while nobody listens are one message later. A
+session takes what it has not sent yet, or sent long ago without an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from cloudless.core.model import TaskObserved
+
+
+class ReportBook:
+    """What there is to report. `changed` is set by every new report."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self._newest: dict[str, TaskObserved] = {}
+        self._acknowledged: dict[str, int] = {}
+
+    def put(self, report: TaskObserved) -> None:
+        self._newest[report.task_id] = report
+        self.changed.set()
+
+    def forget(self, task_id: str) -> None:
+        self._newest.pop(task_id, None)
+        self._acknowledged.pop(task_id, None)
+
+    def acknowledge(self, task_id: str, sequence: int) -> None:
+        if task_id in self._newest:
+            self._acknowledged[task_id] = max(sequence, self._acknowledged.get(task_id, 0))
+
+    def is_acknowledged(self, report: TaskObserved) -> bool:
+        return self._acknowledged.get(report.task_id, 0) >= report.sequence
+
+    def all(self) -> list[TaskObserved]:
+        return list(self._newest.values())
+
+    def pending(self) -> list[TaskObserved]:
+        """Return the newest reports that nobody has acknowledged."""
+        return [report for report in self._newest.values() if not self.is_acknowledged(report)]
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What one session has sent of the book, and when."""
+
+    book: ReportBook
+    resend_s: float
+    resent: int = 0
+    _sent: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def take_all(self, now_s: float) -> list[TaskObserved]:
+        """Return every task's report: a coordinator that becomes primary is told everything."""
+        return self._mark(self.book.all(), now_s)
+
+    def take_due(self, now_s: float, count_max: int) -> list[TaskObserved]:
+        """Return what is new since it was last sent, or unanswered for too long, at most `count_max`."""
+        due = []
+        for report in self.book.pending():
+            sequence, sent_s = self._sent.get(report.task_id, (0, 0.0))
+            if sequence != report.sequence or now_s - sent_s >= self.resend_s:
+                self.resent += sequence == report.sequence
+                due.append(report)
+            if len(due) == count_max:
+                break
+        return self._mark(due, now_s)
+
+    def _mark(self, reports: list[TaskObserved], now_s: float) -> list[TaskObserved]:
+        for report in reports:
+            self._sent[report.task_id] = (report.sequence, now_s)
+        return reports

@@ -1,0 +1,359 @@
+"""Run the node's tasks: feed each one's events through `core.taskflow`, journal the outcome, carry it out.
+
+::
+
+    assignments ─┐
+    executor ────┼─► event ─► step ─► journal ─► actions ─► executor, timers, reports
+    timers ──────┘     (one at a time per task)
+
+The journal is written before anything is done, so that after a crash the executor is asked about exactly what
+may have been begun. When the journal cannot be written nothing is started: the task waits in BACKOFF and says
+why. What is running goes on, and is written down when that works again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any
+
+from loguru import logger
+
+from cloudless.agent.clock import now
+from cloudless.agent.config import AgentLimits
+from cloudless.agent.journal import Journal
+from cloudless.agent.ports import resolve_ports
+from cloudless.agent.reports import ReportBook
+from cloudless.core.lifecycle import is_final
+from cloudless.core.localtask import (
+    Action,
+    Adopted,
+    Assigned,
+    BackoffOver,
+    Event,
+    Exited,
+    LocalTask,
+    Remove,
+    Report,
+    ScheduleAt,
+    Start,
+    Started,
+    StartFailed,
+    StartFault,
+    Stop,
+    Unlisted,
+    Watch,
+)
+from cloudless.core.model import Instance, TaskDesired, TaskState
+from cloudless.core.taskflow import accept, observe, step
+from cloudless.errors import ExecutorError, NotFound, Permanent, PortTaken
+from cloudless.ports import Executor, StartRequest
+from cloudless.settings import AgentSettings
+
+
+class TaskRunner:
+    """All tasks of this node. Create it inside the event loop; `recover` first, then `run` in the background."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        limits: AgentLimits,
+        executors: Mapping[str, Executor],
+        journal: Journal,
+        reports: ReportBook,
+    ) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._executors = executors
+        self._journal = journal
+        self._reports = reports
+        self._tasks: dict[str, LocalTask] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._strays: dict[str, Instance] = {}
+        self._watched: set[tuple[str, int]] = set()
+        self._unsaved: set[str] = set()
+        self._journal_fault = ""
+        self._sequence_floor = 0
+        self._starts = asyncio.Semaphore(limits.starts_max)
+        self._background: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._leaving = False
+
+    # --- what others ask ------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> Mapping[str, LocalTask]:
+        return self._tasks
+
+    def count_states(self) -> Counter[TaskState]:
+        return Counter(task.state for task in self._tasks.values())
+
+    def find_executor(self, task_id: str) -> Executor | None:
+        """Return what runs the task, or None if it is unknown or cannot run here."""
+        task = self._tasks.get(task_id)
+        return self._executors.get(task.desired.spec.executor.value) if task else None
+
+    async def recover(self, tasks: Iterable[LocalTask], *, incarnation: int) -> None:
+        """Take over the journal's tasks and what the executors still know of them.
+
+        Reports of this life count up from `incarnation` (wall milliseconds at least), above everything an earlier
+        life may have reported, even if its journal could not be written.
+        """
+        self._sequence_floor = incarnation
+        found: dict[str, Instance] = {}
+        for executor in self._executors.values():
+            for instance in await executor.adopt():
+                if instance.task_id not in found or found[instance.task_id].attempt < instance.attempt:
+                    found[instance.task_id] = instance
+        for task in tasks:
+            self._add(task)
+        adopted = 0
+        for task in list(self._tasks.values()):
+            instance = found.pop(task.id, None)
+            adopted += instance is not None and instance.running
+            self._report(self._tasks[task.id])
+            self._spawn(self._feed(task.id, Adopted(instance)))
+        self._strays = found
+        if self._tasks or found:
+            logger.info("{} tasks in the journal, {} still running, {} strays", len(self._tasks), adopted, len(found))
+
+    def assign(self, desired: TaskDesired) -> None:
+        """Take the coordinator's word about one task."""
+        known = self._tasks.get(desired.id)
+        if known is None:
+            self._accept(desired)
+        elif known.desired == desired and known.listed and known.state is not TaskState.ACCEPTED:
+            return
+        self._spawn(self._feed(desired.id, Assigned(desired)))
+
+    def unlist(self, task_id: str) -> None:
+        """The coordinator no longer lists the task: end it if need be, then forget it."""
+        if task_id in self._tasks:
+            self._spawn(self._feed(task_id, Unlisted()))
+
+    def unlist_others(self, listed: set[str]) -> None:
+        """End and forget every task that a complete list does not name."""
+        for task_id in sorted(self._tasks.keys() - listed):
+            self.unlist(task_id)
+        for task_id in sorted(self._strays.keys() - listed):
+            self._spawn(self._end_stray(self._strays.pop(task_id)))
+
+    async def run(self) -> None:
+        """Repeat failed journal writes until cancelled; raises what went wrong in the background."""
+        while True:
+            await asyncio.wait({self._failed}, timeout=self._limits.journal_retry_s)
+            if self._failed.done():
+                self._failed.result()
+            for task_id in sorted(self._unsaved):
+                async with self._lock(task_id):
+                    if task_id in self._tasks:
+                        await self._save(self._tasks[task_id])
+                    self._unsaved.discard(task_id) if task_id not in self._tasks else None
+
+    async def leave(self, *, stop_tasks: bool) -> None:
+        """Stop acting. Tasks run on, unless `stop_tasks`: then return when all have ended."""
+        self._leaving = True
+        for background in list(self._background):
+            background.cancel()
+        if stop_tasks:
+            live = [task for task in self._tasks.values() if task.attempt and not is_final(task.state)]
+            await asyncio.gather(*(self._end(task) for task in live))
+
+    # --- one task -------------------------------------------------------------------------------
+
+    def _add(self, task: LocalTask) -> None:
+        floor = max(task.sequence, self._sequence_floor)
+        self._tasks[task.id] = task if floor == task.sequence else _with_sequence(task, floor)
+
+    def _accept(self, desired: TaskDesired) -> None:
+        task = accept(desired, sequence=now().wall_ms)
+        stray = self._strays.pop(desired.id, None)
+        if stray is not None:
+            # Its journal entry was lost, its process was not: go on with that one.
+            task = _as_started(task, stray.attempt)
+        self._add(task)
+        if stray is not None:
+            self._spawn(self._feed(desired.id, Adopted(stray)))
+
+    async def _feed(self, task_id: str, event: Event) -> None:
+        """Make one step of a task; steps of one task never overlap, and keep their order."""
+        async with self._lock(task_id):
+            before = self._tasks.get(task_id)
+            if before is None or self._leaving:
+                return
+            after, actions = step(before, event, now())
+            if after == before and not actions:
+                return
+            if after != before and not await self._save(after) and any(isinstance(a, Start) for a in actions):
+                # Nothing is started that a crash would forget: take the step as a start that failed.
+                fault = StartFailed(after.attempt, StartFault.TEMPORARY, self._journal_fault)
+                after, actions = step(after, fault, now())
+            self._tasks[task_id] = after
+            if after.state is not before.state:
+                _log_change(before, after)
+            for action in actions:
+                self._carry_out(after, action)
+
+    async def _save(self, task: LocalTask) -> bool:
+        try:
+            await self._journal.save(task)
+        except OSError as error:
+            fault = f"the agent's journal cannot be written: {error.strerror or error}"
+            if fault != self._journal_fault:
+                logger.error("{}", fault)
+            self._journal_fault = fault
+            self._unsaved.add(task.id)
+            return False
+        self._unsaved.discard(task.id)
+        if self._journal_fault and not self._unsaved:
+            logger.info("the journal can be written again")
+            self._journal_fault = ""
+        return True
+
+    def _carry_out(self, task: LocalTask, action: Action) -> None:
+        match action:
+            case Report():
+                self._report(task)
+            case Start(attempt):
+                self._spawn(self._start(task, attempt))
+            case Watch(attempt):
+                if (task.id, attempt) not in self._watched:
+                    self._watched.add((task.id, attempt))
+                    self._spawn(self._watch(task, attempt))
+            case Stop(attempt, grace_s):
+                self._spawn(self._stop(task, attempt, grace_s))
+            case ScheduleAt(monotonic_s, attempt):
+                self._spawn(self._schedule(task.id, monotonic_s, attempt))
+            case Remove():
+                self._spawn(self._remove(task))
+
+    def _report(self, task: LocalTask) -> None:
+        host = self._settings.advertise_address.rpartition(":")[0]
+        self._reports.put(observe(task, node_id=self._settings.node_id, host=host))
+
+    # --- actions --------------------------------------------------------------------------------
+
+    async def _start(self, task: LocalTask, attempt: int) -> None:
+        async with self._starts:
+            event = await self._try_start(task, attempt)
+        await self._feed(task.id, event)
+
+    async def _try_start(self, task: LocalTask, attempt: int) -> Started | StartFailed:
+        try:
+            executor = self._executor(task)
+            others = {port for other in self._tasks.values() if other.id != task.id for port in other.ports.values()}
+            ports = resolve_ports(task.desired.spec.ports, task.ports, others, self._limits)
+            request = StartRequest(
+                task_id=task.id, attempt=attempt, spec=task.desired.spec, env=self._environment(task), ports=ports
+            )
+            return Started(await executor.start(request))
+        except PortTaken as error:
+            return StartFailed(attempt, StartFault.PORT_TAKEN, str(error))
+        except Permanent as error:
+            return StartFailed(attempt, StartFault.PERMANENT, str(error))
+        except ExecutorError as error:
+            return StartFailed(attempt, StartFault.TEMPORARY, str(error))
+
+    def _executor(self, task: LocalTask) -> Executor:
+        name = task.desired.spec.executor.value
+        executor = self._executors.get(name)
+        if executor is None:
+            raise Permanent(f"this node has no {name} executor", hint=f"it has: {', '.join(self._executors)}")
+        return executor
+
+    def _environment(self, task: LocalTask) -> dict[str, str]:
+        desired = task.desired
+        return {
+            "CLOUDLESS_WORKLOAD": desired.workload,
+            "CLOUDLESS_NAMESPACE": desired.namespace,
+            "CLOUDLESS_SLOT": str(desired.slot),
+            "CLOUDLESS_NODE_ID": self._settings.node_id,
+            "CLOUDLESS_ZONE": self._settings.zone,
+        }
+
+    async def _watch(self, task: LocalTask, attempt: int) -> None:
+        try:
+            instance = await self._wait(task, attempt)
+        finally:
+            self._watched.discard((task.id, attempt))
+        await self._feed(task.id, Exited(instance))
+
+    async def _wait(self, task: LocalTask, attempt: int) -> Instance:
+        while True:
+            try:
+                return await self._executor(task).wait(task.id, attempt)
+            except NotFound:
+                return Instance(task_id=task.id, attempt=attempt, running=False, message="its files are gone")
+            except (ExecutorError, OSError) as error:
+                logger.warning("task {}: cannot be waited for: {}", task.id, error)
+                await asyncio.sleep(self._limits.wait_retry_s)
+
+    async def _stop(self, task: LocalTask, attempt: int, grace_s: float) -> None:
+        try:
+            await self._executor(task).stop(task.id, attempt, grace_s=grace_s)
+        except (ExecutorError, OSError) as error:
+            logger.warning("task {}: cannot be stopped: {}", task.id, error)
+
+    async def _end(self, task: LocalTask) -> None:
+        """End a task's process because the agent leaves; the task itself stays as it is in the journal."""
+        grace_s = task.desired.spec.stop_grace_s
+        await self._stop(task, task.attempt, grace_s)
+        try:
+            async with asyncio.timeout(grace_s + self._limits.exit_margin_s):
+                await self._wait(task, task.attempt)
+        except TimeoutError:
+            logger.error("task {}: did not end in time", task.id)
+
+    async def _schedule(self, task_id: str, monotonic_s: float, attempt: int) -> None:
+        await asyncio.sleep(max(0.0, monotonic_s - now().monotonic_s))
+        await self._feed(task_id, BackoffOver(attempt))
+
+    async def _remove(self, task: LocalTask) -> None:
+        """Forget an ended task, trying again until its files are gone."""
+        while True:
+            async with self._lock(task.id):
+                current = self._tasks.get(task.id)
+                if current is None or current.listed:
+                    return
+                try:
+                    executor = self._executors.get(task.desired.spec.executor.value)
+                    if executor is not None:
+                        await executor.remove(task.id)
+                    await self._journal.delete(task.id)
+                except (ExecutorError, OSError) as error:
+                    logger.warning("task {}: cannot be removed yet: {}", task.id, error)
+                else:
+                    self._tasks.pop(task.id)
+                    self._locks.pop(task.id, None)
+                    self._unsaved.discard(task.id)
+                    self._reports.forget(task.id)
+                    return
+            await asyncio.sleep(self._limits.remove_retry_s)
+
+    async def _end_stray(self, stray: Instance) -> None:
+        """End a process that neither the journal nor the coordinator knows."""
+        logger.warning("task {}: nobody knows it; ending its process and files", stray.task_id)
+        for executor in self._executors.values():
+            try:
+                await executor.stop(stray.task_id, stray.attempt, grace_s=self._limits.exit_margin_s)
+                await executor.wait(stray.task_id, stray.attempt)
+                await executor.remove(stray.task_id)
+            except (ExecutorError, NotFound, OSError) as error:
+                logger.debug("stray {}: {}", stray.task_id, error)
+
+    # --- small things ---------------------------------------------------------------------------
+
+    def _lock(self, task_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(task_id, asyncio.Lock())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not self._failed.done():
+            # A bug: `run` raises it and the agent goes down. Its tasks do not.
+            self._failed.set_exception(error)

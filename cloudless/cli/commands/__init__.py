@@ -1,0 +1,1 @@
+"""One module per group of commands; each says what it prints and leaves the how to `cli.output`."""

@@ -1,0 +1,269 @@
+"""`workload …`: what the cluster is to run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudless.cli.lazy import LazyGroup
+from cloudless.cli.options import Command, current
+
+if TYPE_CHECKING:
+    from cloudless.cli.client import Client
+    from cloudless.rpc.v1.common_pb2 import WriteOptions
+    from cloudless.rpc.v1.workload_pb2 import ApplyResult, Workload
+
+_WAIT_S = 120.0
+
+
+@click.group(cls=LazyGroup, aliases={"create": "apply", "describe": "explain"})
+def workload() -> None:
+    """What runs: apply a manifest, look, scale, explain, read logs, delete."""
+
+
+@workload.command("apply", cls=Command)
+@click.option("--filename", "-f", required=True, metavar="FILE|-", help="Manifest, YAML or JSON; - reads stdin.")
+@click.option("--dry-run", is_flag=True, help="Validate and say what would change; write nothing.")
+@click.option("--if-revision", default=0, metavar="N", help="Only if the workload is still at revision N.")
+@click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
+@click.option("--wait", is_flag=True, help="Wait until all replicas of it run.")
+@click.option("--wait-timeout", default=_WAIT_S, show_default=True, metavar="SECONDS", help="For --wait.")
+def apply(filename: str, dry_run: bool, if_revision: int, request_id: str, wait: bool, wait_timeout: float) -> None:
+    """Create or change the workloads of a manifest, all or none."""
+    from cloudless.cli.methods import APPLY_WORKLOAD
+    from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest
+
+    options = current()
+    request = ApplyWorkloadRequest(
+        options=_write(request_id, if_revision), manifest=read_manifest(filename), dry_run=dry_run
+    )
+    with options.client() as client:
+        results = client.call(APPLY_WORKLOAD, request).results
+        _show_results(list(results), dry_run)
+        if wait and not dry_run:
+            for result in results:
+                wait_running(client, result.namespace, result.name, wait_timeout)
+                click.echo(f"workload/{result.name} runs", err=True)
+
+
+def read_manifest(filename: str) -> str:
+    """Return the text of a manifest file, or of stdin for `-`. Raises InvalidSpec if it cannot be read."""
+    from cloudless.errors import InvalidSpec, Problem
+
+    try:
+        data = sys.stdin.buffer.read() if filename == "-" else Path(filename).read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise InvalidSpec([Problem(filename, error.strerror or str(error))]) from error
+    except UnicodeDecodeError as error:
+        raise InvalidSpec([Problem(filename, f"is not UTF-8 text (byte {error.start})")]) from error
+
+
+def _show_results(results: list[ApplyResult], dry_run: bool) -> None:
+    from cloudless.cli.output import show_plain
+    from cloudless.cli.plain import to_plain
+
+    options = current()
+    if options.output in ("json", "yaml"):
+        return show_plain(options, [to_plain(result) for result in results])
+    for result in results:
+        name = result.name if result.namespace == "default" else f"{result.namespace}/{result.name}"
+        if options.output == "name":
+            click.echo(f"workload/{name}")
+            continue
+        changed = f": {', '.join(result.changed_fields)}" if result.action == "changed" else ""
+        click.echo(f"workload/{name} {result.action}{changed}{' (dry run)' if dry_run else ''}")
+
+
+@workload.command("list", cls=Command)
+@click.option("--selector", "-l", multiple=True, metavar="KEY=VALUE,…", help="Labels that must match.")
+def list_workloads(selector: tuple[str, ...]) -> None:
+    """List workloads of all namespaces, or of --namespace."""
+    from cloudless.cli.methods import LIST_WORKLOADS
+    from cloudless.cli.output import show_list
+    from cloudless.cli.paging import pages
+    from cloudless.cli.selectors import parse_selector
+    from cloudless.cli.views import WORKLOADS
+    from cloudless.rpc.v1.workload_pb2 import ListWorkloadsRequest
+
+    options = current()
+    request = ListWorkloadsRequest(read=options.read(), namespace=options.namespace, selector=parse_selector(selector))
+    with options.client() as client:
+        found = [item for page in pages(client, LIST_WORKLOADS, request) for item in page.workloads]
+    show_list(options, WORKLOADS, found, empty="no workloads: `cloudless workload apply -f FILE` makes one")
+
+
+@workload.command("get", cls=Command)
+@click.argument("name")
+def get(name: str) -> None:
+    """Show workload NAME (or NAMESPACE/NAME); `-o yaml` prints a manifest that can be applied again."""
+    from cloudless.cli.methods import GET_WORKLOAD
+    from cloudless.cli.output import show_list, show_plain
+    from cloudless.cli.plain import to_plain
+    from cloudless.cli.views import WORKLOADS
+    from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
+
+    options = current()
+    namespace, name = options.target(name)
+    with options.client() as client:
+        answer = client.call(GET_WORKLOAD, GetWorkloadRequest(read=options.read(), namespace=namespace, name=name))
+    if options.output == "yaml":
+        click.echo(answer.manifest.rstrip("\n"))
+    elif options.output == "json":
+        show_plain(options, to_plain(answer.workload))
+    else:
+        show_list(options, WORKLOADS, [answer.workload])
+
+
+@workload.command("scale", cls=Command)
+@click.argument("name")
+@click.argument("replicas_argument", required=False, type=click.IntRange(min=0), metavar="[REPLICAS]")
+@click.option("--replicas", type=click.IntRange(min=0), help="How many to run.")
+@click.option("--if-revision", default=0, metavar="N", help="Only if the workload is still at revision N.")
+@click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
+@click.option("--wait", is_flag=True, help="Wait until as many run.")
+@click.option("--wait-timeout", default=_WAIT_S, show_default=True, metavar="SECONDS", help="For --wait.")
+def scale(
+    name: str,
+    replicas_argument: int | None,
+    replicas: int | None,
+    if_revision: int,
+    request_id: str,
+    wait: bool,
+    wait_timeout: float,
+) -> None:
+    """Run REPLICAS replicas of workload NAME."""
+    from cloudless.cli.methods import SCALE_WORKLOAD
+    from cloudless.rpc.v1.workload_pb2 import ScaleWorkloadRequest
+
+    wanted = replicas if replicas is not None else replicas_argument
+    if wanted is None:
+        raise click.UsageError("how many? `cloudless workload scale NAME --replicas N`")
+    options = current()
+    namespace, name = options.target(name)
+    write = _write(request_id, if_revision)
+    with options.client() as client:
+        client.call(
+            SCALE_WORKLOAD, ScaleWorkloadRequest(options=write, namespace=namespace, name=name, replicas=wanted)
+        )
+        click.echo(f"workload/{name} scaled to {wanted}")
+        if wait:
+            wait_running(client, namespace, name, wait_timeout)
+
+
+@workload.command("delete", cls=Command)
+@click.argument("name")
+@click.option("--if-revision", default=0, metavar="N", help="Only if the workload is still at revision N.")
+@click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
+@click.option("--wait", is_flag=True, help="Wait until its tasks have ended and it is gone.")
+@click.option("--wait-timeout", default=_WAIT_S, show_default=True, metavar="SECONDS", help="For --wait.")
+def delete(name: str, if_revision: int, request_id: str, wait: bool, wait_timeout: float) -> None:
+    """Stop all tasks of workload NAME, then forget it."""
+    from cloudless.cli.methods import DELETE_WORKLOAD
+    from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest
+
+    options = current()
+    namespace, name = options.target(name)
+    write = _write(request_id, if_revision)
+    with options.client() as client:
+        client.call(DELETE_WORKLOAD, DeleteWorkloadRequest(options=write, namespace=namespace, name=name))
+        if wait:
+            _wait_gone(client, namespace, name, wait_timeout)
+    click.echo(f"workload/{name} {'deleted' if wait else 'is being deleted'}")
+
+
+@workload.command("explain", cls=Command)
+@click.argument("name")
+def explain(name: str) -> None:
+    """Say why workload NAME is not (yet) as asked."""
+    from cloudless.cli.methods import EXPLAIN_WORKLOAD
+    from cloudless.cli.output import show_plain
+    from cloudless.cli.plain import to_plain
+    from cloudless.rpc.v1.workload_pb2 import ExplainWorkloadRequest
+
+    options = current()
+    namespace, name = options.target(name)
+    request = ExplainWorkloadRequest(read=options.read(), namespace=namespace, name=name)
+    with options.client() as client:
+        answer = client.call(EXPLAIN_WORKLOAD, request)
+    if options.output in ("json", "yaml"):
+        return show_plain(options, to_plain(answer))
+    click.echo(f"{namespace}/{name}: {answer.verdict}")
+    for slot in answer.unplaced:
+        click.echo(f"  replica {slot.slot}: {slot.text}")
+        for reason in slot.reasons:
+            click.echo(f"    {reason.count} of {slot.nodes_total} nodes: {reason.reason}")
+    for line in answer.waiting:
+        click.echo(f"  waits for {line}")
+
+
+@workload.command("logs", cls=Command)
+@click.argument("name")
+@click.option("--follow", "-f", is_flag=True, help="Go on as it grows.")
+@click.option("--tail", default=100, show_default=True, metavar="LINES", help="Last lines per task; -1: all kept.")
+def logs(name: str, follow: bool, tail: int) -> None:
+    """Print the output of workload NAME's tasks, each line after its task's id if there are several."""
+    from cloudless.cli.logs import print_logs
+    from cloudless.rpc.v1.workload_pb2 import ReadLogsRequest
+
+    options = current()
+    namespace, name = options.target(name)
+    # 0 would mean "the coordinator's default" on the wire.
+    request = ReadLogsRequest(namespace=namespace, workload=name, tail_lines=tail or 1, follow=follow)
+    with options.client() as client:
+        print_logs(client, request)
+
+
+def _write(request_id: str, if_revision: int) -> WriteOptions:
+    from cloudless.rpc.v1.common_pb2 import WriteOptions
+
+    return WriteOptions(request_id=request_id, if_revision=if_revision)
+
+
+def wait_running(client: Client, namespace: str, name: str, timeout_s: float) -> Workload:
+    """Wait until all replicas of the newest template run; when that fails, the error says why they do not."""
+    from cloudless.cli.methods import EXPLAIN_WORKLOAD, GET_WORKLOAD
+    from cloudless.cli.waiting import wait_for
+    from cloudless.errors import CloudlessError, StoreTimeout
+    from cloudless.rpc.v1.workload_pb2 import ExplainWorkloadRequest, GetWorkloadRequest
+
+    def look() -> tuple[bool, Workload, str]:
+        found = client.call(GET_WORKLOAD, GetWorkloadRequest(namespace=namespace, name=name)).workload
+        seen = found.summary
+        done = seen.running == seen.desired == seen.updated
+        return done, found, f"{namespace}/{name}: {seen.running} of {seen.desired} run, {seen.updated} up to date"
+
+    try:
+        return wait_for(look, timeout_s, f"running: {namespace}/{name}")
+    except StoreTimeout as timeout:
+        try:
+            request = ExplainWorkloadRequest(namespace=namespace, name=name)
+            verdict = client.call(EXPLAIN_WORKLOAD, request).verdict
+        except CloudlessError:
+            raise timeout from None
+        raise StoreTimeout(
+            f"{timeout.message}; {verdict}", hint=f"`cloudless workload explain {namespace}/{name}`"
+        ) from None
+
+
+def _wait_gone(client: Client, namespace: str, name: str, timeout_s: float) -> None:
+    from cloudless.cli.methods import GET_WORKLOAD
+    from cloudless.cli.waiting import wait_for
+    from cloudless.errors import NotFound
+    from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
+
+    def look() -> tuple[bool, None, str]:
+        try:
+            found = client.call(GET_WORKLOAD, GetWorkloadRequest(namespace=namespace, name=name)).workload
+        except NotFound:
+            return True, None, ""
+        return (
+            False,
+            None,
+            f"{namespace}/{name} is being deleted, {found.summary.active or found.summary.running} task(s) left",
+        )
+
+    wait_for(look, timeout_s, f"gone: {namespace}/{name}")

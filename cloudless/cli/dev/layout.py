@@ -1,0 +1,180 @@
+"""What a dev cluster consists of: names, ports, capacities, directories and the environment of each process.
+
+::
+
+    coordinator-N   gRPC 8080 + 2(N-1)   HTTP 8081 + 2(N-1)   metrics 9089+N   raft 3009+N   etcd client 3019+N
+    agent-N         gRPC 8090 + N                             metrics 9100+N
+
+`--port-offset` is added to every port, so that several clusters fit on one machine. Pure: starts nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cloudless
+
+HOST = "127.0.0.1"
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorPlan:
+    """One coordinator; ports are absolute."""
+
+    name: str
+    api_port: int
+    http_port: int
+    metrics_port: int
+    raft_port: int
+    etcd_port: int
+    bootstrap: bool
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {
+            "api": self.api_port,
+            "http": self.http_port,
+            "metrics": self.metrics_port,
+            "raft": self.raft_port,
+            "etcd": self.etcd_port,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentPlan:
+    """One agent; capacity as its node offers it."""
+
+    name: str
+    api_port: int
+    metrics_port: int
+    zone: str
+    type: str
+    cpu_cores: int
+    memory_mb: int
+    storage_gb: int
+    bandwidth_mbps: int
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {"api": self.api_port, "metrics": self.metrics_port}
+
+
+Plan = CoordinatorPlan | AgentPlan
+
+#  zone      type      cores  MB    GB  Mbps
+_AGENTS = (
+    ("zone-a", "server", 2, 2048, 10, 100),
+    ("zone-b", "server", 4, 4096, 20, 200),
+    ("zone-a", "edge", 1, 1024, 5, 50),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The whole cluster under `state_dir`."""
+
+    state_dir: Path
+    port_offset: int
+    coordinators: tuple[CoordinatorPlan, ...]
+    agents: tuple[AgentPlan, ...]
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        return (*self.coordinators, *self.agents)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(plan.name for plan in self.plans)
+
+    @property
+    def api_addresses(self) -> tuple[str, ...]:
+        """Return the addresses a client is given."""
+        return tuple(f"{HOST}:{c.api_port}" for c in self.coordinators)
+
+    @property
+    def record_file(self) -> Path:
+        return self.state_dir / "state.json"
+
+    def plan(self, name: str) -> Plan:
+        """Return the plan of `name`. Raises KeyError."""
+        return {plan.name: plan for plan in self.plans}[name]
+
+    def data_dir(self, name: str) -> Path:
+        return self.state_dir / name / "data"
+
+    def log_file(self, name: str) -> Path:
+        return self.state_dir / name / f"{name}.log"
+
+    def argv(self, name: str) -> list[str]:
+        role = "coordinator" if isinstance(self.plan(name), CoordinatorPlan) else "agent"
+        return [sys.executable, "-m", "cloudless.cli.main", role, "run"]
+
+    def environment(self, name: str, environ: Mapping[str, str], etcd_binary: str) -> dict[str, str]:
+        """Return the whole environment of process `name`: little of ours, and its settings."""
+        plan = self.plan(name)
+        settings = self._coordinator(plan, etcd_binary) if isinstance(plan, CoordinatorPlan) else self._agent(plan)
+        settings |= {"NODE_ID": name, "DATA_DIR": str(self.data_dir(name)), "LOG_LEVEL": "INFO"}
+        return {**_kept(environ), **{f"CLOUDLESS_{key}": value for key, value in settings.items()}}
+
+    def _coordinator(self, plan: CoordinatorPlan, etcd_binary: str) -> dict[str, str]:
+        start = {"BOOTSTRAP": "true"} if plan.bootstrap else {"RAFT_JOIN_ADDR": ",".join(self.api_addresses)}
+        return {
+            **start,
+            "BIND_ADDR": f"{HOST}:{plan.api_port}",
+            "ADVERTISE_ADDR": f"{HOST}:{plan.api_port}",
+            "HTTP_ADDR": f"{HOST}:{plan.http_port}",
+            "METRICS_ADDR": f"{HOST}:{plan.metrics_port}",
+            "RAFT_ADDR": f"{HOST}:{plan.raft_port}",
+            "ETCD_CLIENT_ADDR": f"{HOST}:{plan.etcd_port}",
+            **({"ETCD_BIN": etcd_binary} if etcd_binary else {}),
+        }
+
+    def _agent(self, plan: AgentPlan) -> dict[str, str]:
+        return {
+            "NODE_NAME": plan.name,
+            "NODE_TYPE": plan.type,
+            "COORDINATOR_ADDR": ",".join(self.api_addresses),
+            "AGENT_ADDR": f"{HOST}:{plan.api_port}",
+            "METRICS_ADDR": f"{HOST}:{plan.metrics_port}",
+            "REGION": "local",
+            "ZONE": plan.zone,
+            "CPU_CORES": str(plan.cpu_cores),
+            "MEMORY_MB": str(plan.memory_mb),
+            "STORAGE_GB": str(plan.storage_gb),
+            "BANDWIDTH_MBPS": str(plan.bandwidth_mbps),
+            # A laptop should be left as it was found; on a server tasks outlive their agent.
+            "STOP_TASKS_ON_EXIT": "true",
+        }
+
+
+def build_layout(state_dir: Path, port_offset: int = 0) -> Layout:
+    """Return the seed's cluster, with every port moved by `port_offset`."""
+    coordinators = tuple(
+        CoordinatorPlan(
+            name=f"coordinator-{n + 1}", bootstrap=n == 0,
+            api_port=8080 + 2 * n + port_offset, http_port=8081 + 2 * n + port_offset,
+            metrics_port=9090 + n + port_offset, raft_port=3010 + n + port_offset, etcd_port=3020 + n + port_offset,
+        )
+        for n in range(3)
+    )  # fmt: skip
+    agents = tuple(
+        AgentPlan(
+            name=f"agent-{n}", api_port=8090 + n + port_offset, metrics_port=9100 + n + port_offset,
+            zone=zone, type=kind, cpu_cores=cores, memory_mb=memory, storage_gb=storage, bandwidth_mbps=bandwidth,
+        )
+        for n, (zone, kind, cores, memory, storage, bandwidth) in enumerate(_AGENTS, 1)
+    )  # fmt: skip
+    return Layout(state_dir.resolve(), port_offset, coordinators, agents)
+
+
+def _kept(environ: Mapping[str, str]) -> dict[str, str]:
+    kept = {k: v for k, v in environ.items() if k in _KEPT_VARIABLES or k.startswith("XDG_")}
+    root = Path(cloudless.__path__[0]).parent
+    if not root.is_relative_to(sys.prefix):
+        # Run from a checkout that is not installed: the children are started elsewhere and must find it.
+        kept["PYTHONPATH"] = str(root)
+    return kept

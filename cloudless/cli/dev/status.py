@@ -1,0 +1,104 @@
+"""Show a dev cluster: its processes, and what the cluster says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from cloudless.cli.client import Client
+from cloudless.cli.commands.cluster import show_status
+from cloudless.cli.dev.layout import HOST, CoordinatorPlan
+from cloudless.cli.dev.table import Table, rss_mb
+from cloudless.cli.methods import GET_STATUS, LIST_TASKS
+from cloudless.cli.options import Options
+from cloudless.cli.output import show_plain, show_table
+from cloudless.errors import CloudlessError
+from cloudless.rpc.v1.cluster_pb2 import GetStatusRequest
+from cloudless.rpc.v1.workload_pb2 import ListTasksRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """One process as shown; `pid` 0 means it does not run."""
+
+    name: str
+    role: str
+    pid: int
+    rss_mb: float
+    ports: dict[str, int]
+
+
+def process_rows(table: Table) -> list[ProcessRow]:
+    """Return every process of the cluster, each etcd below its coordinator."""
+    living, rows = table.living(), []
+    for plan in table.layout.plans:
+        who = living.get(plan.name)
+        pid = who.pid if who else 0
+        coordinator = isinstance(plan, CoordinatorPlan)
+        ports = {use: port for use, port in plan.ports.items() if not (coordinator and use in ("raft", "etcd"))}
+        rows.append(ProcessRow(plan.name, "coordinator" if coordinator else "agent", pid, rss_mb(pid), ports))
+        if isinstance(plan, CoordinatorPlan):
+            etcd = table.etcd_of(plan.name)
+            etcd_pid = etcd.pid if etcd else 0
+            ports = {"raft": plan.raft_port, "client": plan.etcd_port}
+            rows.append(ProcessRow(f"{plan.name}/etcd", "etcd", etcd_pid, rss_mb(etcd_pid), ports))
+    return rows
+
+
+def show(table: Table, options: Options) -> None:
+    """Print processes and cluster status."""
+    rows = process_rows(table)
+    if options.output in ("json", "yaml"):
+        plain = [
+            {"name": r.name, "role": r.role, "pid": r.pid or None, "rssMb": round(r.rss_mb, 1), "ports": r.ports}
+            for r in rows
+        ]
+        return show_plain(options, plain)
+    cells = [
+        [
+            r.name, r.role, "up" if r.pid else "down", str(r.pid or "-"), f"{r.rss_mb:.0f}M" if r.pid else "-",
+            " ".join(f"{use} {port}" for use, port in r.ports.items()),
+        ]
+        for r in rows
+    ]  # fmt: skip
+    show_table(options, ["NAME", "ROLE", "STATE", "PID", "RSS", "PORTS"], cells)
+    click.echo()
+    try:
+        with Client(table.layout.api_addresses, 3.0) as client:
+            show_status(options, client.call(GET_STATUS, GetStatusRequest()))
+    except CloudlessError as error:
+        click.echo(f"the cluster does not answer: {error.message}")
+
+
+def next_steps(table: Table) -> str:
+    """Return what a person may want to do with a fresh cluster, ready to copy."""
+    layout = table.layout
+    flag = f" --coordinator {','.join(layout.api_addresses)}" if layout.port_offset else ""
+    lines = ["", "endpoints"]
+    for plan in layout.coordinators:
+        lines.append(
+            f"  {plan.name}  api {HOST}:{plan.api_port}  http://{HOST}:{plan.http_port}"
+            f"  metrics http://{HOST}:{plan.metrics_port}/metrics"
+        )
+    lines += ["", "try next", f"  cloudless cluster status{flag}", f"  cloudless node list{flag}"]
+    replicas = _replica_addresses(table)
+    if replicas:
+        lines += [f"  curl http://{replicas[0]}/                        # a replica answers"]
+    else:
+        lines += [f"  cloudless workload apply -f examples/hello.yaml --wait{flag}"]
+    lines += [
+        f"  cloudless dev kill $(cloudless cluster leader -o name{flag} | cut -d/ -f2) --etcd   # then: dev start NAME",
+        "  cloudless dev drill --rounds 8                    # break it on purpose and measure",
+        "  cloudless dev down",
+    ]
+    return "\n".join(lines)
+
+
+def _replica_addresses(table: Table) -> list[str]:
+    try:
+        with Client(table.layout.api_addresses, 2.0) as client:
+            tasks = client.call(LIST_TASKS, ListTasksRequest()).tasks
+    except CloudlessError:
+        return []
+    return [f"{t.observed.host}:{port}" for t in tasks for port in t.observed.ports.values() if t.state == "RUNNING"]

@@ -1,0 +1,68 @@
+"""Every call a coordinator offers to people, with its types and how it may be tried again.
+
+`repeatable`: sent twice it has one effect: a read, or a write that carries a request id. `attempt_s`: how long
+one coordinator may take before the next is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from cloudless.rpc.v1 import cluster_pb2, event_pb2, node_pb2, workload_pb2
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+ATTEMPT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Q, A]):
+    """One call: its full path, its messages, and the limits of one attempt."""
+
+    path: str
+    request: type[Q]
+    response: type[A]
+    repeatable: bool = True
+    attempt_s: float = ATTEMPT_S
+
+    @property
+    def writes(self) -> bool:
+        """Whether the call changes something under a request id."""
+        options = self.request.DESCRIPTOR.fields_by_name.get("options")
+        kind = options.message_type if options else None
+        return kind is not None and kind.name == "WriteOptions"
+
+
+def _method(
+    name: str, request: type[Q], response: type[A], *, repeatable: bool = True, attempt_s: float = ATTEMPT_S
+) -> Method[Q, A]:
+    return Method(f"/cloudless.rpc.v1.{name}", request, response, repeatable, attempt_s)
+
+
+_c, _n, _w, _e = cluster_pb2, node_pb2, workload_pb2, event_pb2
+
+GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
+LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse)
+GET_DIGEST = _method("ClusterService/GetDigest", _c.GetDigestRequest, _c.GetDigestResponse)
+REMOVE_MEMBER = _method("ClusterService/RemoveMember", _c.RemoveMemberRequest, _c.RemoveMemberResponse, attempt_s=5.0)
+# No request id: asked twice it would move leadership twice.
+TRANSFER_LEADER = _method(
+    "ClusterService/TransferLeader", _c.TransferLeaderRequest, _c.TransferLeaderResponse, repeatable=False
+)
+LIST_NODES = _method("NodeService/ListNodes", _n.ListNodesRequest, _n.ListNodesResponse)
+GET_NODE = _method("NodeService/GetNode", _n.GetNodeRequest, _n.GetNodeResponse)
+UPDATE_NODE = _method("NodeService/UpdateNode", _n.UpdateNodeRequest, _n.UpdateNodeResponse)
+APPLY_WORKLOAD = _method("WorkloadService/ApplyWorkload", _w.ApplyWorkloadRequest, _w.ApplyWorkloadResponse)
+LIST_WORKLOADS = _method("WorkloadService/ListWorkloads", _w.ListWorkloadsRequest, _w.ListWorkloadsResponse)
+GET_WORKLOAD = _method("WorkloadService/GetWorkload", _w.GetWorkloadRequest, _w.GetWorkloadResponse)
+SCALE_WORKLOAD = _method("WorkloadService/ScaleWorkload", _w.ScaleWorkloadRequest, _w.ScaleWorkloadResponse)
+DELETE_WORKLOAD = _method("WorkloadService/DeleteWorkload", _w.DeleteWorkloadRequest, _w.DeleteWorkloadResponse)
+EXPLAIN_WORKLOAD = _method("WorkloadService/ExplainWorkload", _w.ExplainWorkloadRequest, _w.ExplainWorkloadResponse)
+READ_LOGS = _method("WorkloadService/ReadLogs", _w.ReadLogsRequest, _w.ReadLogsResponse)
+LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksResponse)
+GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
+LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)
+WATCH = _method("EventService/Watch", _e.WatchRequest, _e.WatchResponse)

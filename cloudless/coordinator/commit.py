@@ -1,0 +1,347 @@
+"""Group commit: the one place where anything is written to the store.
+
+Writes waiting at this coordinator travel together in one transaction: an outer compare (the fence of a
+leader's writes) and one nested transaction per change with the change's own preconditions, so that
+changes succeed or fail independently. A lone write leaves at once; writes that arrive while
+`in_flight_max` transactions are under way wait for the next.
+
+Guarantees: a change happens whole or not at all; under one request id at most once, whatever is retried
+here or by the caller; a fenced change never after a newer term has begun. A transaction without an
+answer is sent again (the same request ids and preconditions make that harmless) until the change's
+deadline, then its outcome is reported as uncertain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from cloudless.core import keys
+from cloudless.core.model import RequestRecord
+from cloudless.core.plan import Change
+from cloudless.errors import (
+    CloudlessError,
+    CommitUncertain,
+    Conflict,
+    Fenced,
+    LeaseLost,
+    TooLarge,
+    Unavailable,
+)
+from cloudless.ports import Clock, Compare, Delete, Get, Got, Put, Relation, Store, Target, Txn, TxnResult
+from cloudless.rpc.codec import Malformed, decode_record, encode_record
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSettings:
+    """Bounds of group commit.
+
+    `batch_ops_max`: operations a transaction (etcd's --max-txn-ops must allow it). `batch_bytes_max`:
+    bytes a transaction; one change may not exceed it. `attempt_timeout_s`: how long one transaction may
+    take before it is sent again (a request in flight while etcd's leader dies would hang 5 s and more).
+    """
+
+    batch_ops_max: int = 512
+    batch_bytes_max: int = 1 << 20
+    in_flight_max: int = 3
+    queue_length_max: int = 10_000
+    attempt_timeout_s: float = 0.8
+    attempt_timeout_max_s: float = 3.0
+    retry_pause_s: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A leader's key and term: its writes count only while that key has that create revision."""
+
+    key: str
+    term: int
+
+
+class PreconditionFailed(CloudlessError):
+    """An object a change relied on has moved; decide again from a newer view. `revision` is the store's."""
+
+    code = "precondition-failed"
+
+    def __init__(self, key: str, revision: int) -> None:
+        self.key, self.revision = key, revision
+        super().__init__(f"{key} changed meanwhile")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A change is durable at `revision`. `replayed`: an earlier request of the same id did it; `answer` is its answer."""
+
+    revision: int
+    replayed: bool = False
+    answer: str = ""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    change: Change
+    request: RequestRecord | None
+    deadline_s: float
+    item: Txn
+    keys: frozenset[str]
+    size_bytes: int
+    done: asyncio.Future[Committed] = field(repr=False)
+
+
+class Committer:
+    """Commits changes under one fence (None: users' and agents' writes). `run` it; `commit` from any task."""
+
+    def __init__(
+        self, store: Store, clock: Clock, *, fence: Fence | None = None, settings: CommitSettings | None = None
+    ) -> None:
+        self._store, self._clock, self._fence = store, clock, fence
+        self._settings = settings or CommitSettings()
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._slots = asyncio.Semaphore(self._settings.in_flight_max)
+        self._closed: CloudlessError | None = None
+        self.transactions_total = 0
+        self.changes_total = 0
+
+    async def commit(
+        self, change: Change, *, request: RequestRecord | None = None, timeout_s: float = 10.0
+    ) -> Committed:
+        """Write `change` durably and return its revision.
+
+        Raises PreconditionFailed, Conflict (request id used for something else), Fenced, TooLarge,
+        Unavailable (surely not done), CommitUncertain (no answer within `timeout_s`), NoSpace, LeaseLost.
+        """
+        if self._closed is not None:
+            raise self._closed
+        if len(self._queue) >= self._settings.queue_length_max:
+            raise Unavailable("too many writes are waiting", hint="try again in a moment")
+        waiting = self._prepare(change, request, timeout_s)
+        self._queue.append(waiting)
+        self._arrived.set()
+        return await waiting.done
+
+    def _prepare(self, change: Change, request: RequestRecord | None, timeout_s: float) -> _Waiting:
+        item, size = _to_item(change, request)
+        if size > self._settings.batch_bytes_max or len(item.then) > self._settings.batch_ops_max:
+            raise TooLarge(
+                f"the change has {len(item.then)} writes and {size} bytes; at most {self._settings.batch_ops_max} "
+                f"writes and {self._settings.batch_bytes_max} bytes can be written at once",
+                hint="split the request",
+            )
+        written = change.keys() | ({keys.request(request.id)} if request else frozenset())
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        return _Waiting(change, request, deadline_s, item, written, size, asyncio.get_running_loop().create_future())
+
+    async def run(self) -> None:
+        """Send batches until cancelled; then every waiting change fails as not done or uncertain."""
+        try:
+            async with asyncio.TaskGroup() as batches:
+                while True:
+                    await self._arrived.wait()
+                    await self._slots.acquire()
+                    batch = self._take_batch()
+                    if not batch:
+                        self._slots.release()
+                        continue
+                    batches.create_task(self._send(batch))
+        finally:
+            self._closed = self._closed or Unavailable("this coordinator is stopping or no longer leads")
+            for waiting in self._queue:
+                _fail(waiting, self._closed)
+            self._queue.clear()
+
+    def _take_batch(self) -> list[_Waiting]:
+        """Take what fits one transaction, in order; a change that shares a key with the batch ends it."""
+        batch: list[_Waiting] = []
+        taken: set[str] = set()
+        ops = size = 0
+        while self._queue:
+            waiting = self._queue[0]
+            ops += len(waiting.item.then) + 1
+            size += waiting.size_bytes
+            full = ops > self._settings.batch_ops_max or size > self._settings.batch_bytes_max
+            if batch and (full or not taken.isdisjoint(waiting.keys)):
+                break
+            batch.append(self._queue.popleft())
+            taken |= waiting.keys
+        if not self._queue:
+            self._arrived.clear()
+        return batch
+
+    async def _send(self, batch: list[_Waiting]) -> None:
+        try:
+            result = await self._send_until_answered(batch)
+            for waiting, answer in zip(batch, result, strict=True):
+                _settle(waiting, answer)
+        except CloudlessError as error:
+            if isinstance(error, Fenced):
+                self._closed = error
+            for waiting in batch:
+                _fail(waiting, error)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                _fail(waiting, CommitUncertain("the coordinator stopped while the write was under way"))
+            raise
+        finally:
+            self._slots.release()
+
+    async def _send_until_answered(self, batch: list[_Waiting]) -> tuple[TxnResult, ...]:
+        txn = Txn(compares=self._fence_compares(), then=tuple(waiting.item for waiting in batch))
+        deadline_s = max(waiting.deadline_s for waiting in batch)
+        timeout_s = self._settings.attempt_timeout_s
+        uncertain: CloudlessError | None = None
+        while True:
+            left_s = deadline_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                raise uncertain or Unavailable("the store did not answer in time")
+            try:
+                result = await self._store.txn(txn, timeout_s=min(timeout_s, left_s))
+            except CommitUncertain as error:
+                uncertain = error
+                timeout_s = min(timeout_s * 2, self._settings.attempt_timeout_max_s)
+            except Unavailable as error:
+                if left_s <= self._settings.retry_pause_s:
+                    raise uncertain or error from error
+            else:
+                self.transactions_total += 1
+                self.changes_total += len(batch)
+                return self._items(result)
+            self._fail_overdue(batch, uncertain)
+            await self._clock.sleep(self._settings.retry_pause_s)
+
+    def _fence_compares(self) -> tuple[Compare, ...]:
+        if self._fence is None:
+            return ()
+        return (Compare(self._fence.key, Target.CREATE, Relation.EQUAL, self._fence.term),)
+
+    def _items(self, result: TxnResult) -> tuple[TxnResult, ...]:
+        if not result.succeeded:
+            assert self._fence is not None
+            raise Fenced(f"term {self._fence.term} has ended")
+        return tuple(item for item in result.results if isinstance(item, TxnResult))
+
+    def _fail_overdue(self, batch: list[_Waiting], uncertain: CloudlessError | None) -> None:
+        """Answer callers whose own deadline has passed; their change stays in the transaction that is retried."""
+        now_s = self._clock.monotonic_s()
+        for waiting in batch:
+            if now_s >= waiting.deadline_s:
+                _fail(waiting, uncertain or Unavailable("the store did not answer in time"))
+
+
+def _to_item(change: Change, request: RequestRecord | None) -> tuple[Txn, int]:
+    """Return the change as a nested transaction, and about how many bytes it is."""
+    if request is None and not change.preconditions:
+        raise ValueError(f"a change needs a request id or a precondition to be repeatable: {change.reason}")
+    puts = [Put(put.key, encode_record(put.record), put.lease_id) for put in change.puts]
+    compares = [_to_compare(p.key, p.mod_revision) for p in change.preconditions]
+    lookups: list[Get] = [Get(p.key) for p in change.preconditions]
+    if request is not None:
+        key = keys.request(request.id)
+        compares.append(Compare(key, Target.CREATE, Relation.EQUAL, 0))
+        lookups.insert(0, Get(key))
+    size = sum(len(put.key) + len(put.value) for put in puts) + 64 * (len(compares) + len(change.deletes))
+    then = (*puts, *(Delete(key) for key in change.deletes))
+    return Txn(tuple(compares), then, tuple(lookups)), size
+
+
+def with_request(change: Change, request: RequestRecord, lease_id: int) -> Change:
+    """Return `change` that also remembers `request` until the lease ends."""
+    from dataclasses import replace
+
+    from cloudless.core.plan import PutRecord
+
+    return replace(change, puts=(*change.puts, PutRecord(keys.request(request.id), request, lease_id)))
+
+
+def _to_compare(key: str, mod_revision: int) -> Compare:
+    if mod_revision == 0:
+        return Compare(key, Target.CREATE, Relation.EQUAL, 0)
+    return Compare(key, Target.MOD, Relation.EQUAL, mod_revision)
+
+
+def _fail(waiting: _Waiting, error: CloudlessError) -> None:
+    if not waiting.done.done():
+        waiting.done.set_exception(error)
+
+
+def _settle(waiting: _Waiting, result: TxnResult) -> None:
+    if waiting.done.done():
+        return
+    try:
+        waiting.done.set_result(_outcome(waiting, result))
+    except CloudlessError as error:
+        waiting.done.set_exception(error)
+
+
+def _outcome(waiting: _Waiting, result: TxnResult) -> Committed:
+    if result.succeeded:
+        return Committed(result.revision)
+    found = [item.kv for item in result.results if isinstance(item, Got)]
+    if waiting.request is not None:
+        remembered = found.pop(0)
+        if remembered is not None:
+            return _replayed(waiting.request, remembered.value, remembered.mod_revision)
+    for expected, kv in zip(waiting.change.preconditions, found, strict=True):
+        if (kv.mod_revision if kv else 0) != expected.mod_revision:
+            raise PreconditionFailed(expected.key, result.revision)
+    raise PreconditionFailed(waiting.change.preconditions[0].key, result.revision)
+
+
+def _replayed(request: RequestRecord, value: bytes, revision: int) -> Committed:
+    parsed = keys.parse(keys.request(request.id))
+    assert parsed is not None
+    try:
+        record = decode_record(parsed, value)
+    except Malformed as error:
+        raise Conflict(f"the record of request {request.id} is unreadable: {error}") from error
+    assert isinstance(record, RequestRecord)
+    if record.fingerprint != request.fingerprint:
+        raise Conflict(
+            f"request id {request.id} was used for a different request", hint="use a fresh request id for a new request"
+        )
+    return Committed(revision, replayed=True, answer=record.answer)
+
+
+class RequestLeases:
+    """The lease under which requests are remembered: one for many, renewed by granting the next.
+
+    A request is kept at least `kept_s` and at most twice that.
+    """
+
+    def __init__(self, store: Store, clock: Clock, *, kept_s: int = 600) -> None:
+        self._store, self._clock, self._kept_s = store, clock, kept_s
+        self._lease_id = 0
+        self._granted_s = 0.0
+        self._granting = asyncio.Lock()
+
+    async def current(self) -> int:
+        """Return a lease that lives at least `kept_s` longer."""
+        async with self._granting:
+            if not self._lease_id or self._clock.monotonic_s() - self._granted_s > self._kept_s:
+                granted_s = self._clock.monotonic_s()
+                lease = await self._grant()
+                self._lease_id, self._granted_s = lease, granted_s
+            return self._lease_id
+
+    async def _grant(self) -> int:
+        try:
+            return (await self._store.grant(2 * self._kept_s, timeout_s=2.0)).id
+        except CommitUncertain as error:  # a lease granted without our knowing simply runs out
+            raise Unavailable("the store did not grant a lease in time") from error
+
+    def forget(self) -> None:
+        """Drop the lease after the store said it does not exist (LeaseLost)."""
+        self._lease_id = 0
+
+
+__all__ = [
+    "CommitSettings",
+    "Committed",
+    "Committer",
+    "Fence",
+    "LeaseLost",
+    "PreconditionFailed",
+    "RequestLeases",
+    "with_request",
+]

@@ -1,0 +1,104 @@
+"""The changes the planners make, each with the preconditions that keep it true when it is committed.
+
+create a task    its key is absent, and the workload is as it was seen
+stop a task      its desired record is as it was seen (and, after a move, so is its replacement)
+delete a task    both its records are as they were seen
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, replace
+
+from cloudless.core import keys
+from cloudless.core.model import Desired, TaskDesired
+from cloudless.core.plan import Change, Precondition, PutRecord
+from cloudless.core.state.view import Task, View, Workload
+from cloudless.core.template import build_task_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """Who decides, and when: the leader's term and its wall clock, for the record only."""
+
+    term: int
+    now_ms: int
+
+
+def build_task_id(view: View, workload: Workload, slot: int) -> str:
+    """Return a new task's id: the same from the same view, different from a later one."""
+    record = workload.record
+    salt = 0
+    while True:
+        seed = f"{record.uid}\0{slot}\0{view.revision}\0{salt}".encode()
+        digest = base64.b32encode(hashlib.blake2b(seed, digest_size=5).digest()).decode().lower()
+        task_id = f"{record.name}-{digest}"
+        if task_id not in view.tasks and task_id not in view.stray_observed:
+            return task_id
+        salt += 1
+
+
+def create_task(workload: Workload, task_id: str, slot: int, node_id: str, decider: Decider, reason: str) -> Change:
+    """Return the change that starts a task of the workload's present template."""
+    record = workload.record
+    desired = TaskDesired(
+        id=task_id,
+        namespace=record.namespace,
+        workload=record.name,
+        workload_uid=record.uid,
+        task_generation=record.task_generation,
+        slot=slot,
+        node_id=node_id,
+        spec=build_task_spec(record.spec),
+        term=decider.term,
+        reason=reason,
+        created_at_ms=decider.now_ms,
+    )
+    key = keys.task_desired(task_id)
+    return Change(
+        puts=(PutRecord(key, desired),),
+        preconditions=(
+            Precondition(key, 0),
+            Precondition(keys.workload(record.namespace, record.name), workload.mod_revision),
+        ),
+        reason=f"start {task_id} on {node_id}: {reason}",
+    )
+
+
+def stop_task(task: Task, decider: Decider, reason: str, *, replaced_by: Task | None = None) -> Change:
+    """Return the change that tells a task to stop; with `replaced_by`, only while that one is as it was seen."""
+    key = keys.task_desired(task.id)
+    stopped = replace(
+        task.desired, desired=Desired.STOPPED, term=decider.term, reason=reason, stopped_at_ms=decider.now_ms
+    )
+    preconditions = [Precondition(key, task.desired_revision)]
+    if replaced_by is not None:
+        preconditions.append(Precondition(keys.task_desired(replaced_by.id), replaced_by.desired_revision))
+        preconditions.append(Precondition(keys.task_observed(replaced_by.id), replaced_by.observed_revision))
+    return Change(
+        puts=(PutRecord(key, stopped),),
+        preconditions=tuple(preconditions),
+        reason=f"stop {task.id} on {task.desired.node_id}: {reason}",
+    )
+
+
+def delete_task(task: Task, reason: str) -> Change:
+    """Return the change that removes both records of a task."""
+    desired, observed = keys.task_desired(task.id), keys.task_observed(task.id)
+    return Change(
+        deletes=(desired, observed) if task.observed_revision else (desired,),
+        preconditions=(Precondition(desired, task.desired_revision), Precondition(observed, task.observed_revision)),
+        reason=f"forget {task.id}: {reason}",
+    )
+
+
+def delete_workload(workload: Workload) -> Change:
+    """Return the change that removes a workload none of whose tasks is left."""
+    record = workload.record
+    key = keys.workload(record.namespace, record.name)
+    return Change(
+        deletes=(key,),
+        preconditions=(Precondition(key, workload.mod_revision),),
+        reason=f"remove workload {record.namespace}/{record.name}: all its tasks are gone",
+    )

@@ -1,0 +1,301 @@
+"""Fill the slots of one living workload. What is decided follows from who is in a slot::
+
+    nobody                      start a task, unless the back-off of the last one still runs
+    a task that is done         nothing; anything else in the slot is stopped
+    a staying task              nothing; whatever else is in the slot stops once this one runs
+    a task of a lost node       stop it and start another in the same plan; if no node fits, it stays wanted,
+                                so that it lives on should its node return (not if the node was removed)
+    a task of a draining node   start another; the old one stops once that one was seen running
+    an outdated task            ROLLING_UPDATE: as below; RECREATE: all stop, and nothing starts before they ended
+
+A rolling update replaces outdated tasks slot by slot, within two bounds. At most `replicas + max_surge`
+tasks hold a place: wanted ones, and outdated ones that are still ending. At least
+`replicas - max_unavailable` slots are available: done, or with a task seen running. Outdated tasks that do
+not run are stopped at once, as that costs nothing. A start that waits for its back-off counts as if it
+held a place: a template that fails does not spread.
+
+Beyond the bounds: a drain adds one task for each it moves, and tasks of an unreachable node do not
+count once they are given up, though they may run there until the node is reached again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cloudless.core.model import Rollout, RolloutStrategy, TaskState
+from cloudless.core.orchestration.absence import GONE_S, describe_absence
+from cloudless.core.orchestration.census import Census, Occupant, Slot
+from cloudless.core.orchestration.changes import Decider, build_task_id, create_task, stop_task
+from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
+from cloudless.core.plan import Change
+from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, place
+from cloudless.core.state.view import Task, View, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Leaver:
+    """The one occupant of a slot, that has to give way to a new task."""
+
+    slot: Slot
+    occupant: Occupant
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A task to start in `slot`. `instead_of` is lost: it is told to stop if a node is found for the new task."""
+
+    slot: Slot
+    reason: str
+    instead_of: Occupant | None = None
+
+
+@dataclass(slots=True)
+class Draft:
+    """A workload's plan in the making; `fill` makes it, the fields below `scratch` are the result."""
+
+    view: View
+    workload: Workload
+    census: Census
+    decider: Decider
+    scratch: Scratch
+    changes: list[Change] = field(default_factory=list)
+    unplaced: list[tuple[int, Diagnosis]] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    deadlines: list[float] = field(default_factory=list)
+    _stopped: dict[str, Occupant] = field(default_factory=dict)
+
+    def fill(self) -> None:
+        """Decide everything."""
+        spec = self.workload.record.spec
+        for task in self.census.foreign:
+            if task.active:
+                self.changes.append(stop_task(task, self.decider, "it belongs to an earlier workload of this name"))
+        kept, surplus = choose_slots(self.census, spec.replicas)
+        for slot in surplus:
+            self._stop_all(slot.occupants, f"scaled down to {spec.replicas}")
+        recreate = spec.rollout.strategy is RolloutStrategy.RECREATE
+        if recreate:
+            self._stop_all((o for slot in kept for o in slot.occupants if o.outdated), "outdated")
+        self._wait_for_loss(o for slot in kept for o in self._present(slot))
+        leavers = [leaver for slot in kept if (leaver := self._settle(slot)) is not None]
+        emptied = [slot for slot in kept if slot.ending.done is None and not self._present(slot)]
+        vacant = sorted((*emptied, *vacant_slots(self.census, kept, spec.replicas)), key=lambda slot: slot.number)
+        self._declare_staying(kept)
+        if recreate:
+            self._recreate(leavers, vacant)
+        else:
+            self._roll(kept, leavers, vacant, spec.rollout)
+
+    # --- who goes ---
+
+    def _present(self, slot: Slot) -> list[Occupant]:
+        """The slot's occupants that this plan has not stopped, best first."""
+        if not self._stopped and len(slot.occupants) < 2:
+            return slot.occupants
+        return sorted((o for o in slot.occupants if o.task.id not in self._stopped), key=by_merit)
+
+    def _stop(self, occupant: Occupant, reason: str, replaced_by: Task | None = None) -> None:
+        self._stopped[occupant.task.id] = occupant
+        self.changes.append(stop_task(occupant.task, self.decider, reason, replaced_by=replaced_by))
+
+    def _stop_all(self, occupants: Iterable[Occupant], reason: str) -> None:
+        for occupant in occupants:
+            self._stop(occupant, reason)
+
+    def _settle(self, slot: Slot) -> Leaver | None:
+        """Stop what the slot has no more use for; return the occupant that has to give way, if it is all there is."""
+        done = slot.ending.done
+        present = self._present(slot)
+        if done is not None:
+            self._stop_all(present, f"task {done.id} is done")
+            return None
+        staying = [o for o in present if o.staying]
+        leaving = [o for o in present if not o.staying]
+        if staying:
+            self._stop_all(staying[1:], f"task {staying[0].task.id} holds its slot")
+            for old in leaving:
+                self._finish_move(old, staying[0])
+            return None
+        self._stop_all(leaving[1:], "another task holds its slot")
+        if not leaving:
+            return None
+        first = leaving[0]
+        if first.outdated and not first.running and first.absent_s is None:
+            self._stop(first, "outdated, and not running")
+            return None
+        return Leaver(slot, first)
+
+    def _finish_move(self, old: Occupant, new: Occupant) -> None:
+        if new.running:
+            self._stop(old, f"replaced by {new.task.id}", new.task)
+        elif old.lost:
+            self._stop(old, self._why_lost(old))
+        elif old.outdated and not old.running and old.absent_s is None:
+            self._stop(old, "outdated, and not running")
+        else:
+            self.waiting.append(f"task {old.task.id} stays until {new.task.id} runs")
+
+    def _wait_for_loss(self, occupants: Iterable[Occupant]) -> None:
+        lost_after_s = self.workload.record.spec.lost_after_s
+        for occupant in occupants:
+            if occupant.absent_s is not None and not occupant.lost:
+                remaining_s = lost_after_s - occupant.absent_s
+                self.deadlines.append(remaining_s)
+                task = occupant.task.desired
+                self.waiting.append(
+                    f"task {task.id} is given up in {remaining_s:.0f} s unless node {task.node_id} is reached before"
+                )
+
+    # --- who comes ---
+
+    def _recreate(self, leavers: Sequence[Leaver], vacant: Sequence[Slot]) -> None:
+        ending = [o for o in (*self.census.stopping, *self._stopped.values()) if o.outdated and not o.lost]
+        if ending:
+            self.waiting.append(f"new tasks start when all old ones have ended; {len(ending)} have not")
+            self._wait_for_loss(ending)
+            return
+        self._start([self._want_instead(leaver) for leaver in leavers])
+        ready, _ = self._resumable(vacant)
+        self._start([self._want_vacant(slot) for slot in ready])
+
+    def _roll(self, kept: Sequence[Slot], leavers: Sequence[Leaver], vacant: Sequence[Slot], rollout: Rollout) -> None:
+        replicas = self.workload.record.spec.replicas
+        budget = replicas + rollout.max_surge - self._held(kept)
+        budget -= len(self._start([self._want_instead(leaver) for leaver in leavers if leaver.occupant.lost]))
+        self._start([self._want_instead(leaver) for leaver in leavers if _is_drain_move(leaver.occupant)])
+
+        ready, held_back = self._resumable(vacant)
+        budget -= held_back
+        now, later = ready[: max(0, budget)], ready[max(0, budget) :]
+        budget -= len(self._start([self._want_vacant(slot) for slot in now]))
+        if later:
+            self.waiting.append(f"slots {_numbers(later)} are filled when old tasks have ended")
+
+        outdated = {leaver.slot.number: leaver for leaver in leavers if _is_update(leaver.occupant)}
+        ready, held_back = self._resumable([leaver.slot for leaver in outdated.values()])
+        budget -= held_back
+        generation = self.workload.record.task_generation
+        started = self._start([Want(slot, f"update to generation {generation}") for slot in ready[: max(0, budget)]])
+        left = [leaver for number, leaver in outdated.items() if number not in started]
+        self._stop_first(left, spare=self._available(kept) - (replicas - rollout.max_unavailable))
+
+    def _stop_first(self, outdated: Sequence[Leaver], spare: int) -> None:
+        """Stop running outdated tasks ahead of their replacements, as many as may be missing."""
+        running = [leaver.occupant for leaver in outdated if leaver.occupant.running]
+        self._stop_all(running[: max(0, spare)], "outdated; its slot is filled anew when it has ended")
+        left = len(outdated) - len(running[: max(0, spare)])
+        if left:
+            self.waiting.append(f"{left} outdated tasks wait for their turn")
+
+    def _held(self, kept: Sequence[Slot]) -> int:
+        """Count the tasks that hold a place in a rolling update."""
+        held = 0
+        for slot in kept:
+            present = [o for o in self._present(slot) if not o.lost]
+            moved = any(o.staying for o in present) and any(_is_drain_move(o) for o in present)
+            held += len(present) - (1 if moved else 0)
+        ending = (*self.census.stopping, *self._stopped.values())
+        return held + sum(1 for o in ending if o.outdated and o.absent_s is None)
+
+    def _available(self, kept: Sequence[Slot]) -> int:
+        return sum(1 for slot in kept if slot.ending.done is not None or any(o.running for o in self._present(slot)))
+
+    def _resumable(self, slots: Sequence[Slot]) -> tuple[list[Slot], int]:
+        """Return the slots that may be filled now, and how many wait for their back-off."""
+        ready = [slot for slot in slots if slot.ending.resume_in_s <= 0]
+        for slot in slots:
+            ending = slot.ending
+            if ending.resume_in_s > 0 and ending.last is not None:
+                self.deadlines.append(ending.resume_in_s)
+                self.waiting.append(
+                    f"slot {slot.number}: {ending.last.id} ended ({_end_words(ending.last)}), {ending.ends} in a row; "
+                    f"next start in {ending.resume_in_s:.0f} s"
+                )
+        return ready, len(slots) - len(ready)
+
+    def _want_vacant(self, slot: Slot) -> Want:
+        last = slot.ending.last
+        if last is None:
+            return Want(slot, f"fills slot {slot.number}")
+        return Want(slot, f"after {last.id} ended ({_end_words(last)})")
+
+    def _want_instead(self, leaver: Leaver) -> Want:
+        old = leaver.occupant
+        if old.lost:
+            return Want(leaver.slot, f"instead of {old.task.id}: {self._why_lost(old)}", old)
+        return Want(leaver.slot, f"instead of {old.task.id}: node {old.task.desired.node_id} is being drained")
+
+    def _start(self, wants: Sequence[Want]) -> frozenset[int]:
+        """Find a node for each wanted task; return the numbers of the slots that get one."""
+        if not wants:
+            return frozenset()
+        started: set[int] = set()
+        outcomes = place([self._ask(want) for want in wants], self.view, self.scratch)
+        for want, outcome in zip(wants, outcomes, strict=True):
+            number = want.slot.number
+            if isinstance(outcome, Placed):
+                started.add(number)
+                self.changes.append(
+                    create_task(self.workload, outcome.ask.seed, number, outcome.node_id, self.decider, want.reason)
+                )
+            else:
+                self.unplaced.append((number, outcome.diagnosis))
+            self._give_up(want, placed=isinstance(outcome, Placed))
+        return frozenset(started)
+
+    def _give_up(self, want: Want, *, placed: bool) -> None:
+        old = want.instead_of
+        if old is None:
+            return
+        if placed or old.absent_s == GONE_S:
+            self._stop(old, self._why_lost(old))
+        else:
+            node_id = old.task.desired.node_id
+            self.waiting.append(f"task {old.task.id} stays wanted on node {node_id}, which may return: no other fits")
+
+    def _ask(self, want: Want) -> Ask:
+        record, last = self.workload.record, want.slot.ending.last
+        return Ask(
+            namespace=record.namespace,
+            workload=record.name,
+            generation=record.task_generation,
+            seed=build_task_id(self.view, self.workload, want.slot.number),
+            requests=record.spec.requests,
+            executor=record.spec.executor,
+            placement=record.spec.placement,
+            host_ports=tuple(port.host_port for port in record.spec.ports if port.host_port),
+            avoid=(last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else (),
+        )
+
+    def _declare_staying(self, kept: Sequence[Slot]) -> None:
+        record = self.workload.record
+        staying = (o.task.desired.node_id for slot in kept for o in self._present(slot) if o.staying)
+        self.scratch.count_staying((record.namespace, record.name, record.task_generation), staying)
+
+    def _why_lost(self, occupant: Occupant) -> str:
+        return describe_absence(occupant.task.desired.node_id, occupant.absent_s or 0.0)
+
+
+def _is_drain_move(occupant: Occupant) -> bool:
+    return occupant.draining and not occupant.outdated and not occupant.lost
+
+
+def _is_update(occupant: Occupant) -> bool:
+    return occupant.outdated and not occupant.lost
+
+
+def _end_words(task: Task) -> str:
+    seen = task.observed
+    if seen is None:
+        return "no report"
+    if seen.message:
+        return seen.message[:120]
+    if seen.signal:
+        return f"signal {seen.signal}"
+    return f"exit code {seen.exit_code}" if seen.exit_code >= 0 else seen.state.value
+
+
+def _numbers(slots: Sequence[Slot], shown_max: int = 8) -> str:
+    shown = ", ".join(str(slot.number) for slot in slots[:shown_max])
+    return shown if len(slots) <= shown_max else f"{shown} and {len(slots) - shown_max} more"

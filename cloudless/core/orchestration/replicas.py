@@ -1,0 +1,136 @@
+"""Decide which tasks of workloads to start and which to stop, from one view.
+
+What is decided for a living workload is in `draft`; here are the workload that is being deleted, the
+one that is gone, and the one that cannot be read (left alone: nothing is guessed from a record that
+a newer version may have written). A deleted workload's tasks are told to stop, forgotten when they
+have ended or their node was removed, and then the record goes.
+
+Every change carries preconditions, so a plan that comes late does nothing. One thing is the caller's
+duty: plan again only from a view that holds the caller's own earlier commits (its revision is at least
+theirs), because a new task's id is made from the view's revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cloudless.core import keys
+from cloudless.core.orchestration.absence import GONE_S, absence_s
+from cloudless.core.orchestration.census import take_census, tasks_of
+from cloudless.core.orchestration.changes import Decider, delete_task, delete_workload, stop_task
+from cloudless.core.orchestration.draft import Draft
+from cloudless.core.plan import Change, Plan
+from cloudless.core.scheduling import Diagnosis, Scratch
+from cloudless.core.state.view import View, Workload
+
+WAITING_LINES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadPlan:
+    """What to do for one workload.
+
+    `unplaced` are slots for which no node fits; `waiting` says in words what is waited for;
+    `next_deadline_s` is when to plan again at the latest even if nothing changes.
+    """
+
+    namespace: str
+    name: str
+    changes: tuple[Change, ...] = ()
+    unplaced: tuple[tuple[int, Diagnosis], ...] = ()
+    waiting: tuple[str, ...] = ()
+    next_deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestrationPlan:
+    """The plans of several workloads, made with one scratch view so that none takes another's room."""
+
+    plan: Plan
+    workloads: tuple[WorkloadPlan, ...] = ()
+    next_deadline_s: float | None = None
+
+
+def plan_workloads(
+    view: View, refs: Iterable[tuple[str, str]], now_ms: int, term: int, unreachable_s: Mapping[str, float]
+) -> OrchestrationPlan:
+    """Plan the workloads `refs` (namespace, name) in that order, each once."""
+    scratch = Scratch(view)
+    results = tuple(
+        plan_workload(view, namespace, name, now_ms, term, unreachable_s, scratch)
+        for namespace, name in dict.fromkeys(refs)
+    )
+    return OrchestrationPlan(
+        Plan(revision=view.revision, changes=tuple(change for result in results for change in result.changes)),
+        results,
+        min((result.next_deadline_s for result in results if result.next_deadline_s is not None), default=None),
+    )
+
+
+def plan_workload(
+    view: View,
+    namespace: str,
+    name: str,
+    now_ms: int,
+    term: int,
+    unreachable_s: Mapping[str, float],
+    scratch: Scratch | None = None,
+) -> WorkloadPlan:
+    """Plan one workload; `unreachable_s` is how long each unreachable node has been so, by the leader's clock.
+
+    A node that is missing there has just become unreachable. A name without a workload has its left-over
+    tasks stopped.
+    """
+    workload = view.workloads.get((namespace, name))
+    decider = Decider(term, now_ms)
+    if workload is None:
+        return _plan_leftovers(view, namespace, name, decider)
+    if workload.record.deleted_at_ms > 0:
+        return _plan_deletion(view, workload, decider, unreachable_s)
+    census = take_census(view, workload, now_ms, unreachable_s)
+    draft = Draft(view, workload, census, decider, scratch or Scratch(view))
+    draft.fill()
+    return WorkloadPlan(
+        namespace,
+        name,
+        tuple(draft.changes),
+        tuple(draft.unplaced),
+        _shorten(draft.waiting),
+        min(draft.deadlines, default=None),
+    )
+
+
+def _plan_leftovers(view: View, namespace: str, name: str, decider: Decider) -> WorkloadPlan:
+    if keys.workload(namespace, name) in view.quarantined:
+        return WorkloadPlan(namespace, name, waiting=("its record cannot be read; its tasks are left as they are",))
+    active = [task for task in tasks_of(view, namespace, name) if task.active]
+    return WorkloadPlan(namespace, name, tuple(stop_task(task, decider, "its workload was removed") for task in active))
+
+
+def _plan_deletion(
+    view: View, workload: Workload, decider: Decider, unreachable_s: Mapping[str, float]
+) -> WorkloadPlan:
+    record = workload.record
+    changes: list[Change] = []
+    waiting: list[str] = []
+    tasks = tasks_of(view, record.namespace, record.name)
+    for task in tasks:
+        node_id = task.desired.node_id
+        absent_s = absence_s(view, node_id, unreachable_s)
+        if task.ended or absent_s == GONE_S:
+            changes.append(delete_task(task, "its workload is deleted"))
+            continue
+        if task.wanted:
+            changes.append(stop_task(task, decider, "its workload is deleted"))
+        away = "" if absent_s is None else f", unreachable for {absent_s:.0f} s; removing the node ends the wait"
+        waiting.append(f"task {task.id} has to end on node {node_id}{away}")
+    if not tasks:
+        changes.append(delete_workload(workload))
+    return WorkloadPlan(record.namespace, record.name, tuple(changes), (), _shorten(waiting))
+
+
+def _shorten(lines: Sequence[str]) -> tuple[str, ...]:
+    if len(lines) <= WAITING_LINES_MAX:
+        return tuple(lines)
+    return (*lines[: WAITING_LINES_MAX - 1], f"and {len(lines) - WAITING_LINES_MAX + 1} more")

@@ -1,0 +1,72 @@
+"""Why nothing fits, counted over all nodes, in words: every refusal explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cloudless.core.model import Resources
+from cloudless.core.quantity import format_cpu, format_mb
+from cloudless.core.scheduling.ask import Ask
+from cloudless.core.scheduling.filters import Obstacle, find_obstacle
+from cloudless.core.scheduling.scratch import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """How many nodes there are and how many each reason rules out, most frequent first.
+
+    `codes` are the obstacles' stable names in the same order as `reasons`.
+    """
+
+    nodes_total: int
+    reasons: tuple[tuple[str, int], ...]
+    codes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """One line: `0 of 3 nodes fit: 1 is offline, 2 lack cpu (asks 500m, at most 200m free)`."""
+        if not self.nodes_total:
+            return "there is no node"
+        nodes = "1 node fits" if self.nodes_total == 1 else f"{self.nodes_total} nodes fit"
+        return f"0 of {nodes}: " + ", ".join(f"{count} {reason}" for reason, count in self.reasons)
+
+
+def diagnose(ask: Ask, rooms: Iterable[Room]) -> Diagnosis:
+    """Count what is in the way on each node; call it when no node fits."""
+    held: dict[Obstacle, list[Room]] = {}
+    total = 0
+    for room in rooms:
+        total += 1
+        obstacle = find_obstacle(ask, room)
+        if obstacle is not None:
+            held.setdefault(obstacle, []).append(room)
+    ranked = sorted(held.items(), key=lambda item: (len(item[1]), item[0].many))
+    return Diagnosis(
+        total,
+        tuple((_words(ask, obstacle, blocked), len(blocked)) for obstacle, blocked in ranked),
+        tuple(obstacle.code for obstacle, _ in ranked),
+    )
+
+
+def _words(ask: Ask, obstacle: Obstacle, rooms: list[Room]) -> str:
+    text = obstacle.one if len(rooms) == 1 else obstacle.many
+    if not obstacle.lacking:
+        return text
+    details = (_shortage(name, ask.requests, [room.free for room in rooms]) for name in obstacle.lacking)
+    return f"{text} ({', '.join(details)})"
+
+
+def _shortage(name: str, asked: Resources, free: list[Resources]) -> str:
+    match name:
+        case "cpu":
+            most = max(f.cpu_millicores for f in free)
+            return f"asks {format_cpu(asked.cpu_millicores)}, at most {format_cpu(most)} free"
+        case "memory":
+            return f"asks {format_mb(asked.memory_mb)}, at most {format_mb(max(f.memory_mb for f in free))} free"
+        case "storage":
+            return f"asks {format_mb(asked.storage_mb)}, at most {format_mb(max(f.storage_mb for f in free))} free"
+        case "bandwidth":
+            return f"asks {asked.bandwidth_mbps} Mbps, at most {max(f.bandwidth_mbps for f in free)} Mbps free"
+        case _:
+            return f"asks {asked.gpus}, at most {max(f.gpus for f in free)} free"

@@ -1,0 +1,128 @@
+"""Where a task may run: each filter looks at one node and names what is in the way, or returns None.
+
+A new filter is a function added to `FILTERS`; the order is the order in which obstacles are named, so
+put what a person should fix first at the front. Only the first obstacle of a node is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloudless.core.scheduling.ask import Ask
+from cloudless.core.scheduling.scratch import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a node is out of the question: `code` is stable, the two texts follow a count (`1 is`, `2 are`).
+
+    `lacking` names the resources short of what is asked.
+    """
+
+    code: str
+    one: str
+    many: str
+    lacking: tuple[str, ...] = ()
+
+
+Filter = Callable[[Ask, Room], Obstacle | None]
+
+_OFFLINE = Obstacle("offline", "is offline", "are offline")
+_ENROLLING = Obstacle("enrolling", "has not been reached yet", "have not been reached yet")
+_DRAINING = Obstacle("draining", "is being drained", "are being drained")
+_CORDONED = Obstacle("cordoned", "is cordoned", "are cordoned")
+
+
+def reachable(ask: Ask, room: Room) -> Obstacle | None:
+    """The leader must be able to reach the node's agent."""
+    if room.node.reachable:
+        return None
+    return _ENROLLING if room.node.status is None else _OFFLINE
+
+
+def open_for_tasks(ask: Ask, room: Room) -> Obstacle | None:
+    """A person may have closed the node."""
+    if room.node.spec.draining:
+        return _DRAINING
+    return _CORDONED if room.node.spec.cordoned else None
+
+
+def executor(ask: Ask, room: Room) -> Obstacle | None:
+    """The node's agent must have the executor."""
+    name = ask.executor.value
+    if name in room.info.executors:
+        return None
+    return Obstacle("executor", f"has no {name} executor", f"have no {name} executor")
+
+
+def region(ask: Ask, room: Room) -> Obstacle | None:
+    wanted = ask.placement.regions
+    if not wanted or room.info.region in wanted:
+        return None
+    return _outside("region", wanted)
+
+
+def zone(ask: Ask, room: Room) -> Obstacle | None:
+    wanted = ask.placement.zones
+    if not wanted or room.info.zone in wanted:
+        return None
+    return _outside("zone", wanted)
+
+
+def node_selector(ask: Ask, room: Room) -> Obstacle | None:
+    """All labels asked for must be on the node with the same value."""
+    missing = [f"{k}={v}" for k, v in sorted(ask.placement.node_selector.items()) if room.labels.get(k) != v]
+    if not missing:
+        return None
+    text = ", ".join(missing)
+    return Obstacle("node-selector", f"lacks the label {text}", f"lack the label {text}")
+
+
+def capacity(ask: Ask, room: Room) -> Obstacle | None:
+    """What is asked must be free."""
+    if ask.requests.fits_in(room.free):
+        return None
+    lacking = ask.requests.lacking(room.free)
+    text = " and ".join(lacking)
+    return Obstacle("capacity", f"lacks {text}", f"lack {text}", lacking)
+
+
+def host_ports(ask: Ask, room: Room) -> Obstacle | None:
+    """Fixed ports must be free on the node."""
+    taken = [port for port in ask.host_ports if port in room.ports]
+    if not taken:
+        return None
+    text = ", ".join(str(port) for port in taken)
+    return Obstacle("host-port", f"has port {text} taken", f"have port {text} taken")
+
+
+FILTERS: tuple[Filter, ...] = (
+    reachable,
+    open_for_tasks,
+    executor,
+    region,
+    zone,
+    node_selector,
+    capacity,
+    host_ports,
+)
+
+
+def find_obstacle(ask: Ask, room: Room) -> Obstacle | None:
+    """Return the first thing in the way, None if the task may run there."""
+    for check in FILTERS:
+        obstacle = check(ask, room)
+        if obstacle is not None:
+            return obstacle
+    return None
+
+
+def may_still_take(ask: Ask, room: Room) -> bool:
+    """Return whether a node that passed all filters still does after reservations of the same plan."""
+    return ask.requests.fits_in(room.free) and not any(port in room.ports for port in ask.host_ports)
+
+
+def _outside(what: str, wanted: tuple[str, ...]) -> Obstacle:
+    text = " or ".join(wanted)
+    return Obstacle(what, f"is outside {what} {text}", f"are outside {what} {text}")

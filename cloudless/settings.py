@@ -1,0 +1,283 @@
+"""Settings from `CLOUDLESS_*` environment names: every name declared here once, with default and meaning.
+
+An unknown name is an error that names the nearest known one, because a setting nobody reads is how an
+earlier design ended with three separate clusters. All faults are reported together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudless.core.keys import NAME_PATTERN
+from cloudless.core.model import Resources
+from cloudless.errors import BadSettings, Problem
+
+PREFIX = "CLOUDLESS_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorSettings:
+    """How one coordinator runs. Addresses are `host:port`.
+
+    `advertise_address` is how others reach the API (default: the bind address with this host's name in
+    place of a wildcard). `join_addresses` are API addresses of other coordinators. `founders` is the
+    number of coordinators to wait for when nobody is the chosen first one (0: not used).
+    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
+    """
+
+    node_id: str
+    bind_address: str = "0.0.0.0:8080"
+    advertise_address: str = ""
+    http_address: str = "0.0.0.0:8081"
+    metrics_address: str = "0.0.0.0:9090"
+    raft_address: str = ""
+    raft_bind_address: str = ""
+    etcd_client_address: str = "127.0.0.1:2379"
+    bootstrap: bool = False
+    bootstrap_expect: int = 0
+    join_addresses: tuple[str, ...] = ()
+    data_dir: Path = Path("/var/lib/cloudless")
+    log_level: str = "INFO"
+    profile: str = "default"
+    allow_degraded_etcd: bool = False
+    heartbeat_period_s: float = 1.0
+    node_timeout_s: float = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """How one agent runs. Capacity given here overrides what the machine shows."""
+
+    node_id: str
+    node_name: str = ""
+    node_type: str = "server"
+    coordinators: tuple[str, ...] = ()
+    listen_address: str = "0.0.0.0:8090"
+    advertise_address: str = ""
+    metrics_address: str = "0.0.0.0:9092"
+    region: str = "local"
+    zone: str = ""
+    capacity: Resources = field(default_factory=Resources)
+    data_dir: Path = Path("/var/lib/cloudless-agent")
+    log_level: str = "INFO"
+    stop_tasks_on_exit: bool = False
+
+
+# --- readers of one value: return it or raise ValueError with what would be right ----------------
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _boolean(raw: str) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if raw.lower() not in known:
+        raise ValueError("must be true or false")
+    return known[raw.lower()]
+
+
+def _name(raw: str) -> str:
+    if not NAME_PATTERN.fullmatch(raw):
+        raise ValueError("must be 1 to 63 of a-z, 0-9, '-' and '.', starting and ending with a letter or digit")
+    return raw
+
+
+def _address(raw: str) -> str:
+    host, separator, port = raw.rpartition(":")
+    if not separator or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError("must be host:port, such as 10.0.0.5:8080")
+    return f"{host or '0.0.0.0'}:{port}"
+
+
+def _addresses(raw: str) -> tuple[str, ...]:
+    parts = [part.strip() for part in raw.split(",") if part.strip()]
+    return tuple(_address(part if re.search(r":\d+$", part) else f"{part}:8080") for part in parts)
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(raw: str) -> int:
+        if not re.fullmatch(r"-?\d{1,12}", raw) or not low <= int(raw) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(raw)
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def read(raw: str) -> float:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)s?", raw)
+        if not match or not low <= float(match[1]) <= high:
+            raise ValueError(f"must be seconds from {low} to {high}")
+        return float(match[1])
+
+    return read
+
+
+def _cores(raw: str) -> int:
+    if not re.fullmatch(r"\d{1,5}(\.\d{1,3})?", raw):
+        raise ValueError("must be a number of cores, such as 2 or 0.5")
+    return round(float(raw) * 1000)
+
+
+def _choice(*known: str) -> Callable[[str], str]:
+    def read(raw: str) -> str:
+        match = {name.lower(): name for name in known}.get(raw.lower())
+        if match is None:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return match
+
+    return read
+
+
+_LOG_LEVEL = _choice("DEBUG", "INFO", "WARNING", "ERROR")
+
+# environment name (without prefix)  →  (field, reader)
+_COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "NODE_ID": ("node_id", _name),
+    "RAFT_ID": ("node_id", _name),
+    "BIND_ADDR": ("bind_address", _address),
+    "ADVERTISE_ADDR": ("advertise_address", _address),
+    "HTTP_ADDR": ("http_address", _address),
+    "METRICS_ADDR": ("metrics_address", _address),
+    "RAFT_ADDR": ("raft_address", _address),
+    "RAFT_BIND_ADDR": ("raft_bind_address", _address),
+    "ETCD_CLIENT_ADDR": ("etcd_client_address", _address),
+    "BOOTSTRAP": ("bootstrap", _boolean),
+    "BOOTSTRAP_EXPECT": ("bootstrap_expect", _integer(1, 7)),
+    "RAFT_JOIN_ADDR": ("join_addresses", _addresses),
+    "DATA_DIR": ("data_dir", Path),
+    "LOG_LEVEL": ("log_level", _LOG_LEVEL),
+    "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),
+    "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
+    "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
+    "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
+}
+_AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "NODE_ID": ("node_id", _name),
+    "NODE_NAME": ("node_name", _text),
+    "NODE_TYPE": ("node_type", _text),
+    "COORDINATOR_ADDR": ("coordinators", _addresses),
+    "AGENT_ADDR": ("listen_address", _address),
+    "ADVERTISE_ADDR": ("advertise_address", _address),
+    "METRICS_ADDR": ("metrics_address", _address),
+    "REGION": ("region", _text),
+    "ZONE": ("zone", _text),
+    "CPU_CORES": ("cpu_millicores", _cores),
+    "MEMORY_MB": ("memory_mb", _integer(0, 1 << 30)),
+    "STORAGE_GB": ("storage_gb", _integer(0, 1 << 30)),
+    "BANDWIDTH_MBPS": ("bandwidth_mbps", _integer(0, 1 << 30)),
+    "DATA_DIR": ("data_dir", Path),
+    "LOG_LEVEL": ("log_level", _LOG_LEVEL),
+    "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
+}
+
+# Read elsewhere: by the command line and by the finder of etcd.
+_SHARED = frozenset(
+    {"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_URL", "ETCD_SHA256", "ETCD_CACHE_DIR", "TLS_ENABLED"}
+)
+
+
+def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> CoordinatorSettings:
+    """Return the coordinator's settings. Raises BadSettings with every fault found."""
+    values, problems = _read(os.environ if environ is None else environ, _COORDINATOR, _AGENT)
+    _require(values, problems, "node_id", "NODE_ID")
+    if values.get("bootstrap") and values.get("bootstrap_expect"):
+        problems.append(Problem("CLOUDLESS_BOOTSTRAP", "cannot be combined with CLOUDLESS_BOOTSTRAP_EXPECT"))
+    expect = values.get("bootstrap_expect", 0)
+    if expect and len(values.get("join_addresses", ())) != expect:
+        problems.append(
+            Problem(
+                "CLOUDLESS_RAFT_JOIN_ADDR",
+                f"must list the {expect} coordinators that CLOUDLESS_BOOTSTRAP_EXPECT names, this one included",
+            )
+        )
+    period, timeout = values.get("heartbeat_period_s", 1.0), values.get("node_timeout_s", 4.0)
+    if timeout < 3 * period:
+        problems.append(Problem("CLOUDLESS_NODE_TIMEOUT", f"must be at least three heartbeat periods ({3 * period} s)"))
+    if problems:
+        raise BadSettings(problems)
+    bind = values.setdefault("bind_address", "0.0.0.0:8080")
+    values["advertise_address"] = values.get("advertise_address") or _reachable(bind)
+    values["raft_address"] = _reachable(values.get("raft_address") or "0.0.0.0:3000")
+    values["raft_bind_address"] = values.get("raft_bind_address") or values["raft_address"]
+    return CoordinatorSettings(**values)
+
+
+def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettings:
+    """Return the agent's settings. Raises BadSettings with every fault found."""
+    values, problems = _read(os.environ if environ is None else environ, _AGENT, _COORDINATOR)
+    _require(values, problems, "node_id", "NODE_ID")
+    _require(values, problems, "coordinators", "COORDINATOR_ADDR")
+    if problems:
+        raise BadSettings(problems)
+    detected = _detect_capacity()
+    capacity = Resources(
+        cpu_millicores=values.pop("cpu_millicores", detected.cpu_millicores),
+        memory_mb=values.pop("memory_mb", detected.memory_mb),
+        storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else detected.storage_mb,
+        bandwidth_mbps=values.pop("bandwidth_mbps", detected.bandwidth_mbps),
+    )
+    listen = values.setdefault("listen_address", "0.0.0.0:8090")
+    values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
+    values["node_name"] = values.get("node_name") or values["node_id"]
+    return AgentSettings(capacity=capacity, **values)
+
+
+def _read(
+    environ: Mapping[str, str], known: dict[str, tuple[str, Callable[[str], Any]]], others: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Problem]]:
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX):
+            continue
+        short = name[len(PREFIX) :]
+        if short not in known:
+            if short not in others and short not in _SHARED:
+                problems.append(Problem(name, _unknown(short, known)))
+            continue
+        target, read = known[short]
+        try:
+            value = read(environ[name].strip())
+        except ValueError as error:
+            problems.append(Problem(name, f"{error}, not {environ[name]!r}"))
+            continue
+        if target in values and values[target] != value:
+            problems.append(Problem(name, f"contradicts another setting of {target.replace('_', ' ')}"))
+        values[target] = value
+    return values, problems
+
+
+def _unknown(short: str, known: Mapping[str, Any]) -> str:
+    nearest = difflib.get_close_matches(short, known, n=1, cutoff=0.6)
+    return f"is not a known setting; did you mean {PREFIX}{nearest[0]}?" if nearest else "is not a known setting"
+
+
+def _require(values: dict[str, Any], problems: list[Problem], target: str, short: str) -> None:
+    if not values.get(target) and not any(problem.field == PREFIX + short for problem in problems):
+        problems.append(Problem(PREFIX + short, "must be set"))
+
+
+def _reachable(address: str) -> str:
+    """Replace a wildcard host by this machine's name, which others may be able to resolve."""
+    host, _, port = address.rpartition(":")
+    return f"{socket.gethostname() if host in ('', '0.0.0.0', '[::]') else host}:{port}"
+
+
+def _detect_capacity() -> Resources:
+    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    disk = os.statvfs("/")
+    return Resources(
+        cpu_millicores=(os.cpu_count() or 1) * 1000,
+        memory_mb=memory_mb,
+        storage_mb=disk.f_bavail * disk.f_frsize >> 20,
+        bandwidth_mbps=1000,
+    )

@@ -1,0 +1,273 @@
+"""A workload under random faults: plans are safe at every step, and all is well some time after the faults end.
+
+The loop is closed: plans are committed to a state machine, simulated agents report what they would.
+Safety is checked after every plan, liveness after the faults have stopped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudless.core import keys
+from cloudless.core.model import (
+    Placement,
+    Resources,
+    RestartCondition,
+    RestartPolicy,
+    Rollout,
+    RolloutStrategy,
+    SpreadTopology,
+    TaskState,
+)
+from cloudless.core.orchestration import plan_reap, plan_workloads, summarise_workload
+from cloudless.core.state import Task
+from cloudless.testing.builders import TestCluster, build_workload
+
+NODES = ("n1", "n2", "n3", "n4")
+REF = ("default", "web")
+CPU_MILLICORES = 600
+
+
+class Loop:
+    """One workload, four nodes, a leader that plans, agents that obey, fail, or are cut off."""
+
+    def __init__(self, rollout: Rollout, lost_after_s: float) -> None:
+        self.cluster = TestCluster()
+        self.now_ms = 1_000_000
+        self.down: dict[str, int] = {}
+        self.version = 0
+        self.rollout = rollout
+        for index, node_id in enumerate(NODES):
+            self.cluster.add_node(node_id, zone=f"z{index % 2}", capacity=Resources(CPU_MILLICORES, 4096, 0, 0, 0))
+        self.cluster.add_workload(
+            build_workload(
+                replicas=3,
+                rollout=rollout,
+                lost_after_s=lost_after_s,
+                placement=Placement(spread_topology=SpreadTopology.ZONE),
+            )
+        )
+
+    # --- what may happen ---
+
+    def plan(self) -> int:
+        """Plan, commit, check; return how many changes there were."""
+        before = self.running_slots()
+        result = self.ask()
+        refused = self.cluster.commit(result.plan.changes)
+        assert not refused, "a plan from the newest view is never refused"
+        assert not self.ask().plan.changes, "planning again without news changes nothing"
+        self.check_safety(before)
+        return len(result.plan.changes)
+
+    def ask(self):
+        unreachable_s = {node_id: (self.now_ms - since) / 1000 for node_id, since in self.down.items()}
+        return plan_workloads(self.cluster.machine, [REF], self.now_ms, 1, unreachable_s)
+
+    def agent(self, index: int, fails: bool) -> None:
+        """Let one task's agent report its next state, unless its node is cut off."""
+        tasks = self.open_tasks()
+        if tasks:
+            self.report(tasks[index % len(tasks)], fails)
+
+    def report(self, task: Task, fails: bool = False) -> None:
+        if task.desired.node_id in self.down:
+            return
+        if not task.wanted:
+            self.cluster.report(task.id, TaskState.STOPPED, finished_at_ms=self.now_ms)
+        elif fails:
+            self.cluster.report(task.id, TaskState.FAILED, finished_at_ms=self.now_ms, exit_code=1)
+        elif task.state is None:
+            self.cluster.report(task.id, TaskState.ACCEPTED)
+        elif task.state is not TaskState.RUNNING:
+            self.cluster.report(task.id, TaskState.RUNNING, started_at_ms=self.now_ms)
+
+    def toggle_node(self, node_id: str) -> None:
+        if self.down.pop(node_id, None) is None:
+            self.down[node_id] = self.now_ms
+        self.cluster.set_reachable(node_id, node_id not in self.down, self.now_ms)
+
+    def toggle_drain(self, node_id: str) -> None:
+        draining = self.cluster.machine.nodes[node_id].spec.draining
+        self.cluster.set_node_spec(node_id, draining=not draining, cordoned=not draining)
+
+    def update(self) -> None:
+        self.version += 1
+        self.cluster.update_workload(command=("run", str(self.version)))
+
+    # --- what must hold ---
+
+    def open_tasks(self) -> list[Task]:
+        return [task for _, task in sorted(self.cluster.machine.tasks.items()) if not task.ended]
+
+    def running_slots(self) -> set[int]:
+        return {
+            task.desired.slot
+            for task in self.open_tasks()
+            if task.active and task.state is TaskState.RUNNING and task.desired.node_id not in self.down
+        }
+
+    def check_safety(self, running_before: set[int]) -> None:
+        machine = self.cluster.machine
+        record = machine.workloads[REF].record
+        replicas = record.spec.replicas
+        active = [task for task in self.open_tasks() if task.active]
+        per_slot = Counter(task.desired.slot for task in active)
+        assert all(count <= 2 for count in per_slot.values()), "a move has two tasks in a slot, not more"
+        assert len(per_slot) <= replicas
+        for node_id in NODES:
+            used = sum(
+                task.desired.spec.requests.cpu_millicores
+                for task in self.open_tasks()
+                if task.desired.node_id == node_id
+            )
+            assert used <= CPU_MILLICORES
+        staying = Counter(
+            task.desired.slot
+            for task in active
+            if task.desired.task_generation == record.task_generation
+            and not machine.nodes[task.desired.node_id].spec.draining
+            and task.desired.node_id not in self.down
+        )
+        assert all(count == 1 for count in staying.values()), "one staying task per slot"
+        extra = sum(
+            1
+            for task in active
+            if machine.nodes[task.desired.node_id].spec.draining or task.desired.node_id in self.down
+        )
+        if record.spec.rollout.strategy is RolloutStrategy.ROLLING_UPDATE:
+            assert len(active) <= replicas + record.spec.rollout.max_surge + extra
+            floor = min(len(running_before), replicas - record.spec.rollout.max_unavailable)
+            assert len(self.running_slots()) >= floor, "a plan never takes availability below the floor"
+        else:
+            generations = {t.desired.task_generation for t in self.open_tasks() if t.desired.node_id not in self.down}
+            assert len(generations) <= 1 or not any(
+                t.wanted and t.desired.task_generation < record.task_generation for t in self.open_tasks()
+            )
+
+    def heal(self) -> None:
+        for node_id in NODES:
+            if node_id in self.down:
+                self.toggle_node(node_id)
+            if self.cluster.machine.nodes[node_id].spec.draining:
+                self.toggle_drain(node_id)
+
+    def settle(self, rounds_max: int = 120) -> None:
+        """Plan and obey until nothing changes and nothing is waited for."""
+        for _ in range(rounds_max):
+            changed = self.plan()
+            for task in self.open_tasks():
+                changed += 1 if (not task.wanted or task.state is not TaskState.RUNNING) else 0
+                self.report(task)
+            self.now_ms += 10_000
+            if not changed and self.ask().next_deadline_s is None and not self.ask().plan.changes:
+                return
+        raise AssertionError("does not settle")
+
+
+STEP = st.one_of(
+    st.tuples(st.just("plan")),
+    st.tuples(st.just("agent"), st.integers(0, 20), st.booleans()),
+    st.tuples(st.just("agent"), st.integers(0, 20), st.just(False)),
+    st.tuples(st.just("all")),
+    st.tuples(st.just("node"), st.sampled_from(NODES)),
+    st.tuples(st.just("drain"), st.sampled_from(NODES)),
+    st.tuples(st.just("scale"), st.integers(0, 8)),
+    st.tuples(st.just("update")),
+    st.tuples(st.just("reap")),
+    st.tuples(st.just("time"), st.integers(0, 60_000)),
+)
+ROLLOUTS = st.sampled_from(
+    [
+        Rollout(max_surge=1, max_unavailable=0),
+        Rollout(max_surge=0, max_unavailable=1),
+        Rollout(max_surge=2, max_unavailable=2),
+        Rollout(strategy=RolloutStrategy.RECREATE),
+    ]
+)
+
+
+def run_step(loop: Loop, step: tuple) -> None:
+    match step:
+        case ("plan",):
+            loop.plan()
+        case ("agent", index, fails):
+            loop.agent(index, fails)
+        case ("all",):
+            for task in loop.open_tasks():
+                loop.report(task)
+        case ("node", node_id):
+            loop.toggle_node(node_id)
+        case ("drain", node_id):
+            loop.toggle_drain(node_id)
+        case ("scale", replicas):
+            loop.cluster.update_workload(replicas=replicas)
+        case ("update",):
+            loop.update()
+        case ("reap",):
+            assert not loop.cluster.commit(plan_reap(loop.cluster.machine, loop.now_ms))
+        case ("time", ms):
+            loop.now_ms += ms
+
+
+@settings(max_examples=250, deadline=None)
+@given(ROLLOUTS, st.sampled_from([0.0, 20.0]), st.lists(STEP, max_size=40))
+def test_under_faults_plans_are_safe_and_afterwards_all_replicas_run(
+    rollout: Rollout, lost_after_s: float, steps: list[tuple]
+) -> None:
+    loop = Loop(rollout, lost_after_s)
+    for step in steps:
+        run_step(loop, step)
+    loop.heal()
+    loop.settle()
+    summary = summarise_workload(loop.cluster.machine, *REF)
+    assert summary.running == summary.desired == summary.active == summary.updated
+    assert summary.stopping == summary.unknown == summary.pending == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROLLOUTS, st.lists(STEP, max_size=25))
+def test_a_deleted_workload_leaves_nothing_behind(rollout: Rollout, steps: list[tuple]) -> None:
+    loop = Loop(rollout, 0.0)
+    for step in steps:
+        run_step(loop, step)
+    loop.heal()
+    loop.cluster.mark_deleted()
+    for _ in range(4):
+        assert not loop.cluster.commit(loop.ask().plan.changes)
+        for task in loop.open_tasks():
+            loop.report(task)
+    assert not loop.cluster.machine.tasks
+    assert not loop.cluster.machine.stray_observed
+    assert not loop.cluster.machine.mod_revision(keys.workload(*REF))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([RestartCondition.ON_FAILURE, RestartCondition.NEVER]),
+    st.integers(0, 3),
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from([TaskState.COMPLETED, TaskState.FAILED])), max_size=12),
+)
+def test_finished_slots_are_not_run_again_and_the_rest_end_done(
+    condition: RestartCondition, max_retries: int, ends: list[tuple[int, TaskState]]
+) -> None:
+    loop = Loop(Rollout(), 0.0)
+    loop.cluster.update_workload(restart_policy=RestartPolicy(condition=condition, max_retries=max_retries))
+    for index, state in ends:
+        loop.plan()
+        tasks = loop.open_tasks()
+        if tasks:
+            loop.cluster.report(tasks[index % len(tasks)].id, state, finished_at_ms=loop.now_ms)
+        loop.now_ms += 61_000
+    loop.settle()
+    machine = loop.cluster.machine
+    for slot in range(3):
+        own = [t for t in machine.tasks.values() if t.desired.slot == slot and t.desired.task_generation == 2]
+        completed = [task for task in own if task.state is TaskState.COMPLETED]
+        assert len(completed) <= 1
+        if completed or condition is RestartCondition.NEVER:
+            assert len([task for task in own if task.ended]) + len([t for t in own if t.active]) >= 1
+        assert not (completed and any(task.active for task in own))
