@@ -90,7 +90,7 @@ def _name(raw: str) -> str:
     return raw
 
 
-def _address(raw: str) -> str:
+def parse_address(raw: str) -> str:
     host, separator, port = raw.rpartition(":")
     if not separator or not port.isdigit() or not 0 <= int(port) <= 65535:
         raise ValueError("must be host:port, such as 10.0.0.5:8080")
@@ -99,7 +99,7 @@ def _address(raw: str) -> str:
 
 def _addresses(raw: str) -> tuple[str, ...]:
     parts = [part.strip() for part in raw.split(",") if part.strip()]
-    return tuple(_address(part if re.search(r":\d+$", part) else f"{part}:8080") for part in parts)
+    return tuple(parse_address(part if re.search(r":\d+$", part) else f"{part}:8080") for part in parts)
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -143,13 +143,13 @@ _LOG_LEVEL = _choice("DEBUG", "INFO", "WARNING", "ERROR")
 _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_ID": ("node_id", _name),
     "RAFT_ID": ("node_id", _name),
-    "BIND_ADDR": ("bind_address", _address),
-    "ADVERTISE_ADDR": ("advertise_address", _address),
-    "HTTP_ADDR": ("http_address", _address),
-    "METRICS_ADDR": ("metrics_address", _address),
-    "RAFT_ADDR": ("raft_address", _address),
-    "RAFT_BIND_ADDR": ("raft_bind_address", _address),
-    "ETCD_CLIENT_ADDR": ("etcd_client_address", _address),
+    "BIND_ADDR": ("bind_address", parse_address),
+    "ADVERTISE_ADDR": ("advertise_address", parse_address),
+    "HTTP_ADDR": ("http_address", parse_address),
+    "METRICS_ADDR": ("metrics_address", parse_address),
+    "RAFT_ADDR": ("raft_address", parse_address),
+    "RAFT_BIND_ADDR": ("raft_bind_address", parse_address),
+    "ETCD_CLIENT_ADDR": ("etcd_client_address", parse_address),
     "BOOTSTRAP": ("bootstrap", _boolean),
     "BOOTSTRAP_EXPECT": ("bootstrap_expect", _integer(1, 7)),
     "RAFT_JOIN_ADDR": ("join_addresses", _addresses),
@@ -165,9 +165,9 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_NAME": ("node_name", _text),
     "NODE_TYPE": ("node_type", _text),
     "COORDINATOR_ADDR": ("coordinators", _addresses),
-    "AGENT_ADDR": ("listen_address", _address),
-    "ADVERTISE_ADDR": ("advertise_address", _address),
-    "METRICS_ADDR": ("metrics_address", _address),
+    "AGENT_ADDR": ("listen_address", parse_address),
+    "ADVERTISE_ADDR": ("advertise_address", parse_address),
+    "METRICS_ADDR": ("metrics_address", parse_address),
     "REGION": ("region", _text),
     "ZONE": ("zone", _text),
     "CPU_CORES": ("cpu_millicores", _cores),
@@ -181,7 +181,7 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 # Read elsewhere: by the command line and by the finder of etcd.
 _SHARED = frozenset(
-    {"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_URL", "ETCD_SHA256", "ETCD_CACHE_DIR", "TLS_ENABLED"}
+    {"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"}
 )
 
 

@@ -44,6 +44,7 @@ class AgentLimits:
     wait_retry_s: float = 1.0
     remove_retry_s: float = 5.0
     log_streams_max: int = 64
+    exit_first_wait_s: float = 1.0
     exit_margin_s: float = 15.0
     port_lowest: int = 20000
     port_highest: int = 32000
@@ -62,8 +63,7 @@ def build_node_info(settings: AgentSettings, executors: tuple[str, ...]) -> Node
         metrics_address=settings.metrics_address,
         capacity=settings.capacity,
         executors=executors,
-        labels=dict(getattr(settings, "labels", {})),
-        version=str(getattr(cloudless, "__version__", "")),
+        version=cloudless.__version__,
         boot_id=_boot_id(),
     )
 

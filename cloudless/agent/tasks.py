@@ -16,7 +16,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from loguru import logger
 
@@ -69,7 +71,7 @@ class TaskRunner:
         self._journal = journal
         self._reports = reports
         self._tasks: dict[str, LocalTask] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._strays: dict[str, Instance] = {}
         self._watched: set[tuple[str, int]] = set()
         self._unsaved: set[str] = set()
@@ -110,10 +112,10 @@ class TaskRunner:
             self._add(task)
         adopted = 0
         for task in list(self._tasks.values()):
-            instance = found.pop(task.id, None)
-            adopted += instance is not None and instance.running
-            self._report(self._tasks[task.id])
-            self._spawn(self._feed(task.id, Adopted(instance)))
+            own = found.pop(task.id) if task.id in found else None
+            adopted += own is not None and own.running
+            self._report(task)
+            self._spawn(self._feed(task.id, Adopted(own)))
         self._strays = found
         if self._tasks or found:
             logger.info("{} tasks in the journal, {} still running, {} strays", len(self._tasks), adopted, len(found))
@@ -149,7 +151,8 @@ class TaskRunner:
                 async with self._lock(task_id):
                     if task_id in self._tasks:
                         await self._save(self._tasks[task_id])
-                    self._unsaved.discard(task_id) if task_id not in self._tasks else None
+                    else:
+                        self._unsaved.discard(task_id)
 
     async def leave(self, *, stop_tasks: bool) -> None:
         """Stop acting. Tasks run on, unless `stop_tasks`: then return when all have ended."""
@@ -164,14 +167,14 @@ class TaskRunner:
 
     def _add(self, task: LocalTask) -> None:
         floor = max(task.sequence, self._sequence_floor)
-        self._tasks[task.id] = task if floor == task.sequence else _with_sequence(task, floor)
+        self._tasks[task.id] = replace(task, sequence=floor)
 
     def _accept(self, desired: TaskDesired) -> None:
         task = accept(desired, sequence=now().wall_ms)
         stray = self._strays.pop(desired.id, None)
         if stray is not None:
             # Its journal entry was lost, its process was not: go on with that one.
-            task = _as_started(task, stray.attempt)
+            task = replace(task, state=TaskState.STARTING, attempt=stray.attempt)
         self._add(task)
         if stray is not None:
             self._spawn(self._feed(desired.id, Adopted(stray)))
@@ -187,7 +190,7 @@ class TaskRunner:
                 return
             if after != before and not await self._save(after) and any(isinstance(a, Start) for a in actions):
                 # Nothing is started that a crash would forget: take the step as a start that failed.
-                fault = StartFailed(after.attempt, StartFault.TEMPORARY, self._journal_fault)
+                fault = StartFailed(after.attempt, StartFault.AGENT, self._journal_fault)
                 after, actions = step(after, fault, now())
             self._tasks[task_id] = after
             if after.state is not before.state:
@@ -298,12 +301,16 @@ class TaskRunner:
     async def _end(self, task: LocalTask) -> None:
         """End a task's process because the agent leaves; the task itself stays as it is in the journal."""
         grace_s = task.desired.spec.stop_grace_s
-        await self._stop(task, task.attempt, grace_s)
-        try:
-            async with asyncio.timeout(grace_s + self._limits.exit_margin_s):
-                await self._wait(task, task.attempt)
-        except TimeoutError:
-            logger.error("task {}: did not end in time", task.id)
+        # Twice: the first may come while the executor is still starting it, and find nothing to end.
+        for patience_s in (self._limits.exit_first_wait_s, grace_s + self._limits.exit_margin_s):
+            await self._stop(task, task.attempt, grace_s)
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self._wait(task, task.attempt)
+                return
+            except TimeoutError:
+                continue
+        logger.error("task {}: did not end in time", task.id)
 
     async def _schedule(self, task_id: str, monotonic_s: float, attempt: int) -> None:
         await asyncio.sleep(max(0.0, monotonic_s - now().monotonic_s))
@@ -325,7 +332,6 @@ class TaskRunner:
                     logger.warning("task {}: cannot be removed yet: {}", task.id, error)
                 else:
                     self._tasks.pop(task.id)
-                    self._locks.pop(task.id, None)
                     self._unsaved.discard(task.id)
                     self._reports.forget(task.id)
                     return
@@ -357,3 +363,9 @@ class TaskRunner:
         if not task.cancelled() and (error := task.exception()) and not self._failed.done():
             # A bug: `run` raises it and the agent goes down. Its tasks do not.
             self._failed.set_exception(error)
+
+
+def _log_change(before: LocalTask, after: LocalTask) -> None:
+    where = f"{after.desired.namespace}/{after.desired.workload}.{after.desired.slot}"
+    how = f": {after.message}" if after.message else ""
+    logger.info("task {} ({}) {} → {}{}", after.id, where, before.state.value, after.state.value, how)

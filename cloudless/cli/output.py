@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NO_TERMINAL_WIDTH = 10_000
+_FOLDING = frozenset({"MESSAGE", "PORTS", "PEER URL", "DIGEST"})
+"""Columns of long text: they give way when a terminal is narrow, the others stay in one piece."""
 
 _STYLES = {
     "READY": "green", "RUNNING": "green", "ok": "green", "yes": "green", "leader": "bold green", "up": "green",
@@ -81,10 +83,10 @@ def show_table(options: Options, headings: Sequence[str], rows: Iterable[Sequenc
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading not in _FOLDING)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console = build_console(options)
+    console = build_console(options, fit=options.output != "wide")
     with console.capture() as captured:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), color=not console.no_color)
@@ -107,16 +109,18 @@ def show_fields(options: Options, fields: Iterable[tuple[str, str]]) -> None:
             click.echo(f"{'':<{width}}  {line}")
 
 
-def build_console(options: Options, *, stderr: bool = False) -> Console:
-    """Return a rich console that obeys `--no-color`, NO_COLOR and the absence of a terminal."""
+def build_console(options: Options, *, fit: bool = True) -> Console:
+    """Return a rich console that obeys `--no-color`, NO_COLOR and the absence of a terminal.
+
+    `fit` False lets lines grow beyond the terminal: who asks for everything gets it.
+    """
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    terminal = stream.isatty()
+    terminal = sys.stdout.isatty()
     plain = not (terminal and colored(options))
     return Console(
-        file=stream, no_color=plain, color_system=None if plain else "auto", highlight=False, markup=False,
-        emoji=False, soft_wrap=False, width=None if terminal else _NO_TERMINAL_WIDTH,
+        file=sys.stdout, no_color=plain, color_system=None if plain else "auto", highlight=False, markup=False,
+        emoji=False, soft_wrap=False, width=None if terminal and fit else _NO_TERMINAL_WIDTH,
     )  # fmt: skip
 
 

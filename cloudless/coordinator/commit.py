@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cloudless.core import keys
 from cloudless.core.model import RequestRecord
-from cloudless.core.plan import Change
+from cloudless.core.plan import Change, PutRecord
 from cloudless.errors import (
     CloudlessError,
     CommitUncertain,
@@ -241,16 +241,12 @@ def _to_item(change: Change, request: RequestRecord | None) -> tuple[Txn, int]:
         compares.append(Compare(key, Target.CREATE, Relation.EQUAL, 0))
         lookups.insert(0, Get(key))
     size = sum(len(put.key) + len(put.value) for put in puts) + 64 * (len(compares) + len(change.deletes))
-    then = (*puts, *(Delete(key) for key in change.deletes))
+    then: tuple[Put | Delete, ...] = (*puts, *(Delete(key) for key in change.deletes))
     return Txn(tuple(compares), then, tuple(lookups)), size
 
 
 def with_request(change: Change, request: RequestRecord, lease_id: int) -> Change:
     """Return `change` that also remembers `request` until the lease ends."""
-    from dataclasses import replace
-
-    from cloudless.core.plan import PutRecord
-
     return replace(change, puts=(*change.puts, PutRecord(keys.request(request.id), request, lease_id)))
 
 
@@ -303,10 +299,10 @@ def _replayed(request: RequestRecord, value: bytes, revision: int) -> Committed:
     return Committed(revision, replayed=True, answer=record.answer)
 
 
-class RequestLeases:
-    """The lease under which requests are remembered: one for many, renewed by granting the next.
+class RollingLease:
+    """One lease for many short-lived records (remembered requests, events), renewed by granting the next.
 
-    A request is kept at least `kept_s` and at most twice that.
+    A record is kept at least `kept_s` and at most twice that.
     """
 
     def __init__(self, store: Store, clock: Clock, *, kept_s: int = 600) -> None:
@@ -314,6 +310,11 @@ class RequestLeases:
         self._lease_id = 0
         self._granted_s = 0.0
         self._granting = asyncio.Lock()
+
+    @property
+    def held(self) -> int:
+        """The lease granted last; 0 if there is none."""
+        return self._lease_id
 
     async def current(self) -> int:
         """Return a lease that lives at least `kept_s` longer."""
@@ -342,6 +343,6 @@ __all__ = [
     "Fence",
     "LeaseLost",
     "PreconditionFailed",
-    "RequestLeases",
+    "RollingLease",
     "with_request",
 ]

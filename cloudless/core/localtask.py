@@ -63,10 +63,14 @@ class LocalTask:
 
 
 class StartFault(Enum):
-    """Why a start failed: TEMPORARY and PORT_TAKEN are tried again, PERMANENT is not."""
+    """Why a start failed. PERMANENT is final, the others are tried again.
+
+    AGENT: the agent could not even try (its disk is full); such waits do not count as restarts.
+    """
 
     TEMPORARY = "temporary"
     PORT_TAKEN = "port-taken"
+    AGENT = "agent"
     PERMANENT = "permanent"
 
 

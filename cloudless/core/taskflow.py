@@ -186,6 +186,8 @@ def _start_failed(task: LocalTask, event: StartFailed, now: Moment) -> Outcome:
     task = replace(task, finished_at_ms=now.wall_ms)
     if event.fault is StartFault.PERMANENT:
         return replace(task, state=_S.FAILED, message=event.message), ()
+    if event.fault is StartFault.AGENT:
+        return _wait(task, backoff_s(task, task.retries), event.message, now)
     return _retry(task, task.retries, event.message, now)
 
 
@@ -225,10 +227,13 @@ def _retry(task: LocalTask, retries: int, why: str, now: Moment) -> Outcome:
     if retries_max and retries >= retries_max:
         return replace(task, state=_S.FAILED, message=f"{why}; gave up after {retries} restarts in a row"), ()
     wait_s = backoff_s(task, retries)
-    until_s = now.monotonic_s + wait_s
     of = f" of {retries_max}" if retries_max else ""
-    message = f"{why}; restart {retries + 1}{of} in {wait_s:g} s"
-    waiting = replace(task, state=_S.BACKOFF, retries=retries + 1, backoff_until_s=until_s, message=message)
+    return _wait(replace(task, retries=retries + 1), wait_s, f"{why}; restart {retries + 1}{of} in {wait_s:g} s", now)
+
+
+def _wait(task: LocalTask, wait_s: float, message: str, now: Moment) -> Outcome:
+    until_s = now.monotonic_s + wait_s
+    waiting = replace(task, state=_S.BACKOFF, backoff_until_s=until_s, message=message)
     return waiting, (ScheduleAt(until_s, task.attempt),)
 
 

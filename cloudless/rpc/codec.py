@@ -66,7 +66,10 @@ def from_message(message: Message, value_class: type[T]) -> T:
     return decoded
 
 
-@functools.cache
+_cached: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache
+
+
+@_cached
 def _encoder(value_class: Any, message_class: Any) -> _Encode:
     fields = [
         (name, _field_encoder(hint, message_class, name)) for name, hint in typing.get_type_hints(value_class).items()
@@ -79,7 +82,7 @@ def _encoder(value_class: Any, message_class: Any) -> _Encode:
     return encode
 
 
-@functools.cache
+@_cached
 def _decoder(value_class: Any, message_class: Any) -> _Decode:
     hints = typing.get_type_hints(value_class)
     fields = []

@@ -280,7 +280,7 @@ def _written_keys(ops: tuple[Put | Delete | Get | Txn, ...]) -> list[str]:
             case Put(key=key) | Delete(key=key):
                 found.append(key)
             case Txn():
-                found.extend(max(_written_keys(op.then), _written_keys(op.orelse), key=len))
+                found.extend(sorted({*_written_keys(op.then), *_written_keys(op.orelse)}))
             case Get():
                 pass
     return found

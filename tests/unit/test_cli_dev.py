@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from cloudless.adapters.member.pidfile import identify
 from cloudless.cli.dev.down import purge, take_down
 from cloudless.cli.dev.layout import AgentPlan, Layout, build_layout
-from cloudless.cli.dev.preflight import require_ready
+from cloudless.cli.dev.preflight import keep_ports, require_ready
 from cloudless.cli.dev.progress import Progress
 from cloudless.cli.dev.table import Table, read_record, rss_mb, send, wait_gone
 from cloudless.cli.main import cli
@@ -179,6 +179,15 @@ def test_every_port_taken_is_named_with_its_owner(table: Table) -> None:
     assert all(str(port) in caught.value.message for port in ports)
     assert f"pid {os.getpid()}" in caught.value.message
     assert "--port-offset" in caught.value.hint
+
+
+def test_data_is_not_started_on_other_ports(table: Table) -> None:
+    table.layout.state_dir.mkdir()
+    keep_ports(table.layout)
+    require_ready(table)
+    moved = Table(build_layout(table.layout.state_dir, table.layout.port_offset + 1))
+    with pytest.raises(StartupError, match=f"--port-offset {table.layout.port_offset}"):
+        require_ready(moved)
 
 
 def test_free_ports_and_no_cluster_pass(table: Table) -> None:

@@ -23,6 +23,7 @@ from loguru import logger
 from cloudless.adapters.grpc.channel import MESSAGE_BYTES_MAX
 from cloudless.adapters.grpc.status import to_status
 from cloudless.errors import CloudlessError, InvalidSpec, PortInUse, Problem
+from cloudless.rpc import codec
 
 SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),
@@ -40,6 +41,9 @@ Observe = Callable[[str, str], None]
 """Told of every finished call: full method name, outcome code ("ok" or an error's code)."""
 
 
+Resolve = Callable[[str], Callable[..., Any]]
+
+
 class _Unreadable:
     """Stands for a request whose bytes are not the message they should be."""
 
@@ -48,7 +52,7 @@ class _Unreadable:
 
 
 class GrpcServer:
-    """Services on one address. `services` maps a service's full name to its implementation (methods by RPC name)."""
+    """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error."""
 
     def __init__(self, address: str, own_id: str, *, observe: Observe | None = None) -> None:
         self._address, self._own_id = address, own_id
@@ -58,10 +62,10 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
-    def add(self, descriptor: Any, implementation: object) -> None:
-        """Serve every method of the service `descriptor` by `implementation`'s method of the same name."""
+    def add(self, descriptor: Any, resolve: Resolve) -> None:
+        """Serve every method of the service `descriptor` by what `resolve` returns for its name at each call."""
         handlers = {
-            method.name: self._handler(f"{descriptor.full_name}/{method.name}", method, implementation)
+            method.name: self._handler(f"{descriptor.full_name}/{method.name}", method, resolve)
             for method in descriptor.methods
         }
         generic = grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
@@ -91,8 +95,10 @@ class GrpcServer:
 
     # --- one method ---
 
-    def _handler(self, name: str, method: Any, implementation: object) -> Any:
-        behaviour = getattr(implementation, method.name)
+    def _handler(self, name: str, method: Any, resolve: Resolve) -> Any:
+        def behaviour(*arguments: Any) -> Any:
+            return resolve(method.name)(*arguments)
+
         request_class = message_factory.GetMessageClass(method.input_type)
 
         def parse(raw: bytes) -> Message | _Unreadable:
@@ -103,7 +109,7 @@ class GrpcServer:
             except (DecodeError, ValueError) as error:
                 return _Unreadable(str(error))
 
-        build = {
+        build: dict[tuple[bool, bool], tuple[Any, Any]] = {
             (False, False): (grpc.unary_unary_rpc_method_handler, self._unary),
             (False, True): (grpc.unary_stream_rpc_method_handler, self._stream),
             (True, True): (grpc.stream_stream_rpc_method_handler, self._duplex),
@@ -147,6 +153,9 @@ class GrpcServer:
     async def _guard(self, name: str, context: Any) -> AsyncIterator[None]:
         try:
             yield
+        except codec.Malformed as error:
+            self._observe(name, InvalidSpec.code)
+            await context.abort_with_status(to_status(InvalidSpec([Problem("", str(error))]), self._own_id))
         except CloudlessError as error:
             self._observe(name, error.code)
             await context.abort_with_status(to_status(error, self._own_id))

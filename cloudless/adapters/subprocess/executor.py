@@ -273,9 +273,9 @@ class ProcessExecutor:
             return
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+        loop.add_reader(pidfd, ended.cancel)
         try:
-            await ended
+            await asyncio.wait({ended})
         finally:
             loop.remove_reader(pidfd)
             os.close(pidfd)

@@ -19,12 +19,17 @@ descendant that had left it. When the command ends by itself, what it left behin
 the exit code. A full disk costs output, never progress: what cannot be written is dropped.
 """
 
-import _signal
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found] # `signal` imports enum, and with it half a megabyte
 import errno
-import marshal
 import os
 import select
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -35,12 +40,13 @@ DRAIN_CHUNKS_MAX = 64
 LEFTOVER_POLL_S = 0.05
 
 
-def prctl(option, argument):
+def prctl(option: int, argument: int) -> None:
     """Call prctl(2) through the C half of ctypes: its Python half costs every shim 0.4 MB."""
     try:
         import _ctypes
 
-        result = _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"), (option, argument, 0, 0, 0))
+        library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+        result = _ctypes.call_function(_ctypes.dlsym(library, "prctl"), (option, argument, 0, 0, 0))
     except (ImportError, AttributeError):
         import ctypes
 
@@ -49,7 +55,7 @@ def prctl(option, argument):
         raise OSError("prctl failed")
 
 
-def stat_fields(pid):
+def stat_fields(pid: int | str) -> list[bytes] | None:
     """Return the fields of /proc/<pid>/stat after the program's name (state, ppid, pgrp, …), or None if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -58,12 +64,12 @@ def stat_fields(pid):
         return None
 
 
-def start_ticks(pid):
+def start_ticks(pid: int) -> int:
     fields = stat_fields(pid)
     return int(fields[19]) if fields else 0
 
 
-def children(pid):
+def children(pid: int) -> list[int]:
     try:
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
             found = [int(word) for word in file.read().split()]
@@ -75,17 +81,17 @@ def children(pid):
     return found
 
 
-def parent(pid):
+def parent(pid: int | str) -> int:
     fields = stat_fields(pid)
     return int(fields[1]) if fields else 0
 
 
-def group(pid):
+def group(pid: int) -> int:
     fields = stat_fields(pid)
     return int(fields[2]) if fields else 0
 
 
-def descendants(pid):
+def descendants(pid: int) -> list[int]:
     """Return everything below `pid`, parents before their children."""
     found, unseen = [], children(pid)
     while unseen:
@@ -95,19 +101,19 @@ def descendants(pid):
     return found
 
 
-def kill(pid, number):
+def kill(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except OSError:
-        pass
+        return
 
 
-def write_all(handle, data):
+def write_all(handle: int, data: bytes) -> None:
     while data:
         data = data[os.write(handle, data) :]
 
 
-def replace_durably(directory, name, text):
+def replace_durably(directory: str, name: str, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one: temporary file, sync, rename."""
     temporary = f"{directory}/.{name}.tmp"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -122,8 +128,9 @@ def replace_durably(directory, name, text):
 class Output:
     """One of the command's streams: a pipe, and the log file it is copied to, with one file of history."""
 
-    def __init__(self, pipe, path, bytes_max):
+    def __init__(self, pipe: int, write_end: int, path: str, bytes_max: int) -> None:
         self.pipe = pipe
+        self.write_end = write_end
         self.path = path
         self.bytes_max = bytes_max
         self.handle = -1
@@ -131,14 +138,14 @@ class Output:
         os.set_blocking(pipe, False)
         self.open()
 
-    def open(self):
+    def open(self) -> None:
         try:
             self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self.size = os.fstat(self.handle).st_size
         except OSError:
             self.handle = -1
 
-    def copy(self):
+    def copy(self) -> bool:
         """Copy one chunk; return False if there is none now."""
         try:
             data = os.read(self.pipe, CHUNK_BYTES)
@@ -153,7 +160,7 @@ class Output:
         self.write(data)
         return True
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         if self.size and self.size + len(data) > self.bytes_max:
             self.rotate()
         if self.handle < 0:
@@ -165,7 +172,7 @@ class Output:
             # Disk full: the output is lost, the command goes on.
             pass
 
-    def rotate(self):
+    def rotate(self) -> None:
         try:
             os.rename(self.path, self.path + ".1")
         except OSError:
@@ -177,28 +184,28 @@ class Output:
 class Shim:
     """The attempt, from fork to the last descendant's end."""
 
-    def __init__(self, order):
+    def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
         self.directory = order["directory"]
         self.child = 0
-        self.status = None
-        self.kill_at_s = None
+        self.status: int | None = None
+        self.kill_at_s: float | None = None
         self.stop_asked = False
-        self.outputs = []
+        self.outputs: list[Output] = []
         self.exit_handle = -1
         self.started_at_s = 0.0
         self.started_at_ms = 0
 
     # --- begin ---
 
-    def start(self):
+    def start(self) -> None:
         """Start the command; raise OSError (with the stage as filename) if that fails."""
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         self.reserve_exit_file()
         for name in ("stdout", "stderr"):
             read_end, write_end = os.pipe()
-            self.outputs.append(Output(read_end, f"{self.directory}/{name}.log", self.order["log_bytes_max"]))
-            self.outputs[-1].write_end = write_end
+            path = f"{self.directory}/{name}.log"
+            self.outputs.append(Output(read_end, write_end, path, self.order["log_bytes_max"]))
         go_read, go_write = os.pipe()
         fault_read, fault_write = os.pipe()
         self.started_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -223,7 +230,7 @@ class Shim:
             os.waitpid(self.child, 0)
             raise OSError(int(fault), os.strerror(int(fault)))
 
-    def become_command(self, shim, go_read, fault_write):
+    def become_command(self, shim: int, go_read: int, fault_write: int) -> None:
         """In the child: turn into the command once the parent has written down who we are. Never returns."""
         try:
             os.setpgid(0, 0)
@@ -244,13 +251,13 @@ class Shim:
         finally:
             os._exit(127)
 
-    def reserve_exit_file(self):
+    def reserve_exit_file(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self.exit_handle = os.open(f"{self.directory}/.exit.json.tmp", flags, 0o600)
         write_all(self.exit_handle, b" " * EXIT_FILE_BYTES)
         os.fsync(self.exit_handle)
 
-    def write_state(self):
+    def write_state(self) -> None:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot_id = file.read().strip()
         text = (
@@ -263,7 +270,7 @@ class Shim:
 
     # --- while it runs, and its end ---
 
-    def run(self, wakeup):
+    def run(self, wakeup: int) -> None:
         """Copy output and answer signals until the command and everything it started are gone."""
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
@@ -287,14 +294,14 @@ class Shim:
             if self.kill_at_s is not None and time.monotonic() >= self.kill_at_s:
                 self.kill_all()
 
-    def wait_ms(self):
+    def wait_ms(self) -> int | None:
         if self.status is not None:
             return int(LEFTOVER_POLL_S * 1000)
         if self.kill_at_s is None:
             return None
         return max(1, int((self.kill_at_s - time.monotonic()) * 1000))
 
-    def reap(self):
+    def reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -305,21 +312,21 @@ class Shim:
             if pid == self.child:
                 self.status = status
 
-    def begin_stop(self):
+    def begin_stop(self) -> None:
         """Ask the group to end and set the hour of the kill; asked again, the earlier hour counts."""
         kill_at_s = time.monotonic() + self.grace_s()
         self.kill_at_s = kill_at_s if self.kill_at_s is None else min(self.kill_at_s, kill_at_s)
         self.signal_group(_signal.SIGTERM)
 
-    def grace_s(self):
+    def grace_s(self) -> float:
         """Return the grace the agent wrote down before it signalled, else the one it started us with."""
         try:
             with open(f"{self.directory}/grace") as file:
                 return float(file.read())
         except (OSError, ValueError):
-            return self.order["grace_s"]
+            return float(self.order["grace_s"])
 
-    def signal_group(self, number):
+    def signal_group(self, number: int) -> None:
         """Signal the command's group. Once the command is reaped its number may belong to a stranger's group."""
         if self.status is None:
             try:
@@ -331,7 +338,7 @@ class Shim:
             if group(pid) == self.child:
                 kill(pid, number)
 
-    def end_leftovers(self):
+    def end_leftovers(self) -> bool:
         """The command has ended: end what it left behind; return whether something is still there."""
         left = descendants(os.getpid())
         if not left:
@@ -342,7 +349,7 @@ class Shim:
             self.kill_all()
         return True
 
-    def kill_all(self):
+    def kill_all(self) -> None:
         """Kill the group and every descendant; orphans become ours, so that nothing hides behind its parent."""
         self.signal_group(_signal.SIGKILL)
         for pid in descendants(os.getpid()):
@@ -350,15 +357,15 @@ class Shim:
         # Again soon, should one have forked meanwhile.
         self.kill_at_s = time.monotonic() + LEFTOVER_POLL_S
 
-    def write_exit(self):
+    def write_exit(self, status: int) -> None:
         """Keep how it ended. A disk that refuses is asked again for a while: the agent may be away for long."""
         for output in self.outputs:
             for _ in range(DRAIN_CHUNKS_MAX):
                 if output.pipe < 0 or not output.copy():
                     break
-        signaled = os.WIFSIGNALED(self.status)
-        code = -1 if signaled else os.WEXITSTATUS(self.status)
-        number = os.WTERMSIG(self.status) if signaled else 0
+        signaled = os.WIFSIGNALED(status)
+        code = -1 if signaled else os.WEXITSTATUS(status)
+        number = os.WTERMSIG(status) if signaled else 0
         ran_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.started_at_s
         text = (
             f'{{"exit_code": {code}, "signal": {number}, '
@@ -377,9 +384,9 @@ class Shim:
                 time.sleep(1)
 
 
-def answer(text):
+def answer(text: str) -> None:
     """Tell the agent, if it is still there, how the start went."""
-    try:
+    try:  # noqa: SIM105 (contextlib is not worth its memory here)
         os.write(1, text.encode())
     except OSError:
         pass
@@ -389,7 +396,7 @@ def answer(text):
     os.close(null)
 
 
-def main(order):
+def main(order: dict[str, Any]) -> None:
     """Run the order to its end, leave exit.json."""
     # The lock says that this attempt has a living shim; the command must not hold it too.
     os.set_inheritable(order["lock"], False)
@@ -399,7 +406,7 @@ def main(order):
     _signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     shim = Shim(order)
 
-    def on_stop(number, frame):
+    def on_stop(number: int, frame: object) -> None:
         shim.stop_asked = True
 
     _signal.signal(_signal.SIGTERM, on_stop)
@@ -415,4 +422,5 @@ def main(order):
     # The order holds the task's environment: secrets have no business here any longer.
     order["env"] = order["argv"] = None
     shim.run(wakeup)
-    shim.write_exit()
+    if shim.status is not None:
+        shim.write_exit(shim.status)

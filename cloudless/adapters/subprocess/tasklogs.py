@@ -47,16 +47,17 @@ class _Tail:
             self._open(path, start)
 
     def read(self) -> bytes:
-        if self._handle is None:
-            self._open(self._path, 0)
-        if self._handle is None:
-            return b""
-        data = os.read(self._handle, CHUNK_BYTES)
-        if data or not self._rotated():
-            return data
-        # This file is read to its end and has been renamed: go on in its successor.
-        self.close()
-        return self.read()
+        for _ in range(2):
+            if self._handle is None:
+                self._open(self._path, 0)
+            if self._handle is None:
+                return b""
+            data = os.read(self._handle, CHUNK_BYTES)
+            if data or not self._rotated():
+                return data
+            # This file is read to its end and has been renamed: go on in its successor.
+            self.close()
+        return b""
 
     def close(self) -> None:
         if self._handle is not None:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import click
 
+from cloudless import __version__
 from cloudless.cli.options import Command, current
-
-
-def own_version() -> str:
-    """Return the version of the installed package, or "unknown" when it runs from a bare directory."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("cloudless")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 @click.command(cls=Command)
 @click.option("--cluster", is_flag=True, help="Also the versions of the coordinators that answer.")
 def version(cluster: bool) -> None:
     """Print the version."""
-    click.echo(f"cloudless {own_version()}")
+    click.echo(f"cloudless {__version__}")
     if not cluster:
         return
     from cloudless.cli.methods import GET_STATUS

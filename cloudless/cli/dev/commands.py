@@ -59,9 +59,10 @@ def _bring_up(table: Table, start: Any, detach: bool) -> None:
     # Before anything is ours: a cluster that runs already must not be taken down by the clean-up below.
     require_ready(table)
     raise_on_signals()
-    leave_running = False
+    leave_running = ready = False
     try:
         Starter(table, progress, start).run()
+        ready = True
         click.echo(next_steps(table))
         if detach:
             leave_running = True
@@ -70,6 +71,8 @@ def _bring_up(table: Table, start: Any, detach: bool) -> None:
         stay(table, progress)
     except Stop as stop:
         progress.say(f"{stop}: taking it down")
+        if not ready:
+            raise click.Abort() from stop
     finally:
         ignore_signals()
         if not leave_running:

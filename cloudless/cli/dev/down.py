@@ -39,7 +39,7 @@ def purge(state_dir: Path) -> None:
     for path in state_dir.glob("*"):
         if path.name.startswith(("coordinator-", "agent-")) and path.is_dir():
             shutil.rmtree(path)
-        elif path.name in ("state.json", "state.lock", "dev.log"):
+        elif path.name in ("state.json", "state.lock", "port-offset"):
             path.unlink()
     if state_dir.is_dir() and not any(state_dir.iterdir()):
         state_dir.rmdir()

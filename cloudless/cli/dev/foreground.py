@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from cloudless.cli.dev.progress import Progress
@@ -16,19 +18,47 @@ class Stop(Exception):
     """A signal asked us to end."""
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Deferred:
+    """Whether a signal has to wait, and the one that waits."""
+
+    held = False
+    waiting: signal.Signals | None = None
+
+
 def raise_on_signals() -> None:
     """Turn SIGINT, SIGTERM and SIGHUP into Stop, so that whatever runs is left through its `finally`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, _raise)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let signals wait until the block is done: a process started must be recorded before anything else happens.
+
+    Not by blocking them in the kernel: the process started would inherit that and never hear SIGTERM.
+    """
+    _Deferred.held = True
+    try:
+        yield
+    finally:
+        _Deferred.held = False
+    if _Deferred.waiting:
+        raise Stop(_Deferred.waiting.name)
 
 
 def ignore_signals() -> None:
     """Ignore further signals while cleaning up: a second Ctrl-C must not leave processes behind."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _raise(number: int, _: FrameType | None) -> None:
+    if _Deferred.held:
+        _Deferred.waiting = signal.Signals(number)
+        return
     raise Stop(signal.Signals(number).name)
 
 

@@ -99,6 +99,11 @@ class Layout:
     def record_file(self) -> Path:
         return self.state_dir / "state.json"
 
+    @property
+    def ports_file(self) -> Path:
+        """Return the file that remembers the port offset for as long as there is data: members know their ports."""
+        return self.state_dir / "port-offset"
+
     def plan(self, name: str) -> Plan:
         """Return the plan of `name`. Raises KeyError."""
         return {plan.name: plan for plan in self.plans}[name]

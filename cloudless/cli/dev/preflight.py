@@ -20,12 +20,31 @@ def require_ready(table: Table) -> None:
             f"a dev cluster runs already from {table.layout.state_dir} ({', '.join(sorted(living))})",
             hint="`cloudless dev status` shows it, `cloudless dev down` ends it",
         )
-    taken = list(_taken(table.layout))
+    _require_same_ports(table.layout)
+    taken = _taken(table.layout)
     if taken:
         raise PortInUse(
             "ports in use:\n  " + "\n  ".join(taken),
             hint="end those processes (`cloudless dev down --state-dir …` for another dev cluster), "
             "or move this one with --port-offset 10000",
+        )
+
+
+def keep_ports(layout: Layout) -> None:
+    """Remember the ports the data under this directory belongs to."""
+    layout.ports_file.write_text(f"{layout.port_offset}\n", encoding="ascii")
+
+
+def _require_same_ports(layout: Layout) -> None:
+    """Refuse to start existing data on other ports: its members would look for each other at the old ones."""
+    try:
+        kept = int(layout.ports_file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return
+    if kept != layout.port_offset:
+        raise StartupError(
+            f"the data in {layout.state_dir} belongs to a cluster with --port-offset {kept}",
+            hint=f"use --port-offset {kept}, another --state-dir, or delete the data with `cloudless dev down --purge`",
         )
 
 

@@ -25,6 +25,8 @@ from cloudless.cli.dev.layout import CoordinatorPlan, Layout, build_layout
 from cloudless.errors import DataDirLocked, MemberFailed, NotFound
 
 _POLL_S = 0.02
+_EXEC_S = 2.0
+_REAP_S = 1.0
 
 
 @dataclass
@@ -82,7 +84,11 @@ class Table:
     def exit_text(self, pid: int) -> str:
         """Return how our child ended, in words; what others started can only be seen to be gone."""
         child = self._children.get(pid)
-        code = child.poll() if child else None
+        try:
+            # A dying process loses its command line, and so counts as gone, a moment before it can be reaped.
+            code = child.wait(_REAP_S) if child else None
+        except subprocess.TimeoutExpired:
+            code = None
         if code is None:
             return "ended"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -97,7 +103,7 @@ class Table:
                 start_new_session=True, close_fds=True, cwd=self.layout.state_dir,
             )  # fmt: skip
         self._children[child.pid] = child
-        who = identify(child.pid)
+        who = _identify_started(child)
         if who is None:
             raise MemberFailed(f"{name} ended at once ({self.exit_text(child.pid)})", hint=f"see {log_file}")
         return who
@@ -116,6 +122,16 @@ class Table:
             yield record
             document = asdict(record) | {"processes": {name: asdict(who) for name, who in record.processes.items()}}
             write_durably(self.layout.record_file, json.dumps(document, indent=1))
+
+
+def _identify_started(child: subprocess.Popen[bytes]) -> Identity | None:
+    """Return who our child is, None if it ended at once. The kernel shows its command line only after exec is done."""
+    deadline_s = time.monotonic() + _EXEC_S
+    while child.poll() is None and time.monotonic() < deadline_s:
+        if who := identify(child.pid):
+            return who
+        time.sleep(0.001)
+    return None
 
 
 def read_record(path: Path) -> Record | None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudless.cli.client import Client
-from cloudless.cli.dev.preflight import require_ready
+from cloudless.cli.dev.foreground import undisturbed
+from cloudless.cli.dev.preflight import keep_ports, require_ready
 from cloudless.cli.dev.progress import Detail, Progress
 from cloudless.cli.dev.table import Table
 from cloudless.cli.methods import APPLY_WORKLOAD, GET_STATUS, GET_WORKLOAD, LIST_MEMBERS, LIST_NODES
@@ -53,6 +54,7 @@ class Starter:
         """Start everything and return when it is ready. Raises typed errors; what was started is left to the caller."""
         with self._client:
             require_ready(self._table)
+            keep_ports(self._table.layout)
             self._find_etcd()
             self._start_all([c.name for c in self._table.layout.coordinators], "coordinators started")
             self._wait("coordinator-1 answers", self._first_answers)
@@ -76,7 +78,8 @@ class Starter:
     def _start_all(self, names: list[str], goal: str) -> None:
         with self._progress.step(goal) as detail:
             for name in names:
-                who = self._table.start(name)
+                with undisturbed():
+                    who = self._table.start(name)
                 detail(f"{name} is pid {who.pid}")
 
     def _wait(self, goal: str, look: Look) -> None:

@@ -1,0 +1,1 @@
+"""Who belongs to the etcd cluster, and the one next step towards who should."""

@@ -1,0 +1,83 @@
+"""Manifests as text: YAML or JSON, one or several documents, read without trusting them.
+
+Refuses what could cost more than its size suggests: aliases (a few lines can stand for billions of
+values), deep nesting, more text than `TEXT_BYTES_MAX`; and duplicate keys, which YAML would drop in
+silence. Everything else is the strict parser's business (`core.manifest`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from cloudless.errors import InvalidSpec, Problem, TooLarge
+
+TEXT_BYTES_MAX = 1 << 20
+DEPTH_MAX = 32
+DOCUMENTS_MAX = 64
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _StrictLoader(_Loader):  # type: ignore[misc]
+    """A safe loader that refuses duplicate keys."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise _refusal("merge keys (<<) are not allowed", key_node)
+            key = (key_node.tag, getattr(key_node, "value", None) if isinstance(key_node, yaml.ScalarNode) else id(key_node))
+            if key in seen:
+                raise _refusal(f"the key {key_node.value!r} is given twice", key_node)
+            seen.add(key)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
+def load_documents(text: str) -> list[object]:
+    """Return the documents of `text` as plain data. Raises InvalidSpec, TooLarge."""
+    if len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
+        raise TooLarge(f"the manifest is larger than {TEXT_BYTES_MAX} bytes", hint="split it into several")
+    try:
+        _check_shape(text)
+        return list(yaml.load_all(text, Loader=_StrictLoader))
+    except yaml.YAMLError as error:
+        raise InvalidSpec([Problem("", f"not readable as YAML: {_one_line(error)}")]) from error
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise InvalidSpec([Problem("", f"not readable as YAML: {error}")]) from error
+
+
+def dump_yaml(document: object) -> str:
+    """Return plain data as YAML text, keys in their own order."""
+    text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return text
+
+
+def _check_shape(text: str) -> None:
+    """Walk the events, which costs no more than the text is long, before anything is built from them."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("aliases (*name) are not allowed", event)
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
+        if depth > DEPTH_MAX:
+            raise _refusal(f"nested deeper than {DEPTH_MAX} levels", event)
+        if documents > DOCUMENTS_MAX:
+            raise _refusal(f"more than {DOCUMENTS_MAX} documents", event)
+
+
+def _refusal(what: str, node: Any) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else str(problem)

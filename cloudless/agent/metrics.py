@@ -1,0 +1,77 @@
+"""The agent's metrics, on a registry of its own, each with a value from the first scrape on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from cloudless.agent.links import Links
+from cloudless.agent.session import EndKind
+from cloudless.agent.tasks import TaskRunner
+from cloudless.core.model import TaskState
+from cloudless.errors import PortInUse
+
+REFUSALS = ("stale-term", "stale-revision", "sequence-gap", "foreign-cluster", "unknown-kind")
+
+
+class AgentMetrics:
+    """What is counted as it happens; the rest is read when scraped, see `watch`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        up = Gauge("cloudless_agent_up", "1 while the agent runs", registry=self.registry)
+        up.set(1)
+        self.round_trip = Histogram(
+            "cloudless_agent_heartbeat_rtt_seconds",
+            "From a heartbeat to its acknowledgement",
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+            registry=self.registry,
+        )
+        self.refused = Counter(
+            "cloudless_agent_assignments_refused_total",
+            "Assignments or coordinators not followed",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REFUSALS:
+            self.refused.labels(reason)
+        self.resent = Counter(
+            "cloudless_agent_reports_resent_total", "Reports sent again without an answer", registry=self.registry
+        )
+
+    def watch(self, runner: TaskRunner, links: Links) -> None:
+        """Read the rest from its owners at each scrape (from another thread: numbers only)."""
+        tasks = Gauge("cloudless_agent_tasks", "Tasks of this node by state", ["state"], registry=self.registry)
+        for state in TaskState:
+            tasks.labels(state.value).set_function(_counting(runner, state))
+        sessions = Gauge("cloudless_agent_sessions", "Open sessions by role", ["role"], registry=self.registry)
+        sessions.labels("primary").set_function(lambda: float(links.primary is not None))
+        sessions.labels("warm").set_function(links.count_warm)
+        ends = Gauge("cloudless_agent_session_ends", "Ended sessions by cause", ["cause"], registry=self.registry)
+        for kind in EndKind:
+            ends.labels(kind.value).set_function(_ended(links, kind))
+        dialled = Gauge("cloudless_agent_reconnects", "Coordinators dialled after the first", registry=self.registry)
+        dialled.set_function(lambda: max(0, links.dialled - 2))
+
+    def serve(self, address: str) -> Callable[[], None]:
+        """Serve /metrics on `address`; return what ends it. Raises PortInUse."""
+        host, _, port = address.rpartition(":")
+        try:
+            server, _ = start_http_server(int(port), addr=host or "0.0.0.0", registry=self.registry)
+        except OSError as error:
+            raise PortInUse(
+                f"cannot listen on {address} for the agent's metrics: {error.strerror}",
+                hint="set CLOUDLESS_METRICS_ADDR to a free port",
+            ) from error
+        # Not waited for: it looks up only every half second, and stopping must be quick.
+        return threading.Thread(target=server.shutdown, daemon=True).start
+
+
+def _counting(runner: TaskRunner, state: TaskState) -> Callable[[], float]:
+    return lambda: float(runner.count_states()[state])
+
+
+def _ended(links: Links, kind: EndKind) -> Callable[[], float]:
+    return lambda: float(links.ends[kind])

@@ -1,0 +1,110 @@
+"""An agent from start to stop: put the parts together, keep them running, leave the tasks running behind.
+
+Order matters: the data directory is locked before anything is read, ports are bound before anything is
+started, tasks are found again before any coordinator is listened to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from loguru import logger
+
+from cloudless.adapters.subprocess import ProcessExecutor
+from cloudless.agent.assignments import Gate
+from cloudless.agent.config import AgentLimits, build_node_info
+from cloudless.agent.datadir import lock_data_dir
+from cloudless.agent.journal import Head, Journal
+from cloudless.agent.links import Links
+from cloudless.agent.metrics import AgentMetrics
+from cloudless.agent.reports import ReportBook
+from cloudless.agent.server import start_server
+from cloudless.agent.session import SessionParts
+from cloudless.agent.tasks import TaskRunner
+from cloudless.ports import Executor
+from cloudless.settings import AgentSettings
+
+SERVER_STOP_S = 0.2
+
+
+async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) -> None:
+    """Run until SIGTERM or SIGINT. Raises StartupError; any other error is a bug, and tasks survive that too."""
+    limits = limits or AgentLimits()
+    lock_data_dir(settings.data_dir)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        process = ProcessExecutor(settings.data_dir / "tasks")
+        stack.callback(process.close)
+        journal = Journal(settings.data_dir, threads_max=limits.journal_threads_max)
+        stack.callback(journal.close)
+        executors: dict[str, Executor] = {process.name: process}
+        reports = ReportBook()
+        runner = TaskRunner(settings, limits, executors, journal, reports)
+        server = await start_server(settings.listen_address, runner, limits)
+        stack.push_async_callback(server.stop, SERVER_STOP_S)
+        metrics = AgentMetrics()
+        if settings.metrics_address:
+            stack.callback(metrics.serve(settings.metrics_address))
+        head, tasks = await journal.load()
+        head = await _begin_life(head, journal)
+        await runner.recover(tasks, incarnation=head.incarnation)
+        links = Links(
+            settings.coordinators,
+            _build_parts(settings, limits, executors, runner, reports, metrics, Gate(head, journal, settings.node_id)),
+        )
+        metrics.watch(runner, links)
+        logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
+        await _run_until(stop, runner, links)
+        logger.info("leaving; tasks {}", "are stopped" if settings.stop_tasks_on_exit else "run on")
+        await runner.leave(stop_tasks=settings.stop_tasks_on_exit)
+
+
+async def _run_until(stop: asyncio.Event, runner: TaskRunner, links: Links) -> None:
+    """Run sessions and tasks until `stop` is set, or raise what broke."""
+    work = [asyncio.create_task(runner.run()), asyncio.create_task(links.run()), asyncio.create_task(stop.wait())]
+    try:
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+
+
+async def _begin_life(head: Head, journal: Journal) -> Head:
+    """Count this start; by the wall clock at least, should the last count not have reached the disk."""
+    head = replace(head, incarnation=max(head.incarnation + 1, time.time_ns() // 1_000_000))
+    try:
+        await journal.save_head(head)
+    except OSError as error:
+        logger.error("the data directory cannot be written: {}; no task will be started", error.strerror or error)
+    return head
+
+
+def _build_parts(
+    settings: AgentSettings,
+    limits: AgentLimits,
+    executors: Mapping[str, Executor],
+    runner: TaskRunner,
+    reports: ReportBook,
+    metrics: AgentMetrics,
+    gate: Gate,
+) -> SessionParts:
+    return SessionParts(
+        info=build_node_info(settings, tuple(executors)),
+        limits=limits,
+        gate=gate,
+        runner=runner,
+        reports=reports,
+        on_round_trip=metrics.round_trip.observe,
+        on_refused=lambda kind: metrics.refused.labels(kind).inc(),
+        on_resent=metrics.resent.inc,
+    )

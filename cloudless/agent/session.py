@@ -1,0 +1,300 @@
+"""One stream to one coordinator, from dialling to its end, as WARM or PRIMARY.
+
+A session begins WARM and is told to be PRIMARY by `links` once it is welcomed and no other is. It ends when the
+stream breaks, the coordinator says nothing for several heartbeat periods (TCP may live on while the process is
+stopped), sends us away, or sends what must not be followed; `run` then returns why, and is not run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, Protocol
+
+import grpc
+import grpc.aio
+from loguru import logger
+
+from cloudless.agent.assignments import Cursor, Gate, Refused
+from cloudless.agent.clock import now
+from cloudless.agent.config import AgentLimits
+from cloudless.agent.reports import Outbox, ReportBook
+from cloudless.agent.tasks import TaskRunner
+from cloudless.core.model import NodeInfo, TaskObserved
+from cloudless.rpc.codec import to_message
+from cloudless.rpc.v1 import agent_pb2, objects_pb2
+from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
+
+PRIMARY = agent_pb2.SESSION_ROLE_PRIMARY
+WARM = agent_pb2.SESSION_ROLE_WARM
+
+
+class EndKind(Enum):
+    """Why a session ended; also the metric's label."""
+
+    UNREACHABLE = "unreachable"
+    BROKEN = "broken"
+    SILENT = "silent"
+    SHED = "shed"
+    REFUSED = "refused"
+    FOREIGN = "foreign"
+    DUPLICATE = "duplicate"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    kind: EndKind
+    message: str
+
+
+class SessionOver(Exception):
+    """Leaves the session's tasks with its end."""
+
+    def __init__(self, kind: EndKind, message: str) -> None:
+        self.end = SessionEnd(kind, message)
+        super().__init__(message)
+
+
+class SessionOwner(Protocol):
+    """What a session tells the keeper of all sessions."""
+
+    async def on_welcome(self, session: Session, welcome: agent_pb2.Welcome) -> None:
+        """Take the session in. Raises SessionOver to end it."""
+        ...
+
+    async def on_coordinators(self, addresses: tuple[str, ...]) -> None: ...
+
+    def on_end(self, session: Session, end: SessionEnd) -> None:
+        """The session's stream is cancelled; nothing more of it will be followed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What every session of an agent shares."""
+
+    info: NodeInfo
+    limits: AgentLimits
+    gate: Gate
+    runner: TaskRunner
+    reports: ReportBook
+    on_round_trip: Callable[[float], None]
+    on_refused: Callable[[str], None]
+    on_resent: Callable[[int], None]
+
+
+def channel_options(limits: AgentLimits) -> list[tuple[str, int]]:
+    """Return the options of a channel to a coordinator: quick to notice death, quick to try again, no proxy."""
+    return [
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.enable_http_proxy", 0),
+        # A redial must not be handed a connection that another session found dead.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", limits.message_bytes_max),
+        ("grpc.max_send_message_length", limits.message_bytes_max),
+    ]
+
+
+class Session:
+    """See the module. `coordinator_id` is known once `welcomed`."""
+
+    def __init__(self, address: str, parts: SessionParts, owner: SessionOwner) -> None:
+        self.address = address
+        self.coordinator_id = ""
+        self.welcomed = False
+        self.role = WARM
+        self._parts = parts
+        self._owner = owner
+        self._period_s = parts.limits.heartbeat_period_default_s
+        self._promoted = asyncio.Event()
+        self._cursor = Cursor()
+        self._silent_periods = 0
+        self._beats: dict[int, float] = {}
+        self._writing = asyncio.Lock()
+        self._call: Any = None
+
+    def promote(self) -> None:
+        """Make this the PRIMARY session; tells the coordinator at once and then everything about all tasks."""
+        self.role = PRIMARY
+        self._promoted.set()
+
+    async def run(self) -> SessionEnd:
+        """Dial, serve until it ends, and return why."""
+        limits = self._parts.limits
+        channel = grpc.aio.insecure_channel(self.address, options=channel_options(limits))
+        end = SessionEnd(EndKind.LEFT, "the agent leaves")
+        try:
+            self._call = AgentServiceStub(channel).Session()
+            try:
+                async with asyncio.timeout(limits.connect_timeout_s):
+                    await self._open()
+            except TimeoutError:
+                end = SessionEnd(EndKind.UNREACHABLE, f"no answer within {limits.connect_timeout_s:g} s")
+            else:
+                await self._serve()
+        except SessionOver as over:
+            end = over.end
+        except grpc.aio.AioRpcError as error:
+            kind = EndKind.BROKEN if self.welcomed else EndKind.UNREACHABLE
+            end = SessionEnd(kind, f"{error.code().name}: {error.details()}")
+        except asyncio.InvalidStateError:
+            # A write to a stream that ended under it.
+            end = SessionEnd(EndKind.BROKEN, "stream ended")
+        finally:
+            if self._call is not None:
+                self._call.cancel()
+            self._owner.on_end(self, end)
+            await channel.close()
+        return end
+
+    # --- parts of a session's life --------------------------------------------------------------
+
+    async def _open(self) -> None:
+        """Say hello and take in the welcome."""
+        head = self._parts.gate.head
+        hello = agent_pb2.AgentHello(
+            info=to_message(self._parts.info, objects_pb2.NodeInfo),
+            role=WARM,
+            term_seen=head.term_seen,
+            revision_seen=head.revision_seen,
+            cluster_id=head.cluster_id,
+            incarnation=head.incarnation,
+        )
+        await self._write(agent_pb2.AgentMessage(hello=hello))
+        message = await self._read()
+        if message.WhichOneof("body") == "shed":
+            raise SessionOver(EndKind.SHED, message.shed.reason)
+        if message.WhichOneof("body") != "welcome":
+            raise SessionOver(EndKind.BROKEN, "did not begin with a welcome")
+        period_s = message.welcome.heartbeat_period_s
+        if 0 < period_s <= self._parts.limits.heartbeat_period_max_s:
+            self._period_s = period_s
+        self.coordinator_id = message.welcome.coordinator_id
+        await self._owner.on_welcome(self, message.welcome)
+
+    async def _serve(self) -> None:
+        """Run the session's three loops until one of them ends it."""
+        loops: list[Coroutine[Any, Any, None]] = [self._listen(), self._beat(), self._tell()]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._read()
+            self._silent_periods = 0
+            await self._handlers[message.WhichOneof("body")](self, message)
+
+    async def _beat(self) -> None:
+        """Beat at once, then every period; count the periods in which nothing came back."""
+        sequence = 0
+        writing: asyncio.Future[None] | None = None
+        while self._silent_periods < self._parts.limits.silent_periods_max:
+            self._silent_periods += 1
+            # A stopped coordinator does not read either: the periods are counted though a write is stuck.
+            if writing is None or writing.done():
+                sequence += 1
+                self._beats[sequence] = now().monotonic_s
+                self._beats.pop(sequence - 2 * self._parts.limits.silent_periods_max, None)
+                beat = agent_pb2.AgentMessage(heartbeat=agent_pb2.Heartbeat(sequence=sequence))
+                writing = asyncio.ensure_future(self._write(beat))
+                # What fails to be written is told by the reader; not asked for, asyncio would complain.
+                writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.sleep(self._period_s)
+        raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self._period_s:g} s")
+
+    async def _tell(self) -> None:
+        """As PRIMARY: report all tasks, then every change, conflated; repeat what is not acknowledged."""
+        await self._promoted.wait()
+        head = self._parts.gate.head
+        change = agent_pb2.ChangeRole(role=PRIMARY, term_seen=head.term_seen, revision_seen=head.revision_seen)
+        await self._write(agent_pb2.AgentMessage(change_role=change))
+        limits, book = self._parts.limits, self._parts.reports
+        outbox = Outbox(book, limits.report_resend_s)
+        everything = outbox.take_all(now().monotonic_s)
+        for first in range(0, len(everything), limits.reports_per_message_max):
+            await self._send_reports(everything[first : first + limits.reports_per_message_max])
+        while True:
+            book.changed.clear()
+            resent = outbox.resent
+            due = outbox.take_due(now().monotonic_s, limits.reports_per_message_max)
+            self._parts.on_resent(outbox.resent - resent)
+            if due:
+                await self._send_reports(due)
+                await asyncio.sleep(limits.report_gap_s)
+                continue
+            try:
+                async with asyncio.timeout(limits.report_resend_s / 2 if book.pending() else None):
+                    await book.changed.wait()
+            except TimeoutError:
+                continue
+
+    # --- messages -------------------------------------------------------------------------------
+
+    async def _on_assignments(self, message: agent_pb2.CoordinatorMessage) -> None:
+        if self.role != PRIMARY:
+            logger.debug("{}: assignments on a warm session are not followed", self.address)
+            return
+        try:
+            await self._parts.gate.follow(message.assignments, self._cursor, self._parts.runner)
+        except Refused as error:
+            self._parts.on_refused(error.kind)
+            raise SessionOver(EndKind.REFUSED, str(error)) from error
+
+    async def _on_heartbeat_ack(self, message: agent_pb2.CoordinatorMessage) -> None:
+        sent_s = self._beats.pop(message.heartbeat_ack.sequence, None)
+        if sent_s is not None:
+            self._parts.on_round_trip(now().monotonic_s - sent_s)
+
+    async def _on_reports_ack(self, message: agent_pb2.CoordinatorMessage) -> None:
+        for entry in message.reports_ack.entries:
+            self._parts.reports.acknowledge(entry.task_id, entry.sequence)
+
+    async def _on_coordinators(self, message: agent_pb2.CoordinatorMessage) -> None:
+        await self._owner.on_coordinators(tuple(message.coordinators.addresses))
+
+    async def _on_shed(self, message: agent_pb2.CoordinatorMessage) -> None:
+        raise SessionOver(EndKind.SHED, message.shed.reason)
+
+    async def _on_other(self, message: agent_pb2.CoordinatorMessage) -> None:
+        """A message of a later version, or a second welcome: harmless."""
+
+    _handlers: ClassVar[dict[str | None, Callable[[Session, agent_pb2.CoordinatorMessage], Awaitable[None]]]] = {
+        "assignments": _on_assignments,
+        "heartbeat_ack": _on_heartbeat_ack,
+        "reports_ack": _on_reports_ack,
+        "coordinators": _on_coordinators,
+        "shed": _on_shed,
+        "welcome": _on_other,
+        None: _on_other,
+    }
+
+    async def _send_reports(self, reports: list[TaskObserved]) -> None:
+        messages = [to_message(report, objects_pb2.TaskObserved) for report in reports]
+        await self._write(agent_pb2.AgentMessage(reports=agent_pb2.TaskReports(reports=messages)))
+
+    async def _write(self, message: agent_pb2.AgentMessage) -> None:
+        async with self._writing:
+            await self._call.write(message)
+
+    async def _read(self) -> agent_pb2.CoordinatorMessage:
+        message = await self._call.read()
+        if message is grpc.aio.EOF:
+            code = await self._call.code()
+            raise SessionOver(EndKind.BROKEN, f"ended by the coordinator ({code.name})")
+        return message

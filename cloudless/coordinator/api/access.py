@@ -1,0 +1,232 @@
+"""How every service reads and writes: consistency on the way in, request ids and retries on the way out.
+
+Reads wait until this coordinator's state is as fresh as the caller asks. Writes are decided by a pure
+function from the state at hand; if an object moved meanwhile, or the state turns out to be old, they are
+decided again from a newer one. A write is answered when it is durable and visible here, so the caller
+reads its own writes at the returned revision on any coordinator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cloudless.coordinator.commit import Committed, Committer, PreconditionFailed, RollingLease, with_request
+from cloudless.coordinator.replica import Replica
+from cloudless.core import keys
+from cloudless.core.model import EventRecord, RequestRecord, Severity
+from cloudless.core.plan import Change, PutRecord
+from cloudless.core.state import View
+from cloudless.errors import Conflict, InvalidSpec, LeaseLost, NotFound, Problem, Stale, Unavailable, UserError
+from cloudless.ports import Clock, Ids
+from cloudless.rpc.v1 import common_pb2 as pb
+
+DEADLINE_S = 10.0
+DEADLINE_MAX_S = 60.0
+BOUNDED_STALENESS_S = 1.0
+PAGE_SIZE = 500
+PAGE_SIZE_MAX = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a mutation comes to: the change (None: nothing to do) and the answer to remember with it."""
+
+    change: Change | None
+    answer: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A mutation's answer and revision, whether done now or by an earlier request of the same id."""
+
+    answer: dict[str, Any]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLeases:
+    """The leases under which requests (ten minutes) and events (an hour) are kept."""
+
+    requests: RollingLease
+    events: RollingLease
+
+    def forget(self) -> None:
+        """Grant anew after the store said that a lease is gone; which one, it does not say."""
+        self.requests.forget()
+        self.events.forget()
+
+
+class Access:
+    """Reads and writes of one coordinator on behalf of callers."""
+
+    def __init__(
+        self, own_id: str, replica: Replica, committer: Committer, leases: RecordLeases, clock: Clock, ids: Ids
+    ) -> None:
+        self.own_id, self.replica, self.clock, self.ids = own_id, replica, clock, ids
+        self._committer, self._leases = committer, leases
+
+    @property
+    def view(self) -> View:
+        return self.replica.machine
+
+    def header(self, revision: int = 0) -> pb.ResponseHeader:
+        """Return what every answer says about itself; `revision` 0: the state's own."""
+        machine = self.replica.machine
+        queue = machine.candidates()
+        staleness_s = self.replica.staleness_s
+        return pb.ResponseHeader(
+            cluster_id=machine.cluster.id if machine.cluster else "",
+            coordinator_id=self.own_id,
+            revision=revision or machine.revision,
+            staleness_s=staleness_s if staleness_s != float("inf") else -1.0,
+            leader_id=queue[0].record.coordinator_id if queue else "",
+            term=queue[0].term if queue else 0,
+        )
+
+    # --- reading ---
+
+    async def settle(self, read: pb.ReadOptions, context: Any) -> View:
+        """Return a view as fresh as `read` asks. Raises Unavailable, Stale, InvalidSpec."""
+        timeout_s = deadline_s(context)
+        match read.consistency:
+            case pb.CONSISTENCY_STALE:
+                if not self.replica.loaded.is_set():
+                    raise Unavailable("this coordinator holds no state yet", hint="try again in a moment")
+            case pb.CONSISTENCY_BOUNDED:
+                if self.replica.staleness_s > (read.max_staleness_s or BOUNDED_STALENESS_S):
+                    await self.replica.linearize(timeout_s=timeout_s)
+            case _:
+                await self.replica.linearize(timeout_s=timeout_s)
+        if read.min_revision < 0:
+            raise InvalidSpec([Problem("read.min_revision", "must not be negative")])
+        if read.min_revision > self.view.revision:
+            await self.replica.wait_for(read.min_revision, timeout_s=timeout_s)
+        return self.view
+
+    # --- writing ---
+
+    async def write(
+        self, options: pb.WriteOptions, content: bytes, decide: Callable[[View], Decided], context: Any
+    ) -> Written:
+        """Decide and commit a mutation at most once.
+
+        `content` is what the request asks for, without its id: the same id with other content is refused.
+        `decide` raises UserError; it may be called several times. Raises what `Committer.commit` raises.
+        """
+        request_id = options.request_id or self.ids.new()
+        if not keys.REQUEST_ID_PATTERN.fullmatch(request_id):
+            raise InvalidSpec([Problem("options.request_id", "must be 1 to 128 of letters, digits, '.', '_' and '-'")])
+        fingerprint = hashlib.blake2b(content, digest_size=16).hexdigest()
+        ends_s = self.clock.monotonic_s() + deadline_s(context)
+        fresh = False
+        while True:
+            remembered = self._remembered(request_id, fingerprint)
+            if remembered is not None:
+                return remembered
+            await self._leases.events.current()
+            try:
+                decided = decide(self.view)
+            except UserError:
+                if fresh:  # refused by the newest state, not by an old one
+                    raise
+                await self.replica.linearize(timeout_s=self._left_s(ends_s))
+                fresh = True
+                continue
+            if decided.change is None:
+                return Written(decided.answer, self.view.revision)
+            request = RequestRecord(
+                id=request_id, fingerprint=fingerprint, answer=json.dumps(decided.answer), at_ms=self.clock.wall_ms()
+            )
+            try:
+                committed = await self._commit(decided.change, request, ends_s)
+            except PreconditionFailed as error:
+                await self.replica.wait_for(error.revision, timeout_s=self._left_s(ends_s))
+                fresh = False
+                continue
+            except LeaseLost:
+                self._leases.forget()
+                continue
+            await self._see(committed.revision, ends_s)
+            answer = json.loads(committed.answer) if committed.replayed else decided.answer
+            return Written(answer, committed.revision)
+
+    async def _commit(self, change: Change, request: RequestRecord, ends_s: float) -> Committed:
+        lease_id = await self._leases.requests.current()
+        return await self._committer.commit(
+            with_request(change, request, lease_id), request=request, timeout_s=self._left_s(ends_s)
+        )
+
+    async def _see(self, revision: int, ends_s: float) -> None:
+        """Wait until the write shows here; it is durable already, so a slow copy is no reason to report failure."""
+        try:
+            await self.replica.wait_for(revision, timeout_s=min(2.0, self._left_s(ends_s)))
+        except Stale:
+            return
+
+    def _left_s(self, ends_s: float) -> float:
+        left_s = ends_s - self.clock.monotonic_s()
+        if left_s <= 0:
+            raise Unavailable("the request could not be done in time", hint="try again under the same request id")
+        return left_s
+
+    def _remembered(self, request_id: str, fingerprint: str) -> Written | None:
+        found = self.replica.machine.find_request(request_id)
+        if found is None:
+            return None
+        record, revision = found
+        if record.fingerprint != fingerprint:
+            raise Conflict(
+                f"request id {request_id} was used for a different request", hint="use a fresh request id for a new request"
+            )
+        return Written(json.loads(record.answer), revision)
+
+    def event(self, kind: str, subject: str, message: str) -> PutRecord:
+        """Return the write of an event that tells people of a mutation, to go with it."""
+        at_ms = self.clock.wall_ms()
+        event_id = f"{at_ms:013d}-{self.ids.new()[:8]}"
+        record = EventRecord(
+            id=event_id,
+            at_ms=at_ms,
+            kind=kind,
+            subject=subject,
+            message=message,
+            severity=Severity.INFO,
+            source=self.own_id,
+        )
+        return PutRecord(keys.event(event_id), record, self._leases.events.held)
+
+
+def deadline_s(context: Any) -> float:
+    """Return the seconds a call may take: what its caller left, within bounds."""
+    left = context.time_remaining() if context is not None else None
+    return DEADLINE_S if left is None else min(max(0.05, left - 0.05), DEADLINE_MAX_S)
+
+
+def check_revision(actual: int, options: pb.WriteOptions, what: str) -> None:
+    """Raise Conflict if the caller's `if_revision` is not the object's."""
+    if options.if_revision and options.if_revision != actual:
+        raise Conflict(
+            f"{what} is at revision {actual}, not {options.if_revision}", hint="read it again and apply your change to that"
+        )
+
+
+def not_found(kind: str, name: str) -> NotFound:
+    return NotFound(f"there is no {kind} {name}", hint=f"see cloudless {kind} list")
+
+
+def with_puts(change: Change, *puts: PutRecord) -> Change:
+    return replace(change, puts=(*change.puts, *puts))
+
+
+def paginate(names: list[str], page_token: str, limit: int) -> tuple[list[str], str]:
+    """Return the sorted names of one page and the next page's token ("" at the end)."""
+    if limit < 0:
+        raise InvalidSpec([Problem("limit", "must not be negative")])
+    size = min(limit or PAGE_SIZE, PAGE_SIZE_MAX)
+    rest = [name for name in sorted(names) if name > page_token]
+    page = rest[:size]
+    return page, page[-1] if len(rest) > size else ""

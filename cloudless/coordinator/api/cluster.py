@@ -1,0 +1,171 @@
+"""ClusterService: status, members, joining and leaving, leadership."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloudless.coordinator.api.access import Access, deadline_s
+from cloudless.coordinator.leadership import Leadership
+from cloudless.coordinator.membership import Joiner, Members
+from cloudless.coordinator.peers import Peers
+from cloudless.core import keys
+from cloudless.core.lifecycle import LIVE
+from cloudless.core.model import NodePhase, TaskState
+from cloudless.core.orchestration import summarise_node
+from cloudless.errors import HistoryGone, InvalidSpec, NotFound, Problem, Unavailable
+from cloudless.ports import Clock
+from cloudless.rpc import codec
+from cloudless.rpc.v1 import cluster_pb2 as pb
+from cloudless.rpc.v1 import objects_pb2
+from cloudless.settings import parse_address
+
+STALE_S = 3.0
+
+
+class Cluster:
+    """ClusterService of a coordinator whose member votes."""
+
+    def __init__(
+        self, access: Access, leadership: Leadership, members: Members, peers: Peers, clock: Clock, version: str
+    ) -> None:
+        self._access, self._leadership, self._members, self._peers = access, leadership, members, peers
+        self._clock, self._version = clock, version
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        machine = self._access.replica.machine
+        queue = machine.candidates()
+        leader_id = queue[0].record.coordinator_id if queue else ""
+        phases = [summarise_node(machine, node_id).phase for node_id in machine.nodes]
+        problems = self._problems(leader_id, phases)
+        etcd = self._members.status
+        unavailable = self._access.replica.staleness_s > STALE_S
+        return pb.GetStatusResponse(
+            header=self._access.header(),
+            health="unavailable" if unavailable else ("degraded" if problems else "ok"),
+            problems=problems,
+            coordinators=[
+                pb.CoordinatorStatus(
+                    record=codec.to_message(record, objects_pb2.CoordinatorRecord),
+                    leader=record.id == leader_id,
+                    linked=self._peers.linked(record.id),
+                    member_role=self._members.role_of(record.id),
+                )
+                for record in sorted(machine.coordinators.values(), key=lambda record: record.id)
+            ],
+            nodes_total=len(phases),
+            nodes_ready=sum(phase is NodePhase.READY for phase in phases),
+            workloads_total=len(machine.workloads),
+            tasks_running=sum(task.state is TaskState.RUNNING for task in machine.tasks.values()),
+            tasks_total=sum(task.state is None or task.state in LIVE for task in machine.tasks.values()),
+            digest=f"{machine.digest:032x}",
+            quarantined=len(machine.quarantined),
+            quarantine={entry.key: entry.reason for entry in list(machine.quarantined.values())[:20]},
+            etcd_cluster_id=etcd.cluster_id if etcd else 0,
+            etcd_leader_member_id=etcd.leader_id if etcd else 0,
+            etcd_raft_term=etcd.raft_term if etcd else 0,
+            etcd_db_bytes=etcd.db_size_bytes if etcd else 0,
+            etcd_version=etcd.version if etcd else "",
+            version=self._version,
+        )
+
+    def _problems(self, leader_id: str, phases: list[NodePhase]) -> list[str]:
+        machine = self._access.replica.machine
+        found = []
+        if self._access.replica.staleness_s > STALE_S:
+            found.append(f"{self._access.own_id} is cut off from the store for {self._access.replica.staleness_s:.0f} s")
+        if not leader_id:
+            found.append("there is no leader at the moment")
+        voters = self._members.voters()
+        silent = sorted(voter for voter in voters if not self._peers.linked(voter))
+        if silent:
+            found.append(f"no answer from {', '.join(silent)}")
+        if len(voters) in (1, 2):
+            found.append(f"{len(voters)} voter(s): the loss of one stops the cluster; three survive it")
+        offline = sum(phase is NodePhase.OFFLINE for phase in phases)
+        if offline:
+            found.append(f"{offline} of {len(phases)} nodes offline")
+        if machine.quarantined:
+            found.append(f"{len(machine.quarantined)} stored values cannot be read and are ignored")
+        found.extend(f"etcd: {error}" for error in (self._members.status.errors if self._members.status else ()))
+        return found
+
+    async def ListMembers(self, request: pb.ListMembersRequest, context: Any) -> pb.ListMembersResponse:
+        await self._members.refresh()
+        status = self._members.status
+        assert status is not None
+        return pb.ListMembersResponse(
+            header=self._access.header(),
+            etcd_cluster_id=status.cluster_id,
+            members=[
+                pb.Member(
+                    id=member.id,
+                    name=member.name,
+                    peer_urls=member.peer_urls,
+                    client_urls=member.client_urls,
+                    learner=member.is_learner,
+                    started=bool(member.client_urls),
+                    raft_leader=member.id == status.leader_id,
+                )
+                for member in self._members.list
+            ],
+        )
+
+    async def GetDigest(self, request: pb.GetDigestRequest, context: Any) -> pb.GetDigestResponse:
+        replica = self._access.replica
+        if request.revision < 0:
+            raise InvalidSpec([Problem("revision", "must not be negative")])
+        if request.revision:
+            await replica.wait_for(request.revision, timeout_s=deadline_s(context))
+        revision = request.revision or replica.machine.revision
+        digest = replica.find_digest(revision)
+        if digest is None:
+            raise HistoryGone(f"the digest of revision {revision} is no longer known", hint="ask for a newer revision")
+        return pb.GetDigestResponse(
+            header=self._access.header(), revision=revision, digest=f"{digest:032x}", entries=replica.machine.entry_count
+        )
+
+    async def JoinRaftCluster(self, request: pb.JoinRaftClusterRequest, context: Any) -> pb.JoinRaftClusterResponse:
+        problems = []
+        if not keys.NAME_PATTERN.fullmatch(request.node_id):
+            problems.append(Problem("node_id", "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
+        try:
+            raft_address = parse_address(request.raft_address)
+        except ValueError as error:
+            problems.append(Problem("raft_address", str(error)))
+        if problems:
+            raise InvalidSpec(problems)
+        return await self._members.admit(Joiner(request.node_id, raft_address, request.empty))
+
+    async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Any) -> pb.RemoveMemberResponse:
+        if not request.coordinator_id:
+            raise InvalidSpec([Problem("coordinator_id", "must be given")])
+        await self._members.remove(request.coordinator_id)
+        return pb.RemoveMemberResponse(header=self._access.header())
+
+    async def TransferLeader(self, request: pb.TransferLeaderRequest, context: Any) -> pb.TransferLeaderResponse:
+        """Answer once the new leader is known here."""
+        replica = self._access.replica
+        await replica.linearize(timeout_s=deadline_s(context))
+        target = request.to_coordinator_id
+        if target and target not in replica.machine.coordinators:
+            raise NotFound(f"there is no coordinator {target}", hint="see cloudless cluster status")
+        before = replica.machine.candidates()
+        if before and target == before[0].record.coordinator_id:
+            return self._transferred()
+        await self._leadership.transfer(target, timeout_s=2.0)
+        ends_s = self._clock.monotonic_s() + deadline_s(context)
+        while not self._moved(before[0].term if before else 0):
+            if self._clock.monotonic_s() > ends_s:
+                raise Unavailable("the old leader has left, the new one is not seen yet")
+            await self._clock.sleep(0.005)
+        return self._transferred()
+
+    def _moved(self, old_term: int) -> bool:
+        queue = self._access.replica.machine.candidates()
+        return bool(queue) and queue[0].term > old_term
+
+    def _transferred(self) -> pb.TransferLeaderResponse:
+        header = self._access.header()
+        return pb.TransferLeaderResponse(header=header, leader_id=header.leader_id, term=header.term)
+
+

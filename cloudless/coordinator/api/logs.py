@@ -1,0 +1,99 @@
+"""ReadLogs: output of tasks, fetched from the agents they run on, merged into one stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from cloudless.adapters.grpc.channel import open_channel
+from cloudless.adapters.grpc.status import from_rpc_error
+from cloudless.coordinator.api.access import Access, not_found
+from cloudless.coordinator.api.workloads import find_workload
+from cloudless.core.state import Task
+from cloudless.errors import AgentUnreachable, CloudlessError, InvalidSpec, Problem
+from cloudless.rpc.v1 import agent_pb2
+from cloudless.rpc.v1 import workload_pb2 as pb
+from cloudless.rpc.v1.agent_pb2_grpc import AgentLogServiceStub
+
+TAIL_LINES = 100
+TASKS_AT_ONCE_MAX = 50
+QUEUE_LENGTH_MAX = 64
+CONNECT_TIMEOUT_S = 3.0
+
+
+class Logs:
+    """Reads logs through the agents' own log service."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.ReadLogsResponse]:
+        if request.tail_lines < -1:
+            raise InvalidSpec([Problem("tail_lines", "must be -1 (all kept), 0 (the default) or more")])
+        await self._access.replica.linearize(timeout_s=5.0)
+        tasks = self._choose(request)
+        queue: asyncio.Queue[pb.ReadLogsResponse | None] = asyncio.Queue(QUEUE_LENGTH_MAX)
+        readers = [asyncio.create_task(self._read(task, request, queue), name=f"logs-{task.id}") for task in tasks]
+        try:
+            left = len(readers)
+            while left:
+                chunk = await queue.get()
+                if chunk is None:
+                    left -= 1
+                else:
+                    yield chunk
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    def _choose(self, request: pb.ReadLogsRequest) -> list[Task]:
+        view = self._access.view
+        if request.task_id:
+            task = view.tasks.get(request.task_id)
+            if task is None:
+                raise not_found("task", request.task_id)
+            return [task]
+        workload = find_workload(view, request.namespace, request.workload).record
+        tasks = [view.tasks[task_id] for task_id in sorted(view.tasks_of(workload.namespace, workload.name))]
+        live = [task for task in tasks if task.observed is not None and not task.ended]
+        return (live or [task for task in tasks if task.observed is not None])[:TASKS_AT_ONCE_MAX]
+
+    async def _read(
+        self, task: Task, request: pb.ReadLogsRequest, queue: asyncio.Queue[pb.ReadLogsResponse | None]
+    ) -> None:
+        try:
+            await self._pump(task, request, queue)
+        except CloudlessError as error:
+            await queue.put(pb.ReadLogsResponse(task_id=task.id, stream="error", data=str(error).encode()))
+        finally:
+            await queue.put(None)
+
+    async def _pump(
+        self, task: Task, request: pb.ReadLogsRequest, queue: asyncio.Queue[pb.ReadLogsResponse | None]
+    ) -> None:
+        node = self._access.view.nodes.get(task.desired.node_id)
+        if node is None or node.info is None or not node.info.address:
+            raise AgentUnreachable(f"the address of node {task.desired.node_id} is not known")
+        channel = open_channel(node.info.address)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await channel.channel_ready()
+            call = AgentLogServiceStub(channel).ReadTaskLogs(  # type: ignore[no-untyped-call]
+                agent_pb2.ReadTaskLogsRequest(
+                    task_id=task.id, tail_lines=request.tail_lines or TAIL_LINES, follow=request.follow
+                )
+            )
+            async for chunk in call:
+                await queue.put(pb.ReadLogsResponse(task_id=task.id, stream=chunk.stream, data=chunk.data))
+        except TimeoutError as error:
+            raise AgentUnreachable(
+                f"node {task.desired.node_id} does not answer at {node.info.address}", hint="is its agent running?"
+            ) from error
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            await channel.close()

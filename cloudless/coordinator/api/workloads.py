@@ -1,0 +1,273 @@
+"""WorkloadService: apply, list, get, scale, delete, explain; logs are in `logs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from cloudless.adapters.yaml_documents import dump_yaml, load_documents
+from cloudless.coordinator.api.access import (
+    Access,
+    Decided,
+    check_revision,
+    not_found,
+    paginate,
+    with_puts,
+)
+from cloudless.core import keys
+from cloudless.core.manifest import WorkloadManifest, diff_fields, parse_manifests, same_task_template, to_manifest
+from cloudless.core.model import WorkloadRecord
+from cloudless.core.orchestration import explain_workload, summarise_workload
+from cloudless.core.plan import Change, Precondition, PutRecord
+from cloudless.core.state import View, Workload
+from cloudless.errors import Conflict, InvalidSpec, NotFound, Problem
+from cloudless.rpc import codec
+from cloudless.rpc.v1 import objects_pb2
+from cloudless.rpc.v1 import workload_pb2 as pb
+
+REPLICAS_MAX = 10_000
+
+
+class Workloads:
+    """Everything WorkloadService does but logs."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    # --- reads ---
+
+    async def ListWorkloads(self, request: pb.ListWorkloadsRequest, context: Any) -> pb.ListWorkloadsResponse:
+        view = await self._access.settle(request.read, context)
+        refs = {
+            f"{namespace}/{name}": (namespace, name)
+            for (namespace, name), workload in view.workloads.items()
+            if request.namespace in ("", namespace) and _matches(workload.record, request.selector)
+        }
+        page, token = paginate(list(refs), request.page_token, request.limit)
+        return pb.ListWorkloadsResponse(
+            header=self._access.header(),
+            workloads=[to_workload(view, view.workloads[refs[name]]) for name in page],
+            next_token=token,
+        )
+
+    async def GetWorkload(self, request: pb.GetWorkloadRequest, context: Any) -> pb.GetWorkloadResponse:
+        view = await self._access.settle(request.read, context)
+        workload = find_workload(view, request.namespace, request.name)
+        return pb.GetWorkloadResponse(
+            header=self._access.header(),
+            workload=to_workload(view, workload),
+            manifest=dump_yaml(to_manifest(workload.record)),
+        )
+
+    async def ExplainWorkload(self, request: pb.ExplainWorkloadRequest, context: Any) -> pb.ExplainWorkloadResponse:
+        view = await self._access.settle(request.read, context)
+        workload = find_workload(view, request.namespace, request.name)
+        namespace, name = workload.record.namespace, workload.record.name
+        explained = explain_workload(view, namespace, name, self._access.clock.wall_ms())
+        return pb.ExplainWorkloadResponse(
+            header=self._access.header(),
+            workload=to_workload(view, workload),
+            verdict="\n".join(explained.lines),
+            unplaced=[
+                pb.SlotDiagnosis(
+                    slot=slot,
+                    text=diagnosis.text,
+                    nodes_total=diagnosis.nodes_total,
+                    reasons=[pb.ReasonCount(reason=reason, count=count) for reason, count in diagnosis.reasons],
+                )
+                for diagnosis, slots in explained.unplaced
+                for slot in slots
+            ],
+            waiting=list(explained.waiting),
+        )
+
+    # --- writes ---
+
+    async def ApplyWorkload(self, request: pb.ApplyWorkloadRequest, context: Any) -> pb.ApplyWorkloadResponse:
+        manifests = parse_manifests(load_documents(request.manifest))
+        if request.options.if_revision and len(manifests) > 1:
+            raise InvalidSpec([Problem("options.if_revision", "goes with a manifest of one document only")])
+
+        def decide(view: View) -> Decided:
+            return self._decide_apply(view, manifests, request)
+
+        if request.dry_run:
+            await self._access.replica.linearize(timeout_s=5.0)
+            answer, revision = decide(self._access.view).answer, 0
+        else:
+            content = b"apply\0" + request.manifest.encode() + str(request.options.if_revision).encode()
+            written = await self._access.write(request.options, content, decide, context)
+            answer, revision = written.answer, written.revision
+        results = [
+            pb.ApplyResult(**{**result, "revision": result["revision"] or revision}) for result in answer["results"]
+        ]
+        return pb.ApplyWorkloadResponse(header=self._access.header(revision), results=results)
+
+    def _decide_apply(
+        self, view: View, manifests: tuple[WorkloadManifest, ...], request: pb.ApplyWorkloadRequest
+    ) -> Decided:
+        puts, preconditions, results = [], [], []
+        for manifest in manifests:
+            held = view.workloads.get((manifest.namespace, manifest.name))
+            check_revision(held.mod_revision if held else 0, request.options, f"workload {manifest.name}")
+            record, result = self._apply_one(held, manifest)
+            results.append(result)
+            if record is None:
+                continue
+            key = keys.workload(manifest.namespace, manifest.name)
+            puts.append(PutRecord(key, record))
+            preconditions.append(Precondition(key, held.mod_revision if held else 0))
+            subject = f"workload/{manifest.namespace}/{manifest.name}"
+            what = f"{result['action']} as generation {record.generation}"
+            puts.append(self._access.event("WorkloadApplied", subject, what))
+        change = Change(puts=tuple(puts), preconditions=tuple(preconditions), reason="apply") if preconditions else None
+        return Decided(change, {"results": results})
+
+    def _apply_one(self, held: Workload | None, manifest: WorkloadManifest) -> tuple[WorkloadRecord | None, dict[str, Any]]:
+        now_ms = self._access.clock.wall_ms()
+        before = held.record if held else None
+        if before is not None and before.deleted_at_ms:
+            raise Conflict(
+                f"workload {manifest.name} is being deleted", hint="wait until it is gone, then apply again"
+            )
+        if before is None:
+            record = WorkloadRecord(
+                namespace=manifest.namespace,
+                name=manifest.name,
+                uid=self._access.ids.new(),
+                spec=manifest.spec,
+                labels=dict(manifest.labels),
+                annotations=dict(manifest.annotations),
+                created_at_ms=now_ms,
+                updated_at_ms=now_ms,
+            )
+            return record, _apply_result(record, "created", 0, ())
+        fields = diff_fields(before.spec, manifest.spec)
+        same_meta = dict(before.labels) == dict(manifest.labels) and dict(before.annotations) == dict(manifest.annotations)
+        if not fields and same_meta:
+            assert held is not None
+            return None, _apply_result(before, "unchanged", held.mod_revision, ())
+        return self._changed(before, manifest, fields, now_ms)
+
+    @staticmethod
+    def _changed(
+        before: WorkloadRecord, manifest: WorkloadManifest, fields: tuple[str, ...], now_ms: int
+    ) -> tuple[WorkloadRecord, dict[str, Any]]:
+        generation = before.generation + (1 if fields else 0)
+        same_tasks = same_task_template(before.spec, manifest.spec)
+        record = replace(
+            before,
+            spec=manifest.spec,
+            labels=dict(manifest.labels),
+            annotations=dict(manifest.annotations),
+            generation=generation,
+            task_generation=before.task_generation if same_tasks else generation,
+            updated_at_ms=now_ms,
+        )
+        return record, _apply_result(record, "changed", 0, fields)
+
+    async def ScaleWorkload(self, request: pb.ScaleWorkloadRequest, context: Any) -> pb.ScaleWorkloadResponse:
+        if not 0 <= request.replicas <= REPLICAS_MAX:
+            raise InvalidSpec([Problem("replicas", f"must be a whole number from 0 to {REPLICAS_MAX}")])
+
+        def change_spec(record: WorkloadRecord) -> WorkloadRecord | None:
+            if record.spec.replicas == request.replicas:
+                return None
+            spec = replace(record.spec, replicas=request.replicas)
+            return replace(record, spec=spec, generation=record.generation + 1)
+
+        what = f"scaled to {request.replicas}"
+        revision = await self._update(request, context, "WorkloadScaled", what, change_spec)
+        workload = find_workload(self._access.view, request.namespace, request.name)
+        return pb.ScaleWorkloadResponse(
+            header=self._access.header(revision), workload=to_workload(self._access.view, workload)
+        )
+
+    async def DeleteWorkload(self, request: pb.DeleteWorkloadRequest, context: Any) -> pb.DeleteWorkloadResponse:
+        def mark_deleted(record: WorkloadRecord) -> WorkloadRecord | None:
+            return None if record.deleted_at_ms else replace(record, deleted_at_ms=self._access.clock.wall_ms())
+
+        revision = await self._update(request, context, "WorkloadDeleted", "deletion asked for", mark_deleted)
+        return pb.DeleteWorkloadResponse(header=self._access.header(revision))
+
+    async def _update(
+        self,
+        request: pb.ScaleWorkloadRequest | pb.DeleteWorkloadRequest,
+        context: Any,
+        event_kind: str,
+        what: str,
+        change_record: Callable[[WorkloadRecord], WorkloadRecord | None],
+    ) -> int:
+        """Change one workload's record; None from `change_record` means it is so already."""
+
+        def decide(view: View) -> Decided:
+            held = find_workload(view, request.namespace, request.name)
+            check_revision(held.mod_revision, request.options, f"workload {request.name}")
+            record = change_record(held.record)
+            if record is None:
+                return Decided(None, {})
+            record = replace(record, updated_at_ms=self._access.clock.wall_ms())
+            key = keys.workload(record.namespace, record.name)
+            subject = f"workload/{record.namespace}/{record.name}"
+            change = Change(
+                puts=(PutRecord(key, record),), preconditions=(Precondition(key, held.mod_revision),), reason=what
+            )
+            return Decided(
+                with_puts(change, self._access.event(event_kind, subject, what)), {}
+            )
+
+        content = json.dumps([event_kind, request.namespace, request.name, what, request.options.if_revision]).encode()
+        return (await self._access.write(request.options, content, decide, context)).revision
+
+
+def _apply_result(record: WorkloadRecord, action: str, revision: int, fields: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "namespace": record.namespace,
+        "name": record.name,
+        "action": action,
+        "generation": record.generation,
+        "revision": revision,
+        "changed_fields": list(fields),
+    }
+
+
+def find_workload(view: View, namespace: str, name: str) -> Workload:
+    """Return a workload. Raises NotFound, InvalidSpec for a missing name."""
+    if not name:
+        raise InvalidSpec([Problem("name", "must be given")])
+    workload = view.workloads.get((namespace or "default", name))
+    if workload is None:
+        raise _unreadable(view, namespace or "default", name) or not_found("workload", f"{namespace or 'default'}/{name}")
+    return workload
+
+
+def _unreadable(view: View, namespace: str, name: str) -> NotFound | None:
+    key = keys.workload(namespace, name) if keys.NAME_PATTERN.fullmatch(name) else ""
+    quarantined = view.quarantined.get(key)
+    return NotFound(f"workload {name} cannot be read: {quarantined.reason}") if quarantined else None
+
+
+def to_workload(view: View, workload: Workload) -> pb.Workload:
+    """Return a workload with the counts of its tasks."""
+    record = workload.record
+    summary = summarise_workload(view, record.namespace, record.name)
+    return pb.Workload(
+        record=codec.to_message(record, objects_pb2.WorkloadRecord),
+        revision=workload.mod_revision,
+        summary=pb.WorkloadSummary(
+            desired=summary.desired,
+            active=summary.active,
+            running=summary.running,
+            unknown=summary.unknown,
+            pending=summary.pending,
+            updated=summary.updated,
+            failed=summary.ended_failed,
+            state=summary.state.value,
+        ),
+    )
+
+
+def _matches(record: WorkloadRecord, selector: Any) -> bool:
+    return all(record.labels.get(key) == value for key, value in selector.items())

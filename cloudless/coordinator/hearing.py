@@ -1,0 +1,54 @@
+"""When each node was last heard of, by any coordinator.
+
+Every coordinator keeps this table for all nodes: its own sessions write into it directly, the links
+between coordinators bring the others' news. So a new leader knows at once who lives. In memory only; a
+node's status is written when it changes, a heartbeat never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloudless.ports import Clock
+
+
+class HeardTable:
+    """Monotonic times of the newest sign of life, by node id."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heard_s: dict[str, float] = {}
+        self._news: dict[str, float] = {}
+        self._since_s = clock.monotonic_s()
+
+    def hear(self, node_id: str, *, age_s: float = 0.0, own: bool) -> None:
+        """Note a sign of life `age_s` old; `own` ones are news for the other coordinators."""
+        at_s = self._clock.monotonic_s() - max(0.0, age_s)
+        if at_s > self._heard_s.get(node_id, float("-inf")):
+            self._heard_s[node_id] = at_s
+            if own:
+                self._news[node_id] = at_s
+
+    def silent_s(self) -> Mapping[str, float]:
+        """Return the seconds since each known node was last heard of."""
+        now_s = self._clock.monotonic_s()
+        return {node_id: now_s - at_s for node_id, at_s in self._heard_s.items()}
+
+    def find_silence_s(self, node_id: str) -> float | None:
+        at_s = self._heard_s.get(node_id)
+        return None if at_s is None else self._clock.monotonic_s() - at_s
+
+    def listening_s(self) -> float:
+        """Return for how long this table has been listening."""
+        return self._clock.monotonic_s() - self._since_s
+
+    def recent(self, within_s: float) -> Mapping[str, float]:
+        """Return the age in seconds of each own sign of life that is at most `within_s` old."""
+        now_s = self._clock.monotonic_s()
+        for node_id in [node_id for node_id, at_s in self._news.items() if now_s - at_s > within_s]:
+            del self._news[node_id]
+        return {node_id: now_s - at_s for node_id, at_s in self._news.items()}
+
+    def forget(self, node_id: str) -> None:
+        self._heard_s.pop(node_id, None)
+        self._news.pop(node_id, None)

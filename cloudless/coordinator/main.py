@@ -1,0 +1,44 @@
+"""Entry point of the coordinator process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+from loguru import logger
+
+from cloudless.coordinator.runtime import Coordinator
+from cloudless.errors import CloudlessError, outcome_of
+from cloudless.observability.logs import configure_logs
+from cloudless.settings import CoordinatorSettings, read_coordinator_settings
+from etcd.find import Found, Search, find
+
+
+def main() -> int:
+    """Run a coordinator configured by CLOUDLESS_* until SIGTERM or SIGINT; return the exit code."""
+    try:
+        settings = read_coordinator_settings()
+        configure_logs(settings.log_level)
+        found = find(Search(allow_degraded=settings.allow_degraded_etcd))
+        logger.info("etcd {} from {}: {}", found.version, found.source, found.judgement.reason)
+        asyncio.run(_run(settings, found))
+    except CloudlessError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return outcome_of(type(error)).exit_code
+    return 0
+
+
+async def _run(settings: CoordinatorSettings, found: Found) -> None:
+    coordinator = Coordinator(settings, found)  # gRPC's server belongs to the loop it is made in
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await coordinator.run(stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

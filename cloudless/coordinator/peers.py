@@ -1,0 +1,226 @@
+"""Links between coordinators: signs of life both ways, news of agents, and quick notice of a lost leader.
+
+Each coordinator dials every other one it finds in the state and beats on that link. A link is *lost* when
+it was up and then broke or fell silent, and dialling again failed. Losing the leader's link is recorded
+in the store as a suspicion; when a majority of voters has recorded it, the leader's key is deleted at
+once instead of waiting for its lease (see `core.election.decide_doubt`). A link that was never up
+accuses nobody: a wrong address must not depose a healthy leader again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from loguru import logger
+
+from cloudless.adapters.grpc.channel import open_channel
+from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.replica import Replica
+from cloudless.core import keys
+from cloudless.core.election import decide_doubt
+from cloudless.core.model import Suspicion
+from cloudless.core.state import Applied, Candidate
+from cloudless.errors import CloudlessError
+from cloudless.ports import Clock, Compare, Delete, Put, Relation, Store, Target, Txn
+from cloudless.rpc.codec import encode_record
+from cloudless.rpc.v1 import peer_pb2 as pb
+from cloudless.rpc.v1.peer_pb2_grpc import PeerServiceStub
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """`beat_period_s`: between beats. `silence_max_s`: without an answer the link counts as broken.
+    `redial_timeout_s`: for the one try that must fail before it counts as lost."""
+
+    beat_period_s: float = 0.25
+    silence_max_s: float = 1.2
+    redial_timeout_s: float = 0.4
+    redial_pause_s: float = 0.25
+    news_within_s: float = 2.0
+    store_timeout_s: float = 1.5
+
+
+class Link:
+    """One dialled link to another coordinator; keeps itself up until cancelled."""
+
+    def __init__(
+        self, own_id: str, address: str, heard: HeardTable, clock: Clock, changed: Callable[[], None], settings: PeerSettings
+    ) -> None:
+        self._own_id, self.address, self._heard, self._clock = own_id, address, heard, clock
+        self._changed, self._settings = changed, settings
+        self.up = False
+        self.lost = False
+
+    async def run(self) -> None:
+        while True:
+            channel = open_channel(self.address)
+            try:
+                await self._hold(channel)
+            except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                logger.debug("link to {}: {!r}", self.address, error)
+            finally:
+                was_up, self.up = self.up, False
+                await channel.close()
+            if was_up:
+                continue  # dial again at once: only a failure of that makes the link lost
+            if not self.lost and self._was_ever_up:
+                self.lost = True
+                self._changed()
+            await self._clock.sleep(self._settings.redial_pause_s)
+
+    _was_ever_up = False
+
+    async def _hold(self, channel: grpc.aio.Channel) -> None:
+        call: Any = PeerServiceStub(channel).Link()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(self._settings.redial_timeout_s):
+                await self._beat(call, 0)
+            self.up = self._was_ever_up = True
+            if self.lost:
+                self.lost = False
+                self._changed()
+            sequence = 0
+            while True:
+                await self._clock.sleep(self._settings.beat_period_s)
+                sequence += 1
+                async with asyncio.timeout(self._settings.silence_max_s):
+                    await self._beat(call, sequence)
+        finally:
+            call.cancel()
+
+    async def _beat(self, call: Any, sequence: int) -> None:
+        news = [
+            pb.HeardAgent(node_id=node_id, age_ms=int(age_s * 1000))
+            for node_id, age_s in self._heard.recent(self._settings.news_within_s).items()
+        ]
+        await call.write(pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=news))
+        while True:
+            answer = await call.read()
+            if answer is grpc.aio.EOF:
+                raise TimeoutError("the link was closed")
+            if answer.sequence >= sequence:
+                return
+
+
+class Peers:
+    """All links of one coordinator, and what it says of the leader. `voters` returns the voting coordinators' ids."""
+
+    def __init__(
+        self,
+        own_id: str,
+        store: Store,
+        replica: Replica,
+        heard: HeardTable,
+        clock: Clock,
+        *,
+        lease_id: Callable[[], int],
+        voters: Callable[[], frozenset[str]],
+        settings: PeerSettings | None = None,
+    ) -> None:
+        self._own_id, self._store, self._replica, self._heard, self._clock = own_id, store, replica, heard, clock
+        self._lease_id, self._voters = lease_id, voters
+        self._settings = settings or PeerSettings()
+        self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
+        self._changed = asyncio.Event()
+        self.deposed_total = 0
+
+    def linked(self, coordinator_id: str) -> bool:
+        """Return whether that coordinator answers this one now; true for itself."""
+        held = self._links.get(coordinator_id)
+        return coordinator_id == self._own_id or (held is not None and held[0].up)
+
+    # --- served to the others ---
+
+    async def Link(self, requests: AsyncIterator[pb.PeerBeat], context: Any) -> AsyncIterator[pb.PeerBeatAck]:
+        """PeerService.Link: answer every beat, take in its news of agents."""
+        async for beat in requests:
+            for agent in beat.heard:
+                self._heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
+            yield pb.PeerBeatAck(coordinator_id=self._own_id, sequence=beat.sequence)
+
+    # --- dialling and doubting ---
+
+    async def run(self) -> None:
+        """Keep a link to every other coordinator and act on the loss of the leader's."""
+        stop_listening = self._replica.listen(self._on_applied)
+        try:
+            await self._replica.loaded.wait()
+            while True:
+                self._changed.clear()
+                self._match_links()
+                pause_s = 1.0
+                try:
+                    await self._act_on_doubt()
+                except CloudlessError as error:
+                    logger.debug("recording or withdrawing a suspicion failed: {}", error)
+                    pause_s = 0.1
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._changed.wait()
+        finally:
+            stop_listening()
+            for _, task in self._links.values():
+                task.cancel()
+            await asyncio.gather(*(task for _, task in self._links.values()), return_exceptions=True)
+
+    def _on_applied(self, applied: Applied) -> None:
+        watched = (keys.COORDINATORS, keys.ELECTION, keys.SUSPICIONS)
+        if any(transition.key.startswith(watched) for transition in applied.transitions):
+            self._changed.set()
+
+    def _match_links(self) -> None:
+        """Dial who is new or moved; hang up on who has gone, except the leader while it is doubted."""
+        wanted = {
+            record.id: record.api_address
+            for record in self._replica.machine.coordinators.values()
+            if record.id != self._own_id and record.api_address
+        }
+        leader = self._leader()
+        for coordinator_id, (link, task) in list(self._links.items()):
+            doubted = link.lost and leader is not None and leader.record.coordinator_id == coordinator_id
+            if wanted.get(coordinator_id) != link.address and not (doubted and coordinator_id not in wanted):
+                task.cancel()
+                del self._links[coordinator_id]
+        for coordinator_id in sorted(wanted.keys() - self._links.keys()):
+            link = Link(
+                self._own_id, wanted[coordinator_id], self._heard, self._clock, self._changed.set, self._settings
+            )
+            self._links[coordinator_id] = (link, asyncio.create_task(link.run(), name=f"link-{coordinator_id}"))
+
+    def _leader(self) -> Candidate | None:
+        queue = self._replica.machine.candidates()
+        return queue[0] if queue else None
+
+    async def _act_on_doubt(self) -> None:
+        leader = self._leader()
+        held = self._links.get(leader.record.coordinator_id) if leader else None
+        doubt = decide_doubt(
+            own_id=self._own_id,
+            leader=leader,
+            link_lost=held is not None and held[0].lost,
+            suspicions=frozenset(self._replica.machine.suspicions(leader.term)) if leader else frozenset(),
+            voters=self._voters(),
+        )
+        if leader is None:
+            return
+        own_key = keys.suspicion(leader.term, self._own_id)
+        still_leads = Compare(leader.key, Target.CREATE, Relation.EQUAL, leader.term)
+        if doubt.depose:
+            logger.warning("the majority has lost leader {}: ending term {}", leader.record.coordinator_id, leader.term)
+            result = await self._write(Txn(compares=(still_leads,), then=(Delete(leader.key),)))
+            self.deposed_total += result
+        elif doubt.suspect:
+            logger.info("lost the leader {} of term {}", leader.record.coordinator_id, leader.term)
+            record = encode_record(Suspicion(coordinator_id=self._own_id, term=leader.term))
+            await self._write(Txn(compares=(still_leads,), then=(Put(own_key, record, self._lease_id()),)))
+        elif doubt.withdraw:
+            await self._write(Txn(then=(Delete(own_key),)))
+
+    async def _write(self, txn: Txn) -> bool:
+        return (await self._store.txn(txn, timeout_s=self._settings.store_timeout_s)).succeeded

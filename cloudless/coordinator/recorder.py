@@ -1,0 +1,134 @@
+"""Events for people, derived by the leader from what changed.
+
+Only the leader records, so each happening is told once; one that falls between two leaders may be
+missing. Events inform, nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+from loguru import logger
+
+from cloudless.coordinator.commit import Committer, RollingLease
+from cloudless.coordinator.controllers import commit_changes, wait_for_any
+from cloudless.coordinator.replica import Replica
+from cloudless.core import keys
+from cloudless.core.model import (
+    Desired,
+    EventRecord,
+    NodeInfo,
+    NodeStatus,
+    Reachability,
+    Severity,
+    TaskDesired,
+    TaskObserved,
+    TaskState,
+)
+from cloudless.core.plan import Change, Precondition, PutRecord
+from cloudless.core.state import Applied, Transition
+from cloudless.errors import LeaseLost, Unavailable
+from cloudless.ports import Clock, Ids
+
+QUEUE_LENGTH_MAX = 2_000
+BATCH_MAX = 200
+
+Happening = tuple[str, str, str, Severity]
+"""Kind, subject, message, severity."""
+
+
+class Recorder:
+    """The leader's scribe."""
+
+    def __init__(self, own_id: str, replica: Replica, leases: RollingLease, clock: Clock, ids: Ids) -> None:
+        self._own_id, self._replica, self._leases, self._clock, self._ids = own_id, replica, leases, clock, ids
+        self._waiting: deque[Happening] = deque(maxlen=QUEUE_LENGTH_MAX)
+
+    async def run(self, term: int, committer: Committer) -> None:
+
+
+        wake = asyncio.Event()
+
+        def on_applied(applied: Applied) -> None:
+            for transition in applied.transitions:
+                self._waiting.extend(describe(transition))
+            if self._waiting:
+                wake.set()
+
+        stop_listening = self._replica.listen(on_applied)
+        self._waiting.append(("LeaderElected", f"coordinator/{self._own_id}", f"leads term {term}", Severity.INFO))
+        wake.set()
+        try:
+            while True:
+                await wait_for_any(wake, None)
+                wake.clear()
+                while self._waiting:
+                    await self._write(term, committer)
+        finally:
+            stop_listening()
+
+    async def _write(self, term: int, committer: Committer) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+        try:
+            lease_id = await self._leases.current()
+            await commit_changes(committer, self._replica, [self._to_change(item, term, lease_id) for item in batch])
+        except LeaseLost:
+            self._leases.forget()
+        except Unavailable as error:
+            logger.debug("{} events not recorded: {}", len(batch), error)
+            await self._clock.sleep(0.5)
+
+    def _to_change(self, happening: Happening, term: int, lease_id: int) -> Change:
+        kind, subject, message, severity = happening
+        at_ms = self._clock.wall_ms()
+        record = EventRecord(
+            id=f"{at_ms:013d}-{self._ids.new()[:8]}",
+            at_ms=at_ms,
+            kind=kind,
+            subject=subject,
+            message=message,
+            severity=severity,
+            source=self._own_id,
+            term=term,
+        )
+        key = keys.event(record.id)
+        return Change(
+            puts=(PutRecord(key, record, lease_id),), preconditions=(Precondition(key, 0),), reason=f"event {kind}"
+        )
+
+
+def describe(transition: Transition) -> Iterator[Happening]:
+    """Yield what a change means to a person, if it means anything."""
+    match transition.before, transition.after:
+        case None, NodeInfo() as info:
+            yield "NodeEnrolled", f"node/{info.id}", f"in zone {info.zone or '-'}", Severity.INFO
+        case before, NodeStatus() as status if not isinstance(before, NodeStatus) or (
+            before.reachability is not status.reachability
+        ):
+            parsed = keys.parse(transition.key)
+            lost = status.reachability is Reachability.UNREACHABLE
+            kind, severity = ("NodeOffline", Severity.WARNING) if lost else ("NodeReachable", Severity.INFO)
+            yield kind, f"node/{parsed.parts[0] if parsed else ''}", status.reason, severity
+        case None, TaskDesired() as task:
+            yield "TaskCreated", f"task/{task.id}", f"on {task.node_id}: {task.reason}", Severity.INFO
+        case TaskDesired(desired=Desired.RUNNING), TaskDesired(desired=Desired.STOPPED) as task:
+            yield "TaskStopping", f"task/{task.id}", task.reason, Severity.INFO
+        case before, TaskObserved() as seen:
+            yield from _describe_report(before if isinstance(before, TaskObserved) else None, seen)
+
+
+def _describe_report(before: TaskObserved | None, seen: TaskObserved) -> Iterator[Happening]:
+    if before is not None and (before.attempt, before.state) == (seen.attempt, seen.state):
+        return
+    subject = f"task/{seen.task_id}"
+    match seen.state:
+        case TaskState.RUNNING:
+            yield "TaskRunning", subject, f"on {seen.node_id}, attempt {seen.attempt}", Severity.INFO
+        case TaskState.BACKOFF:
+            yield "TaskRestarting", subject, seen.message or "ended, will be started again", Severity.WARNING
+        case TaskState.FAILED:
+            yield "TaskFailed", subject, seen.message or f"exit code {seen.exit_code}", Severity.ERROR
+        case TaskState.COMPLETED:
+            yield "TaskCompleted", subject, seen.message, Severity.INFO

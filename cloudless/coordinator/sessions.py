@@ -1,0 +1,319 @@
+"""Sessions with agents: take heartbeats and reports, hand out assignments from replicated state.
+
+No decision is made here. What a node has to run is what the state says, stamped with its revision and
+the leader's term; any coordinator can serve any agent. An agent is never served a state older than one
+it has seen. Whoever reads too slowly gets the newest state of each task instead of every step; a
+coordinator that is cut off from its store sends its agents away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loguru import logger
+
+from cloudless.coordinator.commit import Committer, PreconditionFailed
+from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.replica import Replica
+from cloudless.coordinator.reports import ReportWriter
+from cloudless.core import keys
+from cloudless.core.keys import Kind
+from cloudless.core.model import NodeInfo, TaskDesired, TaskObserved
+from cloudless.core.plan import Change, Precondition, PutRecord
+from cloudless.core.state import Applied
+from cloudless.errors import Conflict, FormationRefused, InvalidSpec, Problem, Unavailable
+from cloudless.ports import Clock
+from cloudless.rpc import codec
+from cloudless.rpc.v1 import agent_pb2 as pb
+from cloudless.rpc.v1 import objects_pb2
+
+SESSIONS_MAX = 10_000
+ENROL_TIMEOUT_S = 5.0
+CATCH_UP_TIMEOUT_S = 5.0
+REPORTS_A_MESSAGE_MAX = 1_000
+SHED_AFTER_STALE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """`heartbeat_period_s` is told to agents. `coordinator_id` is ours."""
+
+    coordinator_id: str
+    heartbeat_period_s: float = 1.0
+
+
+class AgentSession:
+    """One agent's stream: what is to be sent to it, conflated."""
+
+    def __init__(self, node_id: str, incarnation: int) -> None:
+        self.node_id, self.incarnation = node_id, incarnation
+        self.primary = False
+        self.sequence = 0
+        self.complete_due = False
+        self.changed: dict[str, None] = {}
+        self.acks: dict[str, int] = {}
+        self.beats: list[int] = []
+        self.addresses_due = False
+        self.shed_reason = ""
+        self.closed = False
+        self.wake = asyncio.Event()
+
+    def acknowledge(self, task_id: str, sequence: int) -> None:
+        self.acks[task_id] = sequence
+        self.wake.set()
+
+    def become(self, role: int) -> None:
+        """Take the role the agent gives this session; a primary one starts with the complete assignments."""
+        self.primary = role == pb.SESSION_ROLE_PRIMARY
+        self.complete_due = self.primary
+        self.sequence = 0
+        self.changed.clear()
+        self.wake.set()
+
+    def end(self, reason: str) -> None:
+        self.shed_reason = self.shed_reason or reason
+        self.wake.set()
+
+
+class Sessions:
+    """Serves AgentService. `run` watches the state for it."""
+
+    def __init__(
+        self, replica: Replica, committer: Committer, heard: HeardTable, clock: Clock, settings: SessionSettings
+    ) -> None:
+        self._replica, self._committer, self._heard, self._clock = replica, committer, heard, clock
+        self._settings = settings
+        self._sessions: dict[str, AgentSession] = {}
+        self._stopping = ""
+        self._term = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._sessions)
+
+    def shed_all(self, reason: str) -> None:
+        """Send every agent to another coordinator, now and from now on ("" takes new ones again)."""
+        self._stopping = reason
+        if reason:
+            for session in list(self._sessions.values()):
+                session.end(reason)
+
+    async def run(self) -> None:
+        """Hand state changes to the sessions; send agents away while this coordinator is stale."""
+        stop_listening = self._replica.listen(self._on_applied)
+        try:
+            while True:
+                stale = self._replica.staleness_s > SHED_AFTER_STALE_S
+                if stale and not self._stopping:
+                    logger.warning("cut off from the store: sending {} agents elsewhere", self.count)
+                    self.shed_all("cut off from the store")
+                elif not stale and self._stopping == "cut off from the store":
+                    self.shed_all("")
+                await self._clock.sleep(0.5)
+        finally:
+            stop_listening()
+
+    def _on_applied(self, applied: Applied) -> None:
+        for transition in applied.transitions:
+            if transition.kind is Kind.TASK_DESIRED:
+                for record in (transition.before, transition.after):
+                    if isinstance(record, TaskDesired) and (session := self._sessions.get(record.node_id)):
+                        session.changed[record.id] = None
+                        session.wake.set()
+            elif transition.kind is Kind.COORDINATOR:
+                for session in self._sessions.values():
+                    session.addresses_due = True
+                    session.wake.set()
+
+    # --- one session ---
+
+    async def Session(self, requests: AsyncIterator[pb.AgentMessage], context: Any) -> AsyncIterator[pb.CoordinatorMessage]:
+        """AgentService.Session."""
+        hello = await self._first(requests)
+        info = codec.from_message(hello.info, NodeInfo)
+        await self._admit(hello, info)
+        session = self._open(info.id, hello.incarnation)
+        writer = ReportWriter(info.id, self._committer, self._replica, self._clock, session.acknowledge)
+        reading = asyncio.create_task(self._read(requests, session, writer), name=f"session-read-{info.id}")
+        try:
+            self._heard.hear(info.id, own=True)
+            yield self._welcome()
+            session.become(hello.role)
+            async for message in self._outgoing(session):
+                yield message
+        finally:
+            session.closed = True
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await writer.close()
+            if self._sessions.get(info.id) is session:
+                del self._sessions[info.id]
+
+    async def _first(self, requests: AsyncIterator[pb.AgentMessage]) -> pb.AgentHello:
+        try:
+            async with asyncio.timeout(ENROL_TIMEOUT_S):
+                message = await anext(requests)
+        except (TimeoutError, StopAsyncIteration) as error:
+            raise InvalidSpec([Problem("hello", "must be the first message of a session")]) from error
+        if message.WhichOneof("body") != "hello":
+            raise InvalidSpec([Problem("hello", "must be the first message of a session")])
+        return message.hello
+
+    async def _admit(self, hello: pb.AgentHello, info: NodeInfo) -> None:
+        """Check who it is, wait until this coordinator knows at least what the agent knows, enrol it."""
+        _check_info(info)
+        if self._stopping:
+            raise Unavailable(f"this coordinator takes no agents: {self._stopping}")
+        if len(self._sessions) >= SESSIONS_MAX:
+            raise Unavailable(f"this coordinator serves {SESSIONS_MAX} agents already", hint="use another coordinator")
+        await self._replica.wait_for(max(1, hello.revision_seen), timeout_s=CATCH_UP_TIMEOUT_S)
+        cluster = self._replica.machine.cluster
+        if cluster is None:
+            raise Unavailable("the cluster has no name yet")
+        if hello.cluster_id and hello.cluster_id != cluster.id:
+            raise FormationRefused(
+                f"node {info.id} belongs to cluster {hello.cluster_id}, this is {cluster.id}",
+                hint="give the agent an empty CLOUDLESS_DATA_DIR to move it to this cluster",
+            )
+        await self._enrol(info)
+
+    async def _enrol(self, info: NodeInfo) -> None:
+        """Write the node's facts if they changed."""
+        while True:
+            node = self._replica.machine.nodes.get(info.id)
+            known = node.info if node else None
+            enrolled_ms = known.enrolled_at_ms if known else self._clock.wall_ms()
+            info = replace(info, enrolled_at_ms=enrolled_ms)
+            if known == info:
+                return
+            change = Change(
+                puts=(PutRecord(keys.node_info(info.id), info),),
+                preconditions=(Precondition(keys.node_info(info.id), node.info_revision if node else 0),),
+                reason=f"node {info.id} enrols",
+            )
+            try:
+                committed = await self._committer.commit(change, timeout_s=ENROL_TIMEOUT_S)
+                await self._replica.wait_for(committed.revision, timeout_s=CATCH_UP_TIMEOUT_S)
+                logger.info("node {} {} (zone {})", info.id, "changed" if known else "enrolled", info.zone or "-")
+                return
+            except PreconditionFailed as error:
+                await self._replica.wait_for(error.revision, timeout_s=CATCH_UP_TIMEOUT_S)
+
+    def _open(self, node_id: str, incarnation: int) -> AgentSession:
+        """Register the session; of two for one node the later life of the agent wins."""
+        held = self._sessions.get(node_id)
+        if held is not None:
+            if held.incarnation > incarnation:
+                raise Conflict(f"a newer agent process of node {node_id} has a session here")
+            held.end("a newer session of this node took its place")
+        session = AgentSession(node_id, incarnation)
+        self._sessions[node_id] = session
+        return session
+
+    async def _read(self, requests: AsyncIterator[pb.AgentMessage], session: AgentSession, writer: ReportWriter) -> None:
+        try:
+            async for message in requests:
+                self._heard.hear(session.node_id, own=True)
+                match message.WhichOneof("body"):
+                    case "heartbeat":
+                        session.beats.append(message.heartbeat.sequence)
+                        session.wake.set()
+                    case "reports":
+                        for report in message.reports.reports[:REPORTS_A_MESSAGE_MAX]:
+                            _take_report(report, session, writer)
+                    case "change_role":
+                        await self._replica.wait_for(message.change_role.revision_seen, timeout_s=CATCH_UP_TIMEOUT_S)
+                        session.become(message.change_role.role)
+            session.end("the agent closed the session")
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # whatever an agent sends ends its own session only
+            logger.warning("session of {} ends: {!r}", session.node_id, error)
+            session.end(f"this coordinator could not go on: {error}")
+
+    async def _outgoing(self, session: AgentSession) -> AsyncIterator[pb.CoordinatorMessage]:
+        while True:
+            await session.wake.wait()
+            session.wake.clear()
+            if session.beats:
+                sequence = max(session.beats)
+                session.beats.clear()
+                yield pb.CoordinatorMessage(heartbeat_ack=pb.HeartbeatAck(sequence=sequence))
+            if session.acks:
+                entries = [pb.ReportsAck.Entry(task_id=task_id, sequence=n) for task_id, n in session.acks.items()]
+                session.acks.clear()
+                yield pb.CoordinatorMessage(reports_ack=pb.ReportsAck(entries=entries))
+            if session.shed_reason:
+                yield pb.CoordinatorMessage(shed=pb.Shed(reason=session.shed_reason))
+                return
+            if session.addresses_due:
+                session.addresses_due = False
+                yield pb.CoordinatorMessage(coordinators=pb.CoordinatorList(addresses=self._addresses()))
+            if session.primary and (session.complete_due or session.changed):
+                yield pb.CoordinatorMessage(assignments=self._assignments(session))
+
+    # --- messages ---
+
+    def _welcome(self) -> pb.CoordinatorMessage:
+        cluster = self._replica.machine.cluster
+        return pb.CoordinatorMessage(
+            welcome=pb.Welcome(
+                coordinator_id=self._settings.coordinator_id,
+                cluster_id=cluster.id if cluster else "",
+                heartbeat_period_s=self._settings.heartbeat_period_s,
+                coordinator_addresses=self._addresses(),
+            )
+        )
+
+    def _addresses(self) -> list[str]:
+        return sorted(record.api_address for record in self._replica.machine.coordinators.values() if record.api_address)
+
+    def _assignments(self, session: AgentSession) -> pb.Assignments:
+        """Return the complete assignments, or those that changed since the last message. Made without awaiting."""
+        machine = self._replica.machine
+        complete, session.complete_due = session.complete_due, False
+        wanted = list(machine.tasks_on(session.node_id)) if complete else list(session.changed)
+        session.changed.clear()
+        session.sequence += 1
+        tasks, removed = [], []
+        for task_id in wanted:
+            task = machine.tasks.get(task_id)
+            if task is not None and task.desired.node_id == session.node_id:
+                tasks.append(codec.to_message(task.desired, objects_pb2.TaskDesired))
+            else:
+                removed.append(task_id)
+        return pb.Assignments(
+            kind=pb.Assignments.COMPLETE if complete else pb.Assignments.INCREMENTAL,
+            sequence=session.sequence,
+            revision=machine.revision,
+            term=self._newest_term(),
+            tasks=tasks,
+            removed_task_ids=removed,
+        )
+
+    def _newest_term(self) -> int:
+        """Return the leader's term; between two leaders the last one's, because agents refuse a term that goes back."""
+        queue = self._replica.machine.candidates()
+        self._term = max(self._term, queue[0].term if queue else 0)
+        return self._term
+
+
+def _take_report(report: objects_pb2.TaskObserved, session: AgentSession, writer: ReportWriter) -> None:
+    observed = codec.from_message(report, TaskObserved)
+    if observed.node_id != session.node_id:
+        raise InvalidSpec([Problem("reports.node_id", f"must be {session.node_id}, not {observed.node_id}")])
+    writer.take(observed)
+
+
+def _check_info(info: NodeInfo) -> None:
+    problems = []
+    if not keys.NAME_PATTERN.fullmatch(info.id):
+        problems.append(Problem("info.id", "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
+    amounts = info.capacity
+    if min(amounts.cpu_millicores, amounts.memory_mb, amounts.storage_mb, amounts.bandwidth_mbps, amounts.gpus) < 0:
+        problems.append(Problem("info.capacity", "must not be negative"))
+    if problems:
+        raise InvalidSpec(problems)

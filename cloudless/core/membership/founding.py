@@ -1,0 +1,92 @@
+"""How nodes that were given the same addresses found one cluster, and can never found two.
+
+Every founder asks all founders what they bring. A node starts etcd as "new" only when *all* expected
+founders have answered, name the same set of founders, and none belongs to a cluster yet. All then start
+with the identical member list and token, from which etcd derives the cluster's id, and that cluster needs
+a majority of exactly these members to do anything: there is no second majority to be had.
+
+::
+
+    what the founders say                                    a fresh node does
+    ───────────────────────────────────────────────────────  ──────────────────────────────
+    somebody is a member (or lost its data)                   joins through that one, as a newcomer
+    all answered, all fresh or forming with the same set      founds with the static list
+    otherwise                                                 waits, and says for whom
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Standing(Enum):
+    """What a node brings to the forming of a cluster."""
+
+    FRESH = "fresh"
+    FORMING = "forming"
+    MEMBER = "member"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founder:
+    """One founder's answer. `expects` are the addresses it was given; `token` is set once it is forming."""
+
+    node_id: str
+    raft_address: str
+    standing: Standing
+    expects: tuple[str, ...] = ()
+    token: str = ""
+
+
+class Verdict(Enum):
+    WAIT = "wait"
+    FOUND = "found"
+    JOIN = "join"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """`initial_cluster` (name, peer URL) and `token` go with FOUND; `reason` is for people."""
+
+    verdict: Verdict
+    initial_cluster: tuple[tuple[str, str], ...] = ()
+    token: str = ""
+    reason: str = ""
+
+
+def decide_founding(
+    own: Founder, expected: Sequence[str], answers: Mapping[str, Founder], *, scheme: str = "http"
+) -> Founding:
+    """Decide for a fresh node from the answers by address; an address that did not answer is missing."""
+    if any(answer.standing is Standing.MEMBER for answer in answers.values()):
+        return Founding(Verdict.JOIN, reason="a cluster exists already")
+    silent = sorted(set(expected) - answers.keys())
+    if silent:
+        return Founding(Verdict.WAIT, reason=f"waiting for {', '.join(silent)} to answer")
+    by_id = {answer.node_id: answer for answer in answers.values()}
+    if own.node_id not in by_id:
+        return Founding(Verdict.REFUSE, reason=f"{own.node_id} is not among {', '.join(sorted(expected))}")
+    if len(by_id) != len(answers):
+        return Founding(Verdict.REFUSE, reason="two of the expected addresses lead to the same node, or share a node id")
+    lost = sorted(answer.node_id for answer in answers.values() if answer.standing is Standing.LOST)
+    if lost:
+        return Founding(Verdict.WAIT, reason=f"{', '.join(lost)} had data and lost it: not founding anew")
+    differing = sorted(a.node_id for a in answers.values() if set(a.expects) != set(expected))
+    if differing:
+        return Founding(Verdict.REFUSE, reason=f"{', '.join(differing)} expects other founders than this node does")
+    members = tuple(sorted((a.node_id, f"{scheme}://{a.raft_address}") for a in by_id.values()))
+    token = build_token(members)
+    if any(answer.token not in ("", token) for answer in answers.values()):
+        return Founding(Verdict.REFUSE, reason="another founder is forming a different cluster")
+    return Founding(Verdict.FOUND, members, token)
+
+
+def build_token(members: Sequence[tuple[str, str]]) -> str:
+    """Return the cluster token that the member list stands for: the same list always gives the same one."""
+    text = ",".join(f"{name}={url}" for name, url in sorted(members))
+    return "cloudless-" + hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -1,0 +1,163 @@
+"""An executor without processes: passes the same contract suite as the real ones.
+
+`FakeMachine` is what outlives an agent: its attempts and their output. `FakeExecutor` is one agent life's
+view of it. Tasks speak a small language in place of a program:
+
+    run                  runs until it is stopped
+    stubborn             the same, but ignores the polite signal
+    exit CODE            ends by itself at once
+    print TEXT COUNT     writes that many lines, then ends with 0
+
+Anything else is a command that is not found. `refuse` makes the next starts fail; `end` ends an attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+from cloudless.core.model import Instance
+from cloudless.errors import ExecutorError, NotFound, Permanent, Temporary
+from cloudless.ports import LogChunk, StartRequest
+
+
+@dataclass(slots=True)
+class _Attempt:
+    instance: Instance
+    stubborn: bool
+    started_s: float
+    output: bytes = b""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class FakeMachine:
+    """Attempts by task id and number; survives its executors. `starts` counts commands really begun."""
+
+    def __init__(self) -> None:
+        self.attempts: dict[tuple[str, int], _Attempt] = {}
+        self.starts = 0
+        self.refuse: list[ExecutorError] = []
+
+    def end(self, task_id: str, attempt: int, *, exit_code: int = 0, signal_number: int = 0) -> None:
+        """End an attempt, as if it had by itself."""
+        found = self.attempts[task_id, attempt]
+        if found.instance.running:
+            found.instance = replace(
+                found.instance,
+                running=False,
+                pid=0,
+                exit_code=-1 if signal_number else exit_code,
+                signal=signal_number,
+                finished_at_ms=time.time_ns() // 1_000_000,
+                ran_s=time.monotonic() - found.started_s,
+            )
+            found.ended.set()
+            found.grown.set()
+
+    def write(self, task_id: str, attempt: int, data: bytes) -> None:
+        """Let an attempt write to its stdout."""
+        found = self.attempts[task_id, attempt]
+        found.output += data
+        found.grown.set()
+
+
+class FakeExecutor:
+    """Implements `ports.Executor` on a FakeMachine."""
+
+    name = "process"
+
+    def __init__(self, machine: FakeMachine | None = None) -> None:
+        self.machine = machine or FakeMachine()
+        self._graces: list[asyncio.TimerHandle] = []
+
+    async def start(self, request: StartRequest) -> Instance:
+        key = (request.task_id, request.attempt)
+        existing = self.machine.attempts.get(key)
+        if existing is not None:
+            return existing.instance
+        if self.machine.refuse:
+            raise self.machine.refuse.pop(0)
+        words = (*request.spec.command, *request.spec.args)
+        if not words or words[0] not in ("run", "stubborn", "exit", "print"):
+            raise Permanent(f"command not found: {words[0] if words else '(none)'}")
+        self._begin(request, words)
+        return self.machine.attempts[key].instance
+
+    async def stop(self, task_id: str, attempt: int, *, grace_s: float) -> None:
+        found = self.machine.attempts.get((task_id, attempt))
+        if found is None or not found.instance.running:
+            return
+        if not found.stubborn:
+            self.machine.end(task_id, attempt, signal_number=signal.SIGTERM)
+            return
+        loop = asyncio.get_running_loop()
+        kill = loop.call_later(grace_s, lambda: self.machine.end(task_id, attempt, signal_number=signal.SIGKILL))
+        self._graces.append(kill)
+
+    async def wait(self, task_id: str, attempt: int) -> Instance:
+        found = self._find(task_id, attempt)
+        await found.ended.wait()
+        return found.instance
+
+    async def adopt(self) -> tuple[Instance, ...]:
+        return tuple(attempt.instance for _, attempt in sorted(self.machine.attempts.items()))
+
+    async def remove(self, task_id: str) -> None:
+        keys = [key for key in self.machine.attempts if key[0] == task_id]
+        if any(self.machine.attempts[key].instance.running for key in keys):
+            raise Temporary(f"task {task_id} still runs")
+        for key in keys:
+            del self.machine.attempts[key]
+
+    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncIterator[LogChunk]:
+        numbers = [number for known, number in self.machine.attempts if known == task_id]
+        if not numbers:
+            raise NotFound(f"task {task_id} has no output here")
+        found = self._find(task_id, max(numbers))
+        lines = found.output.splitlines(keepends=True)
+        kept = lines if tail_lines < 0 else lines[len(lines) - min(tail_lines, len(lines)) :]
+        position = len(found.output)
+        if kept:
+            yield LogChunk("stdout", b"".join(kept))
+        while follow:
+            found.grown.clear()
+            if position < len(found.output):
+                data, position = found.output[position:], len(found.output)
+                yield LogChunk("stdout", data)
+            elif not found.instance.running:
+                return
+            else:
+                await found.grown.wait()
+
+    def close(self) -> None:
+        for kill in self._graces:
+            kill.cancel()
+
+    def _find(self, task_id: str, attempt: int) -> _Attempt:
+        found = self.machine.attempts.get((task_id, attempt))
+        if found is None:
+            raise NotFound(f"task {task_id} has no attempt {attempt} here")
+        return found
+
+    def _begin(self, request: StartRequest, words: tuple[str, ...]) -> None:
+        machine = self.machine
+        machine.starts += 1
+        instance = Instance(
+            task_id=request.task_id,
+            attempt=request.attempt,
+            running=True,
+            pid=1000 + machine.starts,
+            started_at_ms=time.time_ns() // 1_000_000,
+            ports=dict(request.ports),
+        )
+        key = (request.task_id, request.attempt)
+        machine.attempts[key] = _Attempt(instance, words[0] == "stubborn", time.monotonic())
+        if words[0] == "exit":
+            machine.end(*key, exit_code=int(words[1]))
+        if words[0] == "print":
+            machine.write(*key, b"".join(f"{words[1]} {n}\n".encode() for n in range(int(words[2]))))
+            machine.end(*key)
