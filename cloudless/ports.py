@@ -7,7 +7,7 @@ still kept. Its semantics are etcd's (v3 API); `cloudless.testing.MemoryStore` i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -261,7 +261,7 @@ class Executor(Protocol):
         ...
 
     async def wait(self, task_id: str, attempt: int) -> Instance:
-        """Return when the attempt has ended, with its exit code or signal, even if it ended while the agent was away."""
+        """Return when the attempt has ended, with its exit code or signal, even if the agent was away. Raises NotFound."""
         ...
 
     async def adopt(self) -> tuple[Instance, ...]:
@@ -272,6 +272,9 @@ class Executor(Protocol):
         """Forget an ended task and delete its files."""
         ...
 
-    def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncIterator[LogChunk]:
-        """Yield the newest attempt's output, the last `tail_lines` lines (-1: all kept), then as it grows if `follow`."""
+    def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
+        """Yield the newest attempt's output: its last `tail_lines` lines (-1: all kept), then as it grows if `follow`.
+
+        Close it (`aclosing`) when done before its end: it holds files open. Raises NotFound.
+        """
         ...

@@ -229,15 +229,16 @@ class Formation:
         while True:
             addresses = await resolve_all(self._settings.join_addresses)
             random.shuffle(addresses)
+            refusals = {}
             for address in addresses:
                 try:
                     return await _call_once(address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0))
-                except Unavailable as error:
-                    self._waiting.say(f"waiting to join through {address}: {error.message}")
                 except FormationRefused:
                     raise
                 except CloudlessError as error:
-                    self._waiting.say(f"{address} does not let us join yet: {error}")
+                    refusals[address] = error.message
+            said = "; ".join(f"{address}: {why}" for address, why in sorted(refusals.items()))
+            self._waiting.say(f"waiting to join ({said})")
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(pause_s * 1.3, RETRY_PAUSE_MAX_S)
 

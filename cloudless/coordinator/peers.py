@@ -56,6 +56,7 @@ class Link:
         self._changed, self._settings = changed, settings
         self.up = False
         self.lost = False
+        self._was_ever_up = False
 
     async def run(self) -> None:
         while True:
@@ -74,8 +75,6 @@ class Link:
                 self._changed()
             await self._clock.sleep(self._settings.redial_pause_s)
 
-    _was_ever_up = False
-
     async def _hold(self, channel: grpc.aio.Channel) -> None:
         call: Any = PeerServiceStub(channel).Link()  # type: ignore[no-untyped-call]
         try:
@@ -85,14 +84,22 @@ class Link:
             if self.lost:
                 self.lost = False
                 self._changed()
+            ended = asyncio.Event()
+            call.add_done_callback(lambda _: ended.set())
             sequence = 0
-            while True:
-                await self._clock.sleep(self._settings.beat_period_s)
+            while not ended.is_set():
+                await self._pause(ended)
                 sequence += 1
                 async with asyncio.timeout(self._settings.silence_max_s):
                     await self._beat(call, sequence)
         finally:
             call.cancel()
+
+    async def _pause(self, ended: asyncio.Event) -> None:
+        """Wait for the next beat's time; a link that breaks meanwhile is noticed at once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.beat_period_s):
+                await ended.wait()
 
     async def _beat(self, call: Any, sequence: int) -> None:
         news = [

@@ -106,7 +106,7 @@ class Sessions:
         stop_listening = self._replica.listen(self._on_applied)
         try:
             while True:
-                stale = self._replica.staleness_s > SHED_AFTER_STALE_S
+                stale = self._replica.loaded.is_set() and self._replica.staleness_s > SHED_AFTER_STALE_S
                 if stale and not self._stopping:
                     logger.warning("cut off from the store: sending {} agents elsewhere", self.count)
                     self.shed_all("cut off from the store")

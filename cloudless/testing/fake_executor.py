@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
 from cloudless.core.model import Instance
@@ -113,7 +113,7 @@ class FakeExecutor:
         for key in keys:
             del self.machine.attempts[key]
 
-    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncIterator[LogChunk]:
+    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
         numbers = [number for known, number in self.machine.attempts if known == task_id]
         if not numbers:
             raise NotFound(f"task {task_id} has no output here")

@@ -232,12 +232,9 @@ def state_of(harness: Harness) -> dict[str, Any]:
     return document
 
 
-async def start_shell(harness: Harness, script: str, **fields: Any) -> Instance:
-    request = {name: fields.pop(name) for name in ("ports", "env", "attempt") if name in fields}
-    spec = TaskSpec(**{"command": ("sh", "-c", script), "stop_grace_s": 0.5, **fields})
-    instance: Instance = await harness.executor.start(
-        StartRequest(**{"task_id": "t1", "attempt": 1, "spec": spec, **request})
-    )
+async def start_shell(harness: Harness, script: str) -> Instance:
+    spec = TaskSpec(command=("sh", "-c", script), stop_grace_s=0.5)
+    instance: Instance = await harness.executor.start(StartRequest(task_id="t1", attempt=1, spec=spec))
     return instance
 
 

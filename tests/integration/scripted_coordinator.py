@@ -20,7 +20,7 @@ CLUSTER = "cluster-1"
 def build_task(task_id: str, *command: str, **fields: Any) -> TaskDesired:
     """Return a task of node n1 that runs `command`; `fields` go to the task or its spec."""
     spec_names = TaskSpec.__dataclass_fields__.keys()
-    spec = {
+    spec: dict[str, Any] = {
         "executor": ExecutorKind.PROCESS,
         "command": command,
         "stop_grace_s": 1.0,

@@ -79,11 +79,9 @@ def test_no_port_is_given_twice(tmp_path: Path, shift: int) -> None:
 
 def test_every_process_gets_settings_that_are_accepted(tmp_path: Path) -> None:
     layout = build_layout(tmp_path, 100)
-    first, *rest = [read_coordinator_settings(layout.environment(c.name, {}, "/x/etcd")) for c in layout.coordinators]
-    assert first.bootstrap
-    assert first.join_addresses == ()
-    assert all(not s.bootstrap and s.join_addresses == layout.api_addresses for s in rest)
-    assert first.etcd_client_address == "127.0.0.1:3120"
+    all_three = [read_coordinator_settings(layout.environment(c.name, {}, "/x/etcd")) for c in layout.coordinators]
+    assert all(s.bootstrap_expect == 3 and s.join_addresses == layout.api_addresses for s in all_three)
+    assert all_three[0].etcd_client_address == "127.0.0.1:3120"
     agent = read_agent_settings(layout.environment("agent-3", {}, ""))
     assert agent.coordinators == layout.api_addresses
     assert (agent.capacity.cpu_millicores, agent.capacity.memory_mb, agent.zone) == (1000, 1024, "zone-a")

@@ -23,9 +23,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -114,7 +114,7 @@ class ProcessExecutor:
             except OSError as error:
                 raise Temporary(f"cannot remove the files of task {task_id}: {error.strerror}") from error
 
-    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncIterator[LogChunk]:
+    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output; when followed, go on with later attempts until none is running.
 
         Raises NotFound.
@@ -124,8 +124,9 @@ class ProcessExecutor:
             number = place.number
             reader = await self._run(LogReader, place.path, tail_lines)
             try:
-                async for chunk in self._read(place, reader, follow):
-                    yield chunk
+                async with aclosing(self._read(place, reader, follow)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
             finally:
                 reader.close()
             tail_lines = -1
@@ -305,7 +306,7 @@ class ProcessExecutor:
         numbers = [number for number in _attempt_numbers(task_dir) if number > after]
         return Attempt(task_dir / str(numbers[-1]), task_id, numbers[-1]) if numbers else None
 
-    async def _read(self, attempt: Attempt, reader: LogReader, follow: bool) -> AsyncIterator[LogChunk]:
+    async def _read(self, attempt: Attempt, reader: LogReader, follow: bool) -> AsyncGenerator[LogChunk, None]:
         while True:
             # Asked before reading: what is written before the end is read after it.
             running = follow and await self._run(attempt.is_held)

@@ -31,7 +31,6 @@ class CoordinatorPlan:
     metrics_port: int
     raft_port: int
     etcd_port: int
-    bootstrap: bool
 
     @property
     def ports(self) -> dict[str, int]:
@@ -126,9 +125,10 @@ class Layout:
         return {**_kept(environ), **{f"CLOUDLESS_{key}": value for key, value in settings.items()}}
 
     def _coordinator(self, plan: CoordinatorPlan, etcd_binary: str) -> dict[str, str]:
-        start = {"BOOTSTRAP": "true"} if plan.bootstrap else {"RAFT_JOIN_ADDR": ",".join(self.api_addresses)}
         return {
-            **start,
+            # Nobody is the chosen first one: whichever directory is lost, its owner finds the cluster again.
+            "BOOTSTRAP_EXPECT": str(len(self.coordinators)),
+            "RAFT_JOIN_ADDR": ",".join(self.api_addresses),
             "BIND_ADDR": f"{HOST}:{plan.api_port}",
             "ADVERTISE_ADDR": f"{HOST}:{plan.api_port}",
             "HTTP_ADDR": f"{HOST}:{plan.http_port}",
@@ -160,7 +160,7 @@ def build_layout(state_dir: Path, port_offset: int = 0) -> Layout:
     """Return the seed's cluster, with every port moved by `port_offset`."""
     coordinators = tuple(
         CoordinatorPlan(
-            name=f"coordinator-{n + 1}", bootstrap=n == 0,
+            name=f"coordinator-{n + 1}",
             api_port=8080 + 2 * n + port_offset, http_port=8081 + 2 * n + port_offset,
             metrics_port=9090 + n + port_offset, raft_port=3010 + n + port_offset, etcd_port=3020 + n + port_offset,
         )
