@@ -261,7 +261,7 @@ class Executor(Protocol):
         ...
 
     async def wait(self, task_id: str, attempt: int) -> Instance:
-        """Return when the attempt has ended, with its exit code or signal, even if the agent was away. Raises NotFound."""
+        """Return once the attempt has ended, with its exit code or signal, wherever the agent was. Raises NotFound."""
         ...
 
     async def adopt(self) -> tuple[Instance, ...]:

@@ -180,9 +180,7 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 # Read elsewhere: by the command line and by the finder of etcd.
-_SHARED = frozenset(
-    {"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"}
-)
+_SHARED = frozenset({"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"})
 
 
 def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> CoordinatorSettings:

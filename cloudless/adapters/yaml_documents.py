@@ -28,7 +28,10 @@ class _StrictLoader(_Loader):  # type: ignore[misc]
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 raise _refusal("merge keys (<<) are not allowed", key_node)
-            key = (key_node.tag, getattr(key_node, "value", None) if isinstance(key_node, yaml.ScalarNode) else id(key_node))
+            key = (
+                key_node.tag,
+                getattr(key_node, "value", None) if isinstance(key_node, yaml.ScalarNode) else id(key_node),
+            )
             if key in seen:
                 raise _refusal(f"the key {key_node.value!r} is given twice", key_node)
             seen.add(key)

@@ -7,6 +7,7 @@ started, tasks are found again before any coordinator is listened to.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -35,11 +36,12 @@ SERVER_STOP_S = 0.2
 async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError; any other error is a bug, and tasks survive that too."""
     limits = limits or AgentLimits()
-    lock_data_dir(settings.data_dir)
+    lock = lock_data_dir(settings.data_dir)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        stack.callback(os.close, lock)
         process = ProcessExecutor(settings.data_dir / "tasks")
         stack.callback(process.close)
         journal = Journal(settings.data_dir, threads_max=limits.journal_threads_max)
@@ -47,7 +49,8 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         executors: dict[str, Executor] = {process.name: process}
         reports = ReportBook()
         runner = TaskRunner(settings, limits, executors, journal, reports)
-        server = await start_server(settings.listen_address, runner, limits)
+        server, port = await start_server(settings.listen_address, runner, limits)
+        settings = _with_port(settings, port)
         stack.push_async_callback(server.stop, SERVER_STOP_S)
         metrics = AgentMetrics()
         if settings.metrics_address:
@@ -64,6 +67,12 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         await _run_until(stop, runner, links)
         logger.info("leaving; tasks {}", "are stopped" if settings.stop_tasks_on_exit else "run on")
         await runner.leave(stop_tasks=settings.stop_tasks_on_exit)
+
+
+def _with_port(settings: AgentSettings, port: int) -> AgentSettings:
+    """Return the settings with the port really listened on in place of 0 (any)."""
+    host, _, advertised = (settings.advertise_address or settings.listen_address).rpartition(":")
+    return replace(settings, advertise_address=f"{host}:{port if advertised == '0' else advertised}")
 
 
 async def _run_until(stop: asyncio.Event, runner: TaskRunner, links: Links) -> None:

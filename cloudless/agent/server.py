@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -29,16 +30,19 @@ class AgentLogs(AgentLogServiceServicer):
             executor = self._runner.find_executor(request.task_id)
             if executor is None:
                 raise NotFound(f"no task {request.task_id} on this node")
-            # A closed stream must end the reader at once: it holds files open.
-            chunks = executor.read_logs(request.task_id, tail_lines=max(-1, request.tail_lines), follow=request.follow)
-            async for chunk in chunks:
-                yield agent_pb2.ReadTaskLogsResponse(stream=chunk.stream, data=chunk.data)
+            tail_lines = max(-1, request.tail_lines)
+            # A stream that is closed early must end the reader at once: it holds files open.
+            async with aclosing(
+                executor.read_logs(request.task_id, tail_lines=tail_lines, follow=request.follow)
+            ) as log:
+                async for chunk in log:
+                    yield agent_pb2.ReadTaskLogsResponse(stream=chunk.stream, data=chunk.data)
         except CloudlessError as error:
             await context.abort(getattr(grpc.StatusCode, outcome_of(type(error)).grpc_status), str(error))
 
 
-async def start_server(address: str, runner: TaskRunner, limits: AgentLimits) -> grpc.aio.Server:
-    """Serve on `address` (host:port). Raises PortInUse."""
+async def start_server(address: str, runner: TaskRunner, limits: AgentLimits) -> tuple[grpc.aio.Server, int]:
+    """Serve on `address` (host:port; port 0: any) and return the server and its port. Raises PortInUse."""
     server = grpc.aio.server(
         # Without this two agents share a port in silence.
         options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", limits.message_bytes_max)],
@@ -52,7 +56,7 @@ async def start_server(address: str, runner: TaskRunner, limits: AgentLimits) ->
     if bound == 0 or (bound != int(address.rpartition(":")[2]) and not address.endswith(":0")):
         raise _taken(address)
     await server.start()
-    return server
+    return server, bound
 
 
 def _taken(address: str) -> PortInUse:

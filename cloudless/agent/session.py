@@ -118,6 +118,7 @@ class Session:
         self._promoted = asyncio.Event()
         self._cursor = Cursor()
         self._silent_periods = 0
+        self._handling = False
         self._beats: dict[int, float] = {}
         self._writing = asyncio.Lock()
         self._call: Any = None
@@ -198,14 +199,17 @@ class Session:
         while True:
             message = await self._read()
             self._silent_periods = 0
+            self._handling = True
             await self._handlers[message.WhichOneof("body")](self, message)
+            self._handling = False
 
     async def _beat(self) -> None:
         """Beat at once, then every period; count the periods in which nothing came back."""
         sequence = 0
         writing: asyncio.Future[None] | None = None
         while self._silent_periods < self._parts.limits.silent_periods_max:
-            self._silent_periods += 1
+            # While a slow disk holds our own reader up, the silence is not the coordinator's.
+            self._silent_periods += not self._handling
             # A stopped coordinator does not read either: the periods are counted though a write is stuck.
             if writing is None or writing.done():
                 sequence += 1

@@ -75,6 +75,7 @@ class TaskRunner:
         self._strays: dict[str, Instance] = {}
         self._watched: set[tuple[str, int]] = set()
         self._unsaved: set[str] = set()
+        self._ports: dict[str, dict[str, int]] = {}
         self._journal_fault = ""
         self._sequence_floor = 0
         self._starts = asyncio.Semaphore(limits.starts_max)
@@ -245,8 +246,7 @@ class TaskRunner:
     async def _try_start(self, task: LocalTask, attempt: int) -> Started | StartFailed:
         try:
             executor = self._executor(task)
-            others = {port for other in self._tasks.values() if other.id != task.id for port in other.ports.values()}
-            ports = resolve_ports(task.desired.spec.ports, task.ports, others, self._limits)
+            ports = self._ports[task.id] = self._resolve_ports(task)
             request = StartRequest(
                 task_id=task.id, attempt=attempt, spec=task.desired.spec, env=self._environment(task), ports=ports
             )
@@ -257,6 +257,12 @@ class TaskRunner:
             return StartFailed(attempt, StartFault.PERMANENT, str(error))
         except ExecutorError as error:
             return StartFailed(attempt, StartFault.TEMPORARY, str(error))
+
+    def _resolve_ports(self, task: LocalTask) -> dict[str, int]:
+        # Also what tasks that are only now being started were given: nobody listens there yet.
+        held = (self._ports.get(other.id, other.ports) for other in self._tasks.values() if other.id != task.id)
+        others = {number for ports in held for number in ports.values()}
+        return resolve_ports(task.desired.spec.ports, task.ports, others, self._limits)
 
     def _executor(self, task: LocalTask) -> Executor:
         name = task.desired.spec.executor.value
@@ -332,6 +338,7 @@ class TaskRunner:
                     logger.warning("task {}: cannot be removed yet: {}", task.id, error)
                 else:
                     self._tasks.pop(task.id)
+                    self._ports.pop(task.id, None)
                     self._unsaved.discard(task.id)
                     self._reports.forget(task.id)
                     return

@@ -93,9 +93,9 @@ def show(error: CloudlessError) -> None:
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from cloudless.cli.commands.version import own_version
+        from cloudless import __version__
 
-        click.echo(f"cloudless {own_version()}")
+        click.echo(f"cloudless {__version__}")
         ctx.exit()
 
 

@@ -71,7 +71,7 @@ class PreconditionFailed(CloudlessError):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A change is durable at `revision`. `replayed`: an earlier request of the same id did it; `answer` is its answer."""
+    """A change is durable at `revision`. `replayed`: an earlier request of the same id did it and got `answer`."""
 
     revision: int
     replayed: bool = False

@@ -275,5 +275,3 @@ class ClusterNamer:
                 reason=f"name the cluster {record.id}",
             )
             await commit_changes(committer, self._replica, (change,))
-
-

@@ -37,7 +37,7 @@ from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
 from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
-from cloudless.errors import CloudlessError, DataLost, FormationRefused, StoreTimeout, Unavailable
+from cloudless.errors import CloudlessError, DataLost, FormationRefused, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1.cluster_pb2_grpc import ClusterServiceStub
 from cloudless.settings import CoordinatorSettings
@@ -105,13 +105,13 @@ class Formation:
     # --- forming ---
 
     async def form(self) -> MemberSupervisor:
-        """Return the supervisor of a member that is a voter of its cluster. Raises StartupError, never gives up waiting."""
+        """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
         state = judge_data(self._datadir)
         marker = Marker.read(self._datadir.marker)
         if state is DataState.FOREIGN:
             raise FormationRefused(
                 f"{self._datadir.etcd_dir} holds data of a member that this coordinator did not make",
-                hint="give CLOUDLESS_DATA_DIR an empty directory, or bring back the member.json that belongs to the data",
+                hint="give CLOUDLESS_DATA_DIR an empty directory, or bring back the data's own member.json",
             )
         if state is DataState.PRESENT or (state is DataState.FORMING and self._datadir.has_wal()):
             await self._start(replace(self._config, initial_cluster=marker.initial_cluster), marker)
@@ -274,7 +274,9 @@ class Formation:
                     status = await self.admin.status()
                     if not status.is_learner and status.leader_id:
                         break
-                    self._waiting.say("waiting to be promoted to voter" if status.is_learner else "waiting for etcd's leader")
+                    self._waiting.say(
+                        "waiting to be promoted to voter" if status.is_learner else "waiting for etcd's leader"
+                    )
                 except CloudlessError as error:
                     self._waiting.say(f"waiting for etcd: {error.message}")
                 await asyncio.sleep(0.1)
@@ -303,7 +305,7 @@ class Formation:
     def _check_cluster(self, marker: Marker, cluster_id: int) -> None:
         if marker.cluster_id and marker.cluster_id != f"{cluster_id:x}":
             raise DataLost(
-                f"the data in {self._datadir.etcd_dir} is of cluster {cluster_id:x}, this node belongs to {marker.cluster_id}",
+                f"{self._datadir.etcd_dir} holds data of cluster {cluster_id:x}, not of {marker.cluster_id}",
                 hint="bring back the right data, or empty the data directory and join again",
             )
 

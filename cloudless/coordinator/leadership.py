@@ -228,7 +228,9 @@ class Leadership:
         key = keys.election(self._lease.id)
         compare = Compare(key, Target.CREATE, Relation.EQUAL, term)
         # A transaction that writes nothing is still ordered by Raft only if it is a linearizable read, which it is.
-        result = await self._store.txn(Txn(compares=(compare,), then=(Get(key),)), timeout_s=self._settings.step_timeout_s)
+        result = await self._store.txn(
+            Txn(compares=(compare,), then=(Get(key),)), timeout_s=self._settings.step_timeout_s
+        )
         if not result.succeeded:
             return
         await self._replica.wait_for(result.revision, timeout_s=self._settings.barrier_timeout_s)

@@ -113,7 +113,8 @@ class Members:
         owner = next((m.name for m in self.list if peer_url in m.peer_urls and m.name not in ("", joiner.node_id)), "")
         if owner and self._linked(owner):
             raise FormationRefused(
-                f"the raft address {joiner.raft_address} belongs to {owner}", hint="set CLOUDLESS_RAFT_ADDR to this host's own"
+                f"the raft address {joiner.raft_address} belongs to {owner}",
+                hint="set CLOUDLESS_RAFT_ADDR to this host's own",
             )
 
     async def _add(self, peer_url: str) -> Member:
@@ -128,7 +129,9 @@ class Members:
             member_id=member.id,
             etcd_cluster_id=self.status.cluster_id,
             initial_cluster=[
-                pb.InitialMember(name=joiner.node_id if m.id == member.id else m.name or f"member-{m.id:x}", peer_url=url)
+                pb.InitialMember(
+                    name=joiner.node_id if m.id == member.id else m.name or f"member-{m.id:x}", peer_url=url
+                )
                 for m in self.list
                 for url in m.peer_urls
             ],

@@ -50,7 +50,13 @@ class Link:
     """One dialled link to another coordinator; keeps itself up until cancelled."""
 
     def __init__(
-        self, own_id: str, address: str, heard: HeardTable, clock: Clock, changed: Callable[[], None], settings: PeerSettings
+        self,
+        own_id: str,
+        address: str,
+        heard: HeardTable,
+        clock: Clock,
+        changed: Callable[[], None],
+        settings: PeerSettings,
     ) -> None:
         self._own_id, self.address, self._heard, self._clock = own_id, address, heard, clock
         self._changed, self._settings = changed, settings

@@ -48,7 +48,6 @@ class Recorder:
 
     async def run(self, term: int, committer: Committer) -> None:
 
-
         wake = asyncio.Event()
 
         def on_applied(applied: Applied) -> None:

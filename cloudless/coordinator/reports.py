@@ -25,7 +25,7 @@ RETRY_PAUSE_S = 0.1
 
 
 class ReportWriter:
-    """Writes the reports of one session's node; `acknowledge(task_id, sequence)` is called for each that is done with."""
+    """Writes the reports of one session's node; `acknowledge(task_id, sequence)` for each done with."""
 
     def __init__(
         self,

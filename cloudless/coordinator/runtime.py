@@ -36,7 +36,7 @@ from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.health import build_routes, sample_metrics
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
-from cloudless.coordinator.membership import MembershipController, Members
+from cloudless.coordinator.membership import Members, MembershipController
 from cloudless.coordinator.peers import Peers
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
@@ -186,7 +186,9 @@ class Body:
             answers = await self.supervisor.probe(1.0)
             if answers != answered:
                 answered = answers
-                logger.log("INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer")
+                logger.log(
+                    "INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer"
+                )
 
     async def leave(self) -> None:
         """Hand over what others can take: agents, office, etcd's leadership."""
@@ -248,7 +250,12 @@ class Coordinator:
         await self._server.set_serving(False)
         stack.push_async_callback(self._server.stop, STOP_GRACE_S)
         await self._server.start()
-        logger.info("{} listens on {} (API), {} (HTTP)", self._settings.node_id, self._settings.bind_address, self._settings.http_address)
+        logger.info(
+            "{} listens on {} (API), {} (HTTP)",
+            self._settings.node_id,
+            self._settings.bind_address,
+            self._settings.http_address,
+        )
 
     def _resolver(self, service: str) -> Callable[[str], Callable[..., Any]]:
         def resolve(method: str) -> Callable[..., Any]:

@@ -130,7 +130,9 @@ class Sessions:
 
     # --- one session ---
 
-    async def Session(self, requests: AsyncIterator[pb.AgentMessage], context: Any) -> AsyncIterator[pb.CoordinatorMessage]:
+    async def Session(
+        self, requests: AsyncIterator[pb.AgentMessage], context: Any
+    ) -> AsyncIterator[pb.CoordinatorMessage]:
         """AgentService.Session."""
         hello = await self._first(requests)
         info = codec.from_message(hello.info, NodeInfo)
@@ -213,7 +215,9 @@ class Sessions:
         self._sessions[node_id] = session
         return session
 
-    async def _read(self, requests: AsyncIterator[pb.AgentMessage], session: AgentSession, writer: ReportWriter) -> None:
+    async def _read(
+        self, requests: AsyncIterator[pb.AgentMessage], session: AgentSession, writer: ReportWriter
+    ) -> None:
         try:
             async for message in requests:
                 self._heard.hear(session.node_id, own=True)
@@ -269,7 +273,9 @@ class Sessions:
         )
 
     def _addresses(self) -> list[str]:
-        return sorted(record.api_address for record in self._replica.machine.coordinators.values() if record.api_address)
+        return sorted(
+            record.api_address for record in self._replica.machine.coordinators.values() if record.api_address
+        )
 
     def _assignments(self, session: AgentSession) -> pb.Assignments:
         """Return the complete assignments, or those that changed since the last message. Made without awaiting."""

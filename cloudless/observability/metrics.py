@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -49,7 +56,11 @@ class _Sampled(Collector):
     """Values taken from `sample` at each scrape. Raises KeyError for a declared metric without a value."""
 
     def __init__(
-        self, prefix: str, gauges: Mapping[str, str], counters: Mapping[str, str], sample: Callable[[], Mapping[str, float]]
+        self,
+        prefix: str,
+        gauges: Mapping[str, str],
+        counters: Mapping[str, str],
+        sample: Callable[[], Mapping[str, float]],
     ) -> None:
         self._prefix, self._gauges, self._counters, self._sample = prefix, gauges, counters, sample
 

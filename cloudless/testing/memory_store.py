@@ -258,10 +258,8 @@ class _Decided:
 
     def _holds(self, compare: Compare) -> bool:
         kv = self.before.get(compare.key)
-        if kv is None:
-            actual = 0
-        else:
-            actual = kv.create_revision if compare.target is Target.CREATE else kv.mod_revision
+        target = "create_revision" if compare.target is Target.CREATE else "mod_revision"
+        actual = getattr(kv, target, 0)
         match compare.relation:
             case Relation.EQUAL:
                 return actual == compare.revision

@@ -16,12 +16,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import psutil
 import pytest
 
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.core.model import Desired, Port, RestartCondition, RestartPolicy
 from cloudless.rpc.v1 import agent_pb2
+from cloudless.rpc.v1.agent_pb2_grpc import AgentLogServiceStub
 from tests.integration.scripted_coordinator import AgentStream, ScriptedCoordinator, build_task
 
 pytestmark = pytest.mark.integration
@@ -418,6 +421,38 @@ async def test_a_taken_port_is_named_at_start_and_by_the_task(agent: AgentProces
     finally:
         server.close()
         await server.wait_closed()
+
+
+async def test_task_output_is_served_to_coordinators(agent: AgentProcess, pair: Pair) -> None:
+    assign_all(pair, build_task("t1", "sh", "-c", "seq 1 100; while [ ! -e go ]; do sleep 0.01; done; echo end"))
+    agent.start(pair[0].address, pair[1].address)
+    await until(lambda: any(one.state("t1") == "RUNNING" for one in pair))
+    async with grpc.aio.insecure_channel(primary_of(pair).stream.hello.info.address) as channel:
+        logs = AgentLogServiceStub(channel)
+        seen = b""
+        async for part in logs.ReadTaskLogs(agent_pb2.ReadTaskLogsRequest(task_id="t1", tail_lines=2, follow=True)):
+            seen += part.data
+            (agent.data_dir / "tasks/t1/work/go").touch()
+        assert seen == b"99\n100\nend\n"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await logs.ReadTaskLogs(agent_pb2.ReadTaskLogsRequest(task_id="t9")).read()
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_paused_agent_goes_on_with_its_sessions(agent: AgentProcess, pair: Pair) -> None:
+    assign_all(pair, build_task("t1", "sleep", "600"))
+    agent.start(pair[0].address, pair[1].address)
+    await both_open(pair)
+    await until(lambda: any(one.state("t1") == "RUNNING" for one in pair))
+    streams = [len(one.streams) for one in pair]
+    assert agent.process
+    agent.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    await until(lambda: time.monotonic() - began > 5 * pair[0].period_s)
+    agent.process.send_signal(signal.SIGCONT)
+    beats = [one.stream.heartbeats for one in pair]
+    await until(lambda: all(one.stream.heartbeats > before + 4 for one, before in zip(pair, beats, strict=True)))
+    assert [len(one.streams) for one in pair] == streams
 
 
 async def test_metrics_show_sessions_and_tasks_and_the_agent_is_small(agent: AgentProcess, pair: Pair) -> None:

@@ -82,7 +82,6 @@ class Cluster:
                 metrics_port=web.server_address[1],
                 raft_port=1,
                 etcd_port=1,
-                bootstrap=False,
             )
             for name, fake, web in zip(NAMES, self.coordinators, self.web, strict=True)
         )

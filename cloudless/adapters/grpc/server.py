@@ -177,4 +177,4 @@ def _readable(request: Any) -> Any:
 
 
 def _port_hint(address: str) -> str:
-    return f"another process listens on {address}, or the address is not this machine's: choose another or end that process"
+    return f"another process listens on {address}, or it is not an address of this machine: choose another"

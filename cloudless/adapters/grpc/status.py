@@ -44,7 +44,9 @@ def from_rpc_error(error: grpc.RpcError) -> CloudlessError:
         return _from_detail(detail)
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
-        return Unavailable("it cannot be reached" if "failed to connect" in text.lower() else text or "it cannot be reached")
+        return Unavailable(
+            "it cannot be reached" if "failed to connect" in text.lower() else text or "it cannot be reached"
+        )
     if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
         return CommitUncertain(text or "no answer in time")
     return CloudlessError(f"{code.name.lower().replace('_', ' ')}: {text}")

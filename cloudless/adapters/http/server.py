@@ -37,7 +37,8 @@ class HttpServer:
             await web.TCPSite(self._runner, self._host, self._port, reuse_port=False, shutdown_timeout=0.2).start()
         except OSError as error:
             raise PortInUse(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror}", hint="choose another port, or end its owner"
+                f"cannot listen on {self._host}:{self._port}: {error.strerror}",
+                hint="choose another port, or end its owner",
             ) from error
 
     async def stop(self) -> None:

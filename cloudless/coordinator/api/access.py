@@ -180,7 +180,8 @@ class Access:
         record, revision = found
         if record.fingerprint != fingerprint:
             raise Conflict(
-                f"request id {request_id} was used for a different request", hint="use a fresh request id for a new request"
+                f"request id {request_id} was used for a different request",
+                hint="use a fresh request id for a new request",
             )
         return Written(json.loads(record.answer), revision)
 
@@ -210,7 +211,8 @@ def check_revision(actual: int, options: pb.WriteOptions, what: str) -> None:
     """Raise Conflict if the caller's `if_revision` is not the object's."""
     if options.if_revision and options.if_revision != actual:
         raise Conflict(
-            f"{what} is at revision {actual}, not {options.if_revision}", hint="read it again and apply your change to that"
+            f"{what} is at revision {actual}, not {options.if_revision}",
+            hint="read it again and apply your change to that",
         )
 
 

@@ -72,7 +72,9 @@ class Cluster:
         machine = self._access.replica.machine
         found = []
         if self._access.replica.staleness_s > STALE_S:
-            found.append(f"{self._access.own_id} is cut off from the store for {self._access.replica.staleness_s:.0f} s")
+            found.append(
+                f"{self._access.own_id} is cut off from the store for {self._access.replica.staleness_s:.0f} s"
+            )
         if not leader_id:
             found.append("there is no leader at the moment")
         voters = self._members.voters()
@@ -121,7 +123,10 @@ class Cluster:
         if digest is None:
             raise HistoryGone(f"the digest of revision {revision} is no longer known", hint="ask for a newer revision")
         return pb.GetDigestResponse(
-            header=self._access.header(), revision=revision, digest=f"{digest:032x}", entries=replica.machine.entry_count
+            header=self._access.header(),
+            revision=revision,
+            digest=f"{digest:032x}",
+            entries=replica.machine.entry_count,
         )
 
     async def JoinRaftCluster(self, request: pb.JoinRaftClusterRequest, context: Any) -> pb.JoinRaftClusterResponse:
@@ -167,5 +172,3 @@ class Cluster:
     def _transferred(self) -> pb.TransferLeaderResponse:
         header = self._access.header()
         return pb.TransferLeaderResponse(header=header, leader_id=header.leader_id, term=header.term)
-
-

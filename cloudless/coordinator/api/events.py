@@ -83,7 +83,9 @@ class Events:
 
     def _response(self, applied: Applied, kinds: frozenset[Kind]) -> pb.WatchResponse:
         changes = [_to_change(t) for t in applied.transitions if t.kind in kinds]
-        return pb.WatchResponse(header=self._access.header(applied.revision), changes=changes, revision=applied.revision)
+        return pb.WatchResponse(
+            header=self._access.header(applied.revision), changes=changes, revision=applied.revision
+        )
 
 
 class _Queue:
@@ -117,7 +119,8 @@ class _Queue:
                 return None
         if self._overflowed:
             raise TooLarge(
-                f"more than {QUEUE_LENGTH_MAX} changes wait to be read", hint="read faster; resume from your last revision"
+                f"more than {QUEUE_LENGTH_MAX} changes wait to be read",
+                hint="read faster; resume from your last revision",
             )
         applied = self._items.popleft()
         self._length -= len(applied.transitions)

@@ -127,7 +127,9 @@ def _check_labels(request: pb.UpdateNodeRequest) -> None:
         problems.append(Problem("set_labels", f"at most {LABELS_MAX} labels"))
     for key, value in request.set_labels.items():
         if not key or max(len(key), len(value)) > LABEL_LENGTH_MAX:
-            problems.append(Problem(f"set_labels[{key[:40]!r}]", f"key and value must have 1 to {LABEL_LENGTH_MAX} characters"))
+            problems.append(
+                Problem(f"set_labels[{key[:40]!r}]", f"key and value must have 1 to {LABEL_LENGTH_MAX} characters")
+            )
     if request.HasField("cordoned") and not request.cordoned and request.draining:
         problems.append(Problem("cordoned", "a draining node is cordoned; uncordon it when it need not drain any more"))
     if problems:

@@ -125,13 +125,13 @@ class Workloads:
         change = Change(puts=tuple(puts), preconditions=tuple(preconditions), reason="apply") if preconditions else None
         return Decided(change, {"results": results})
 
-    def _apply_one(self, held: Workload | None, manifest: WorkloadManifest) -> tuple[WorkloadRecord | None, dict[str, Any]]:
+    def _apply_one(
+        self, held: Workload | None, manifest: WorkloadManifest
+    ) -> tuple[WorkloadRecord | None, dict[str, Any]]:
         now_ms = self._access.clock.wall_ms()
         before = held.record if held else None
         if before is not None and before.deleted_at_ms:
-            raise Conflict(
-                f"workload {manifest.name} is being deleted", hint="wait until it is gone, then apply again"
-            )
+            raise Conflict(f"workload {manifest.name} is being deleted", hint="wait until it is gone, then apply again")
         if before is None:
             record = WorkloadRecord(
                 namespace=manifest.namespace,
@@ -145,7 +145,9 @@ class Workloads:
             )
             return record, _apply_result(record, "created", 0, ())
         fields = diff_fields(before.spec, manifest.spec)
-        same_meta = dict(before.labels) == dict(manifest.labels) and dict(before.annotations) == dict(manifest.annotations)
+        same_meta = dict(before.labels) == dict(manifest.labels) and dict(before.annotations) == dict(
+            manifest.annotations
+        )
         if not fields and same_meta:
             assert held is not None
             return None, _apply_result(before, "unchanged", held.mod_revision, ())
@@ -214,9 +216,7 @@ class Workloads:
             change = Change(
                 puts=(PutRecord(key, record),), preconditions=(Precondition(key, held.mod_revision),), reason=what
             )
-            return Decided(
-                with_puts(change, self._access.event(event_kind, subject, what)), {}
-            )
+            return Decided(with_puts(change, self._access.event(event_kind, subject, what)), {})
 
         content = json.dumps([event_kind, request.namespace, request.name, what, request.options.if_revision]).encode()
         return (await self._access.write(request.options, content, decide, context)).revision
@@ -239,7 +239,9 @@ def find_workload(view: View, namespace: str, name: str) -> Workload:
         raise InvalidSpec([Problem("name", "must be given")])
     workload = view.workloads.get((namespace or "default", name))
     if workload is None:
-        raise _unreadable(view, namespace or "default", name) or not_found("workload", f"{namespace or 'default'}/{name}")
+        raise _unreadable(view, namespace or "default", name) or not_found(
+            "workload", f"{namespace or 'default'}/{name}"
+        )
     return workload
 
 

@@ -72,7 +72,9 @@ def decide_founding(
     if own.node_id not in by_id:
         return Founding(Verdict.REFUSE, reason=f"{own.node_id} is not among {', '.join(sorted(expected))}")
     if len(by_id) != len(answers):
-        return Founding(Verdict.REFUSE, reason="two of the expected addresses lead to the same node, or share a node id")
+        return Founding(
+            Verdict.REFUSE, reason="two of the expected addresses lead to the same node, or share a node id"
+        )
     lost = sorted(answer.node_id for answer in answers.values() if answer.standing is Standing.LOST)
     if lost:
         return Founding(Verdict.WAIT, reason=f"{', '.join(lost)} had data and lost it: not founding anew")

@@ -39,9 +39,7 @@ class MembershipDecision:
     reason: str = ""
 
 
-def plan_membership(
-    members: Sequence[MemberView], *, own_member_id: int, raft_leader_id: int
-) -> MembershipDecision:
+def plan_membership(members: Sequence[MemberView], *, own_member_id: int, raft_leader_id: int) -> MembershipDecision:
     """Return the one next step."""
     for member in sorted(members, key=lambda member: member.id):
         if member.learner and member.started:
