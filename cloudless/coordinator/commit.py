@@ -39,15 +39,18 @@ class CommitSettings:
 
     `batch_ops_max`: operations a transaction (etcd's --max-txn-ops must allow it). `batch_bytes_max`:
     bytes a transaction; one change may not exceed it. `attempt_timeout_s`: how long one transaction may
-    take before it is sent again (a request in flight while etcd's leader dies would hang 5 s and more).
+    take before it is sent again (a request in flight while etcd's leader dies is lost, but would hang 5 s
+    and more). After `patience_s` without an answer the store is slow rather than between two leaders, and
+    each further attempt gets twice the time, so that repeating does not add to its load.
     """
 
     batch_ops_max: int = 512
     batch_bytes_max: int = 1 << 20
     in_flight_max: int = 3
     queue_length_max: int = 10_000
-    attempt_timeout_s: float = 0.8
+    attempt_timeout_s: float = 0.4
     attempt_timeout_max_s: float = 3.0
+    patience_s: float = 2.0
     retry_pause_s: float = 0.05
 
 
@@ -189,6 +192,7 @@ class Committer:
     async def _send_until_answered(self, batch: list[_Waiting]) -> tuple[TxnResult, ...]:
         txn = Txn(compares=self._fence_compares(), then=tuple(waiting.item for waiting in batch))
         deadline_s = max(waiting.deadline_s for waiting in batch)
+        patient_from_s = self._clock.monotonic_s() + self._settings.patience_s
         timeout_s = self._settings.attempt_timeout_s
         uncertain: CloudlessError | None = None
         while True:
@@ -199,7 +203,8 @@ class Committer:
                 result = await self._store.txn(txn, timeout_s=min(timeout_s, left_s))
             except CommitUncertain as error:
                 uncertain = error
-                timeout_s = min(timeout_s * 2, self._settings.attempt_timeout_max_s)
+                if self._clock.monotonic_s() >= patient_from_s:
+                    timeout_s = min(timeout_s * 2, self._settings.attempt_timeout_max_s)
             except Unavailable as error:
                 if left_s <= self._settings.retry_pause_s:
                     raise uncertain or error from error

@@ -38,7 +38,7 @@ class ReplicaSettings:
     page_size: int = 5000
     check_period_s: float = 1.0
     catch_up_timeout_s: float = 3.0
-    read_timeout_s: float = 0.8
+    read_timeout_s: float = 0.5
     read_retry_pause_s: float = 0.05
     retry_pause_s: float = 0.2
     digests_kept: int = 4096

@@ -6,13 +6,10 @@ The agent is a process of its own, as in life: killed, stopped and started again
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,58 +22,19 @@ from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.core.model import Desired, Port, RestartCondition, RestartPolicy
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.rpc.v1.agent_pb2_grpc import AgentLogServiceStub
-from tests.integration.scripted_coordinator import AgentStream, ScriptedCoordinator, build_task
+from tests.integration.agent_process import (
+    DEADLINE_S,
+    AgentProcess,
+    Pair,
+    assign_all,
+    both_open,
+    other_of,
+    primary_of,
+    until,
+)
+from tests.integration.scripted_coordinator import ScriptedCoordinator, build_task
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).parents[2]
-DEADLINE_S = 15.0
-STOPPED_BY_POLITE = RestartPolicy(condition=RestartCondition.NEVER)
-
-
-async def until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    async with asyncio.timeout(deadline_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-class AgentProcess:
-    """One agent on one data directory, over several lives."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.log = data_dir.with_name("agent.log")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *coordinators: str, **environment: str) -> None:
-        variables = {
-            "PATH": os.environ["PATH"],
-            "CLOUDLESS_NODE_ID": "n1",
-            "CLOUDLESS_ZONE": "zone-a",
-            "CLOUDLESS_COORDINATOR_ADDR": ",".join(coordinators),
-            "CLOUDLESS_DATA_DIR": str(self.data_dir),
-            "CLOUDLESS_AGENT_ADDR": "127.0.0.1:0",
-            "CLOUDLESS_METRICS_ADDR": "127.0.0.1:0",
-            **environment,
-        }
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cloudless.agent.main"], env=variables, cwd=ROOT, stdout=log, stderr=log
-            )
-
-    @property
-    def pid(self) -> int:
-        assert self.process
-        return self.process.pid
-
-    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Signal the agent and return its exit code."""
-        assert self.process
-        self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, DEADLINE_S)
-
-    def logged(self, words: str) -> int:
-        return self.log.read_text().count(words)
 
 
 @pytest.fixture
@@ -103,32 +61,6 @@ async def pair() -> AsyncIterator[tuple[ScriptedCoordinator, ScriptedCoordinator
     yield first, second
     await first.stop()
     await second.stop()
-
-
-Pair = tuple[ScriptedCoordinator, ScriptedCoordinator]
-
-
-def primary_of(pair: Pair) -> ScriptedCoordinator:
-    return next(one for one in pair if one.has_primary)
-
-
-def other_of(pair: Pair, one: ScriptedCoordinator) -> ScriptedCoordinator:
-    return pair[1] if one is pair[0] else pair[0]
-
-
-def assign_all(pair: Pair, *tasks: object, revision: int = 10) -> None:
-    """Let each coordinator assign `tasks` to whoever becomes primary with it."""
-
-    def assign(stream: AgentStream) -> None:
-        stream.assign(*tasks, revision=revision)  # type: ignore[arg-type]
-
-    for one in pair:
-        one.on_primary = assign
-
-
-async def both_open(pair: Pair) -> None:
-    await until(lambda: sum(one.has_primary for one in pair) == 1)
-    await until(lambda: all(one.streams and one.stream.open and one.stream.heartbeats for one in pair))
 
 
 async def test_assignments_start_processes_and_ends_are_reported(agent: AgentProcess, pair: Pair) -> None:

@@ -97,7 +97,7 @@ class EtcdStore:
 
     async def current_revision(self, *, timeout_s: float) -> int:
         request = pb.RangeRequest(key=b"\0", limit=1, count_only=True)
-        response = await _read(self._kv.Range(request, timeout=timeout_s))
+        response = await _read(self._kv.Range(request, timeout=timeout_s, metadata=_REQUIRE_LEADER))
         revision: int = response.header.revision
         return revision
 

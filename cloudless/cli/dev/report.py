@@ -21,9 +21,14 @@ WRITES_BEFORE_FAULT_MIN = 20
 
 
 class Kind(Enum):
-    """What a round breaks."""
+    """What a round breaks.
+
+    The leader coordinator and etcd's own leader are kept on different hosts, so each has its own kind; the
+    second one stops all writes until etcd has elected anew.
+    """
 
     KILL_LEADER = "kill-leader"
+    KILL_RAFT_LEADER = "kill-raft-leader"
     KILL_AGENT = "kill-agent"
     KILL_ETCD = "kill-etcd"
     TRANSFER = "transfer"

@@ -36,9 +36,9 @@ from cloudless.cli.dev.status import process_rows
 from cloudless.cli.dev.table import Table
 from cloudless.cli.dev.witness import Witness
 from cloudless.cli.dev.writer import Writer
-from cloudless.cli.methods import TRANSFER_LEADER
+from cloudless.cli.methods import LIST_MEMBERS, TRANSFER_LEADER
 from cloudless.errors import CloudlessError, MemberFailed, NoQuorum
-from cloudless.rpc.v1.cluster_pb2 import TransferLeaderRequest
+from cloudless.rpc.v1.cluster_pb2 import ListMembersRequest, TransferLeaderRequest
 
 _LOAD_TIMEOUT_S = 10.0
 _NEW_LEADER_WAIT_S = 10.0
@@ -78,7 +78,7 @@ async def run_round(stage: Stage, number: int, kind: Kind) -> Round:
     await _until(lambda: len(stage.writer.acks) - first_ack >= WRITES_BEFORE_FAULT_MIN, _LOAD_TIMEOUT_S)
     writes_before = len(stage.writer.acks) - first_ack
     leader_id, term = _leader(stage)
-    target = _target(stage, kind, leader_id, number, [task.node_id for task in before.values()])
+    target = await _target(stage, kind, leader_id, number, [task.node_id for task in before.values()])
 
     fault_s = time.monotonic()
     await _FAULTS[kind](stage, target, term)
@@ -120,7 +120,10 @@ def _leader(stage: Stage) -> tuple[str, int]:
     return newest.leader_id, newest.term
 
 
-def _target(stage: Stage, kind: Kind, leader_id: str, number: int, busy_nodes: list[str]) -> str:
+async def _target(stage: Stage, kind: Kind, leader_id: str, number: int, busy_nodes: list[str]) -> str:
+    if kind is Kind.KILL_RAFT_LEADER:
+        members = (await stage.client.call(LIST_MEMBERS, ListMembersRequest())).members
+        return next((member.name for member in members if member.raft_leader), leader_id)
     if kind is not Kind.KILL_AGENT:
         return leader_id
     # An agent that holds tasks proves more; each in its turn.
@@ -137,6 +140,15 @@ async def _kill_leader(stage: Stage, target: str, term: int) -> None:
     _kill(etcd, f"{target}/etcd")
     # Whoever starts it again does so after the cluster has moved on: that is the case worth measuring.
     await _until(lambda: _has_newer_leader(stage, term), _NEW_LEADER_WAIT_S)
+    await _start(stage, target)
+
+
+async def _kill_raft_leader(stage: Stage, target: str, _: int) -> None:
+    etcd, acks = stage.table.etcd_of(target), len(stage.writer.acks)
+    _kill(stage.table.living().get(target), target)
+    _kill(etcd, f"{target}/etcd")
+    # Again only once the rest of the cluster writes without it.
+    await _until(lambda: len(stage.writer.acks) >= acks + WRITES_BEFORE_FAULT_MIN, _NEW_LEADER_WAIT_S)
     await _start(stage, target)
 
 
@@ -159,6 +171,7 @@ async def _transfer(stage: Stage, _: str, __: int) -> None:
 
 _FAULTS: dict[Kind, Callable[[Stage, str, int], Awaitable[None]]] = {
     Kind.KILL_LEADER: _kill_leader,
+    Kind.KILL_RAFT_LEADER: _kill_raft_leader,
     Kind.KILL_AGENT: _kill_agent,
     Kind.KILL_ETCD: _kill_etcd,
     Kind.TRANSFER: _transfer,
