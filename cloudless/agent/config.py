@@ -45,6 +45,7 @@ class AgentLimits:
     remove_retry_s: float = 5.0
     log_streams_max: int = 64
     exit_first_wait_s: float = 1.0
+    last_reports_wait_s: float = 1.5
     exit_margin_s: float = 15.0
     port_lowest: int = 20000
     port_highest: int = 32000

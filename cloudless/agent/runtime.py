@@ -64,9 +64,8 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         )
         metrics.watch(runner, links)
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
-        await _run_until(stop, runner, links)
-        logger.info("leaving; tasks {}", "are stopped" if settings.stop_tasks_on_exit else "run on")
-        await runner.leave(stop_tasks=settings.stop_tasks_on_exit)
+        await _run_until(stop, runner, links, end_tasks=settings.stop_tasks_on_exit)
+        runner.leave()
 
 
 def _with_port(settings: AgentSettings, port: int) -> AgentSettings:
@@ -75,13 +74,19 @@ def _with_port(settings: AgentSettings, port: int) -> AgentSettings:
     return replace(settings, advertise_address=f"{host}:{port if advertised == '0' else advertised}")
 
 
-async def _run_until(stop: asyncio.Event, runner: TaskRunner, links: Links) -> None:
-    """Run sessions and tasks until `stop` is set, or raise what broke."""
+async def _run_until(stop: asyncio.Event, runner: TaskRunner, links: Links, *, end_tasks: bool) -> None:
+    """Run sessions and tasks until `stop` is set, or raise what broke.
+
+    With `end_tasks` the sessions go on until the tasks have ended, so that the cluster hears of it.
+    """
     work = [asyncio.create_task(runner.run()), asyncio.create_task(links.run()), asyncio.create_task(stop.wait())]
     try:
         done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        logger.info("leaving; tasks {}", "are stopped" if end_tasks else "run on")
+        if end_tasks:
+            await runner.end_all()
     finally:
         for task in work:
             task.cancel()

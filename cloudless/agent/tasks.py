@@ -82,6 +82,7 @@ class TaskRunner:
         self._background: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = False
+        self._ending = False
 
     # --- what others ask ------------------------------------------------------------------------
 
@@ -155,14 +156,25 @@ class TaskRunner:
                     else:
                         self._unsaved.discard(task_id)
 
-    async def leave(self, *, stop_tasks: bool) -> None:
-        """Stop acting. Tasks run on, unless `stop_tasks`: then return when all have ended."""
+    async def end_all(self) -> None:
+        """End every task's process and report it, starting none anew; the next life of the agent goes on with them."""
+        self._ending = True
+        live = [task for task in self._tasks.values() if task.attempt and not is_final(task.state)]
+        await asyncio.gather(*(self._end(task) for task in live))
+        deadline_s = now().monotonic_s + self._limits.last_reports_wait_s
+        while (self._still_running(live) or self._reports.pending()) and now().monotonic_s < deadline_s:
+            await asyncio.sleep(self._limits.report_gap_s)
+
+    def _still_running(self, tasks: Iterable[LocalTask]) -> bool:
+        """Return whether the end of one of `tasks` has not been taken in yet."""
+        states = [self._tasks[task.id].state for task in tasks if task.id in self._tasks]
+        return any(state in (TaskState.STARTING, TaskState.RUNNING, TaskState.STOPPING) for state in states)
+
+    def leave(self) -> None:
+        """Stop acting; tasks run on."""
         self._leaving = True
         for background in list(self._background):
             background.cancel()
-        if stop_tasks:
-            live = [task for task in self._tasks.values() if task.attempt and not is_final(task.state)]
-            await asyncio.gather(*(self._end(task) for task in live))
 
     # --- one task -------------------------------------------------------------------------------
 
@@ -219,6 +231,8 @@ class TaskRunner:
         match action:
             case Report():
                 self._report(task)
+            case Start() | ScheduleAt() if self._ending:
+                pass
             case Start(attempt):
                 self._spawn(self._start(task, attempt))
             case Watch(attempt):

@@ -24,6 +24,7 @@ from cloudless.rpc.v1.cluster_pb2 import GetStatusRequest, ListMembersRequest
 from cloudless.rpc.v1.node_pb2 import ListNodesRequest
 from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, GetWorkloadRequest
 
+_HEARD_WITHIN_S = 3.0
 _POLL_S = 0.1
 _LOG_LINES = 15
 _LOG_BYTES = 16 * 1024
@@ -145,7 +146,9 @@ class Starter:
         return "" if answer.header.leader_id else "; ".join(answer.problems) or "no leader yet"
 
     def _nodes_ready(self) -> str:
-        nodes = {n.id: n.phase for n in self._client.call(LIST_NODES, ListNodesRequest()).nodes}
+        # Heard of in this run: the state of an earlier one may still call a node READY.
+        nodes = {n.id: n.phase if 0 <= n.last_heard_s < _HEARD_WITHIN_S else "not heard of yet"
+                 for n in self._client.call(LIST_NODES, ListNodesRequest()).nodes}  # fmt: skip
         missing = [f"{a.name} {nodes.get(a.name, 'not enrolled')}" for a in self._table.layout.agents
                    if nodes.get(a.name) != "READY"]  # fmt: skip
         return ", ".join(missing)
