@@ -73,7 +73,8 @@ class Get:
 class Txn:
     """If all `compares` hold, run `then`, else `orelse`; operations may be transactions themselves.
 
-    No key may be written twice in one transaction, nested ones included; the store refuses it.
+    All compares, nested ones too, look at the state before the whole transaction. No key may be put twice in
+    one transaction, or put and deleted, nested ones included: the store refuses that as InvariantBroken.
     """
 
     compares: tuple[Compare, ...] = ()

@@ -182,6 +182,9 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
 # Read elsewhere: by the command line and by the finder of etcd.
 _SHARED = frozenset({"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"})
 
+# Of a later version. Refused rather than ignored: who asks for TLS must not get none.
+_NOT_YET = frozenset({"TLS_ENABLED", "TLS_CERT", "TLS_KEY", "TLS_CA", "JOIN_TOKEN"})
+
 
 def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> CoordinatorSettings:
     """Return the coordinator's settings. Raises BadSettings with every fault found."""
@@ -238,6 +241,10 @@ def _read(
         if not name.startswith(PREFIX):
             continue
         short = name[len(PREFIX) :]
+        if short in _NOT_YET:
+            if environ[name].strip().lower() not in ("", "false", "0", "no"):
+                problems.append(Problem(name, "is not supported by this version: it has no TLS and no tokens"))
+            continue
         if short not in known:
             if short not in others and short not in _SHARED:
                 problems.append(Problem(name, _unknown(short, known)))

@@ -2,8 +2,9 @@
 
 One revision counter; a transaction that writes takes one revision for all its keys; nested
 transactions see the writes before them; compares inside nested transactions are evaluated against the
-state before the whole transaction, as etcd does; a key may be written once a transaction. Leases expire
-when `expire_leases` is called with the clock past their end: nothing happens by itself.
+state before the whole transaction, as etcd does; a key may be put once a transaction. Leases expire
+when `expire_leases` is called with the clock past their end: nothing happens by itself. Every call lets
+others run once, as a real one would.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
-from cloudless.errors import Compacted, LeaseLost, TooLarge
+from cloudless.errors import Compacted, InvariantBroken, LeaseLost, TooLarge, Unavailable
 from cloudless.ports import (
     Compare,
     Delete,
@@ -32,6 +33,8 @@ from cloudless.ports import (
 )
 
 LEASE_TTL_MIN_S = 1
+REQUEST_BYTES_MAX = 1_572_864
+TXN_OPS_MAX = 2_048
 
 
 @dataclass
@@ -44,8 +47,8 @@ class _HeldLease:
 class MemoryStore:
     """A whole etcd cluster as one object; every caller shares it. `now_s` is a monotonic clock in seconds."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
-        self._now_s = now_s
+    def __init__(self, now_s: Callable[[], float], *, cluster_id: int = 1) -> None:
+        self._now_s, self._cluster_id = now_s, cluster_id
         self._revision = 1
         self._compacted = 0
         self._live: dict[str, KeyValue] = {}
@@ -57,9 +60,11 @@ class MemoryStore:
     # --- transactions ---
 
     async def txn(self, txn: Txn, *, timeout_s: float) -> TxnResult:
+        await asyncio.sleep(0)
+        _refuse_excess(txn)
         _refuse_duplicate_puts(txn)
-        decided = _Decided(self._live)
-        plan = decided.resolve(txn)
+        plan = _Decided(self._live).resolve(txn)
+        self._refuse_lost_leases(plan)
         revision = self._revision + 1
         events: list[Event] = []
         staged = dict(self._live)
@@ -87,9 +92,14 @@ class MemoryStore:
                     results.append(TxnResult(op.succeeded, 0, self._run(op, revision, staged, events)))
         return tuple(results)
 
+    def _refuse_lost_leases(self, plan: _Resolved) -> None:
+        for op in plan.ops:
+            if isinstance(op, _Resolved):
+                self._refuse_lost_leases(op)
+            elif isinstance(op, Put) and op.lease_id and op.lease_id not in self._leases:
+                raise LeaseLost(f"lease {op.lease_id:x} does not exist")
+
     def _put(self, op: Put, revision: int, staged: dict[str, KeyValue], events: list[Event]) -> None:
-        if op.lease_id and op.lease_id not in self._leases:
-            raise LeaseLost(f"lease {op.lease_id:x} does not exist")
         before = staged.get(op.key)
         if before is not None and before.lease_id in self._leases:
             self._leases[before.lease_id].keys.discard(op.key)
@@ -117,13 +127,16 @@ class MemoryStore:
     async def read_page(
         self, prefix: str, *, start_after: str = "", revision: int = 0, limit: int = 5000, timeout_s: float = 5.0
     ) -> Page:
+        await asyncio.sleep(0)
         at = revision or self._revision
         if at < self._compacted:
             raise Compacted(self._compacted)
-        state = self._live if at >= self._revision else self._state_at(at)
+        if at > self._revision:
+            raise Unavailable(f"revision {at} is in the future")
+        state = self._live if at == self._revision else self._state_at(at)
         keys = sorted(key for key in state if key.startswith(prefix) and key > start_after)
         kvs = tuple(state[key] for key in keys[:limit])
-        return Page(kvs=kvs, revision=at, more=len(keys) > limit, cluster_id=1)
+        return Page(kvs=kvs, revision=at, more=len(keys) > limit, cluster_id=self._cluster_id)
 
     def _state_at(self, revision: int) -> dict[str, KeyValue]:
         state: dict[str, KeyValue] = {}
@@ -137,6 +150,7 @@ class MemoryStore:
         return state
 
     async def current_revision(self, *, timeout_s: float) -> int:
+        await asyncio.sleep(0)
         return self._revision
 
     def watch(self, prefix: str, *, start_revision: int) -> MemoryWatch:
@@ -145,12 +159,14 @@ class MemoryStore:
     # --- leases ---
 
     async def grant(self, ttl_s: int, *, timeout_s: float) -> Lease:
+        await asyncio.sleep(0)
         self._lease_counter += 1
         ttl_s = max(ttl_s, LEASE_TTL_MIN_S)
         self._leases[self._lease_counter] = _HeldLease(ttl_s, self._now_s() + ttl_s)
         return Lease(self._lease_counter, ttl_s)
 
     async def keep_alive(self, lease_id: int, *, timeout_s: float) -> int:
+        await asyncio.sleep(0)
         await self.expire_leases()
         lease = self._leases.get(lease_id)
         if lease is None:
@@ -181,6 +197,8 @@ class MemoryStore:
     async def compact(self, revision: int, *, timeout_s: float) -> None:
         if revision <= self._compacted:
             return
+        if revision > self._revision:
+            raise Unavailable(f"revision {revision} is in the future")
         state = self._state_at(revision)
         self._log = [Event(kv) for kv in sorted(state.values(), key=lambda kv: kv.mod_revision)] + [
             event for event in self._log if event.kv.mod_revision > revision
@@ -214,7 +232,6 @@ class MemoryWatch:
                 )
                 self._next = store._revision + 1
                 if events:
-                    self._progress_wanted = False
                     yield WatchBatch(events[-1].kv.mod_revision, events)
                     continue
             if self._progress_wanted:
@@ -271,24 +288,55 @@ class _Decided:
                 return actual < compare.revision
 
 
-def _written_keys(ops: tuple[Put | Delete | Get | Txn, ...]) -> list[str]:
-    found: list[str] = []
-    for op in ops:
-        match op:
-            case Put(key=key) | Delete(key=key):
-                found.append(key)
-            case Txn():
-                found.extend(sorted({*_written_keys(op.then), *_written_keys(op.orelse)}))
-            case Get():
-                pass
-    return found
+def _refuse_excess(txn: Txn) -> None:
+    if _size_bytes(txn) > REQUEST_BYTES_MAX:
+        raise TooLarge("the request is too large")
+    if _ops(txn) > TXN_OPS_MAX:
+        raise TooLarge("too many operations in one transaction")
+
+
+def _size_bytes(txn: Txn) -> int:
+    inner = [*txn.then, *txn.orelse]
+    values = sum(len(op.value) for op in inner if isinstance(op, Put))
+    names = sum(len(op.key) for op in (*inner, *txn.compares) if not isinstance(op, Txn))
+    return names + values + sum(_size_bytes(op) for op in inner if isinstance(op, Txn))
+
+
+def _ops(txn: Txn) -> int:
+    """Count as etcd does: the longest of a level's three lists, and the worst of what is nested in it."""
+    nested = [_ops(op) for op in (*txn.then, *txn.orelse) if isinstance(op, Txn)]
+    return max(len(txn.compares), len(txn.then), len(txn.orelse)) + max(nested, default=0)
 
 
 def _refuse_duplicate_puts(txn: Txn) -> None:
-    for branch in (txn.then, txn.orelse):
-        keys = _written_keys(branch)
-        if len(keys) != len(set(keys)):
-            raise TooLarge("a key is written twice in one transaction")
+    _written(txn.then)
+    _written(txn.orelse)
+
+
+def _written(ops: tuple[Put | Delete | Get | Txn, ...]) -> tuple[set[str], set[str]]:
+    """Return the keys put and the keys deleted by a list of operations. Raises InvariantBroken as etcd would.
+
+    The order is etcd's own: the two branches of one nested transaction exclude each other and may share keys,
+    deletes may repeat, and a nested delete that comes after a nested put of its key is not noticed.
+    """
+    deletes = {op.key for op in ops if isinstance(op, Delete)}
+    puts: set[str] = set()
+    for op in ops:
+        if isinstance(op, Txn):
+            (then_puts, then_deletes), (else_puts, else_deletes) = _written(op.then), _written(op.orelse)
+            _refuse_overlap(then_puts | else_puts, puts | deletes)
+            puts |= then_puts | else_puts
+            deletes |= then_deletes | else_deletes
+    for op in ops:
+        if isinstance(op, Put):
+            _refuse_overlap({op.key}, puts | deletes)
+            puts.add(op.key)
+    return puts, deletes
+
+
+def _refuse_overlap(keys: set[str], taken: set[str]) -> None:
+    if overlap := sorted(keys & taken):
+        raise InvariantBroken(f"{overlap[0]} is written twice in one transaction")
 
 
 def _stamp(result: TxnResult, revision: int) -> TxnResult:

@@ -12,6 +12,8 @@ from tests.architecture.tree import name_of, parsed, python_files
 EVERYTHING = python_files("cloudless", "etcd", "tests")
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "base", "misc"}
 FILE_LINES_MAX = 450
+# A suite of many small independent tests reads differently from code.
+TEST_FILE_LINES_MAX = 700
 FUNCTION_LINES_MAX = 70
 
 
@@ -23,7 +25,8 @@ def test_module_is_named_for_what_it_holds(path: Path) -> None:
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_file_can_be_read_in_one_go(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= FILE_LINES_MAX, f"{lines} lines: which second idea lives here?"
+    allowed = TEST_FILE_LINES_MAX if "tests" in path.parts else FILE_LINES_MAX
+    assert lines <= allowed, f"{lines} lines: which second idea lives here?"
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)

@@ -18,7 +18,16 @@ import grpc.aio
 
 from cloudless.adapters.etcd.v3 import rpc_pb2 as pb
 from cloudless.adapters.etcd.v3.rpc_pb2_grpc import KVStub, LeaseStub, WatchStub
-from cloudless.errors import CloudlessError, CommitUncertain, Compacted, LeaseLost, NoSpace, TooLarge, Unavailable
+from cloudless.errors import (
+    CloudlessError,
+    CommitUncertain,
+    Compacted,
+    InvariantBroken,
+    LeaseLost,
+    NoSpace,
+    TooLarge,
+    Unavailable,
+)
 from cloudless.ports import (
     Compare,
     Delete,
@@ -256,7 +265,8 @@ def _from_event(event: Any) -> Event:
 
 # --- errors -------------------------------------------------------------------------------------
 
-_NOT_DONE = ("too many requests", "no leader", "not supported for learner", "not capable", "server stopped")
+# "server stopped" is not among them: etcd says so of writes that it has proposed already.
+_NOT_DONE = ("too many requests", "no leader", "not supported for learner", "not capable", "future revision")
 
 
 def _text(error: BaseException) -> str:
@@ -279,6 +289,8 @@ def _known(error: grpc.aio.AioRpcError) -> CloudlessError | None:
         )
     if "request is too large" in details or "too many operations" in details or "larger than max" in details:
         return TooLarge(f"etcd refused the transaction: {error.details()}")
+    if "duplicate key" in details:
+        return InvariantBroken(f"etcd refused the transaction: {error.details()}")
     if any(text in details for text in _NOT_DONE):
         return Unavailable(f"etcd: {error.details()}")
     return None
