@@ -143,7 +143,7 @@ class WatchStream(Protocol):
     """An open watch: iterate to get every change once, in order, whole revisions at a time.
 
     Iterating raises Compacted if the start is no longer kept, Unavailable if the stream broke or its
-    member lost the cluster's leader. It never ends by itself; `close` it.
+    member lost the cluster's leader. It never ends by itself; `close` ends it for whoever iterates.
     """
 
     def __aiter__(self) -> AsyncIterator[WatchBatch]: ...

@@ -8,7 +8,8 @@ changes succeed or fail independently. A lone write leaves at once; writes that 
 Guarantees: a change happens whole or not at all; under one request id at most once, whatever is retried
 here or by the caller; a fenced change never after a newer term has begun. A transaction without an
 answer is sent again (the same request ids and preconditions make that harmless) until the change's
-deadline, then its outcome is reported as uncertain.
+deadline, then its outcome is reported as uncertain. A change without a request id whose first try was
+done unheard therefore ends as PreconditionFailed: look again before doing it again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from cloudless.core import keys
 from cloudless.core.model import RequestRecord
@@ -25,12 +27,19 @@ from cloudless.errors import (
     CommitUncertain,
     Conflict,
     Fenced,
+    InvariantBroken,
     LeaseLost,
     TooLarge,
     Unavailable,
 )
 from cloudless.ports import Clock, Compare, Delete, Get, Got, Put, Relation, Store, Target, Txn, TxnResult
 from cloudless.rpc.codec import Malformed, decode_record, encode_record
+
+ATTEMPT_MIN_S = 0.01
+# Short tries, as for transactions: a request in flight while etcd's leader dies is lost.
+GRANT_TIMEOUT_S = 0.4
+GRANT_PAUSE_S = 0.05
+GRANT_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +96,13 @@ class _Waiting:
     request: RequestRecord | None
     deadline_s: float
     item: Txn
-    keys: frozenset[str]
+    written: frozenset[str]
+    relied_on: frozenset[str]
+    ops: int
     size_bytes: int
     done: asyncio.Future[Committed] = field(repr=False)
+    uncertain: bool = False
+    """Whether it may have been done already: it is under way, or was and got no answer."""
 
 
 class Committer:
@@ -122,19 +135,25 @@ class Committer:
         waiting = self._prepare(change, request, timeout_s)
         self._queue.append(waiting)
         self._arrived.set()
-        return await waiting.done
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiting.done
+        except TimeoutError as error:
+            raise _unanswered(waiting, "the store did not answer in time") from error
 
     def _prepare(self, change: Change, request: RequestRecord | None, timeout_s: float) -> _Waiting:
         item, size = _to_item(change, request)
-        if size > self._settings.batch_bytes_max or len(item.then) > self._settings.batch_ops_max:
+        ops = max(len(item.then), len(item.compares)) + 1
+        if size > self._settings.batch_bytes_max or ops > self._settings.batch_ops_max:
             raise TooLarge(
-                f"the change has {len(item.then)} writes and {size} bytes; at most {self._settings.batch_ops_max} "
-                f"writes and {self._settings.batch_bytes_max} bytes can be written at once",
+                f"the change has {ops} operations and {size} bytes; at most {self._settings.batch_ops_max} "
+                f"operations and {self._settings.batch_bytes_max} bytes can be written at once",
                 hint="split the request",
             )
-        written = change.keys() | ({keys.request(request.id)} if request else frozenset())
+        relied_on = frozenset(compare.key for compare in item.compares)
         deadline_s = self._clock.monotonic_s() + timeout_s
-        return _Waiting(change, request, deadline_s, item, written, size, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        return _Waiting(change, request, deadline_s, item, change.keys(), relied_on, ops, size, done)
 
     async def run(self) -> None:
         """Send batches until cancelled; then every waiting change fails as not done or uncertain."""
@@ -147,7 +166,8 @@ class Committer:
                     if not batch:
                         self._slots.release()
                         continue
-                    batches.create_task(self._send(batch))
+                    # A task that is cancelled before it began runs nothing: what must be done stands in the callback.
+                    batches.create_task(self._send(batch)).add_done_callback(partial(self._finish, batch))
         finally:
             self._closed = self._closed or Unavailable("this coordinator is stopping or no longer leads")
             for waiting in self._queue:
@@ -155,89 +175,98 @@ class Committer:
             self._queue.clear()
 
     def _take_batch(self) -> list[_Waiting]:
-        """Take what fits one transaction, in order; a change that shares a key with the batch ends it."""
+        """Take what fits one transaction, in order, without those whose callers gave up.
+
+        A change that writes or relies on a key the batch writes ends it: the store evaluates all preconditions
+        before the transaction's first write.
+        """
         batch: list[_Waiting] = []
         taken: set[str] = set()
         ops = size = 0
         while self._queue:
             waiting = self._queue[0]
-            ops += len(waiting.item.then) + 1
+            if waiting.done.done():
+                self._queue.popleft()
+                continue
+            ops += waiting.ops
             size += waiting.size_bytes
             full = ops > self._settings.batch_ops_max or size > self._settings.batch_bytes_max
-            if batch and (full or not taken.isdisjoint(waiting.keys)):
+            if batch and (full or not taken.isdisjoint(waiting.written | waiting.relied_on)):
                 break
             batch.append(self._queue.popleft())
-            taken |= waiting.keys
+            taken |= waiting.written
         if not self._queue:
             self._arrived.clear()
         return batch
 
+    def _finish(self, batch: list[_Waiting], task: asyncio.Task[None]) -> None:
+        """Free the slot; answer those that the task could not answer because it was cancelled or failed."""
+        self._slots.release()
+        for waiting in batch:
+            _fail(waiting, _unanswered(waiting, "the coordinator stopped while the write was under way"))
+
     async def _send(self, batch: list[_Waiting]) -> None:
+        """Send a batch. If one change gets the whole transaction refused, halve it until that one stands alone."""
         try:
-            result = await self._send_until_answered(batch)
-            for waiting, answer in zip(batch, result, strict=True):
-                _settle(waiting, answer)
+            await self._send_until_answered(batch)
+        except (LeaseLost, TooLarge, InvariantBroken) as error:
+            middle = len(batch) // 2
+            if middle:
+                await self._send(batch[:middle])
+                await self._send(batch[middle:])
+            else:
+                _fail(batch[0], error)
         except CloudlessError as error:
             if isinstance(error, Fenced):
                 self._closed = error
             for waiting in batch:
-                _fail(waiting, error)
-        except asyncio.CancelledError:
-            for waiting in batch:
-                _fail(waiting, CommitUncertain("the coordinator stopped while the write was under way"))
-            raise
-        finally:
-            self._slots.release()
+                certain = isinstance(error, Fenced) or not waiting.uncertain
+                _fail(waiting, error if certain else CommitUncertain(f"an earlier try may have been done: {error}"))
 
-    async def _send_until_answered(self, batch: list[_Waiting]) -> tuple[TxnResult, ...]:
-        txn = Txn(compares=self._fence_compares(), then=tuple(waiting.item for waiting in batch))
-        deadline_s = max(waiting.deadline_s for waiting in batch)
-        patient_from_s = self._clock.monotonic_s() + self._settings.patience_s
+    async def _send_until_answered(self, batch: list[_Waiting]) -> None:
+        """Send what is still waited for, again and again; `commit` gives up for each change at its own deadline."""
         timeout_s = self._settings.attempt_timeout_s
-        uncertain: CloudlessError | None = None
-        while True:
-            left_s = deadline_s - self._clock.monotonic_s()
-            if left_s <= 0:
-                raise uncertain or Unavailable("the store did not answer in time")
+        patient_from_s = self._clock.monotonic_s() + self._settings.patience_s
+        while waited_for := [waiting for waiting in batch if not waiting.done.done()]:
+            left_s = max(waiting.deadline_s for waiting in waited_for) - self._clock.monotonic_s()
+            txn = Txn(compares=self._fence_compares(), then=tuple(waiting.item for waiting in waited_for))
+            before = waited_for[0].uncertain  # they travel together: what holds for one holds for all
+            _mark_uncertain(waited_for, True)
             try:
-                result = await self._store.txn(txn, timeout_s=min(timeout_s, left_s))
-            except CommitUncertain as error:
-                uncertain = error
+                result = await self._store.txn(txn, timeout_s=max(ATTEMPT_MIN_S, min(timeout_s, left_s)))
+            except CommitUncertain:
                 if self._clock.monotonic_s() >= patient_from_s:
                     timeout_s = min(timeout_s * 2, self._settings.attempt_timeout_max_s)
-            except Unavailable as error:
-                if left_s <= self._settings.retry_pause_s:
-                    raise uncertain or error from error
+            except CloudlessError as error:
+                _mark_uncertain(waited_for, before)
+                if not isinstance(error, Unavailable):
+                    raise
             else:
-                self.transactions_total += 1
-                self.changes_total += len(batch)
-                return self._items(result)
-            self._fail_overdue(batch, uncertain)
+                return self._hand_out(waited_for, result)
             await self._clock.sleep(self._settings.retry_pause_s)
+
+    def _hand_out(self, batch: list[_Waiting], result: TxnResult) -> None:
+        if not result.succeeded:
+            assert self._fence is not None
+            raise Fenced(f"term {self._fence.term} has ended")
+        self.transactions_total += 1
+        self.changes_total += len(batch)
+        for waiting, answer in zip(batch, result.results, strict=True):
+            assert isinstance(answer, TxnResult)
+            _settle(waiting, answer)
 
     def _fence_compares(self) -> tuple[Compare, ...]:
         if self._fence is None:
             return ()
         return (Compare(self._fence.key, Target.CREATE, Relation.EQUAL, self._fence.term),)
 
-    def _items(self, result: TxnResult) -> tuple[TxnResult, ...]:
-        if not result.succeeded:
-            assert self._fence is not None
-            raise Fenced(f"term {self._fence.term} has ended")
-        return tuple(item for item in result.results if isinstance(item, TxnResult))
-
-    def _fail_overdue(self, batch: list[_Waiting], uncertain: CloudlessError | None) -> None:
-        """Answer callers whose own deadline has passed; their change stays in the transaction that is retried."""
-        now_s = self._clock.monotonic_s()
-        for waiting in batch:
-            if now_s >= waiting.deadline_s:
-                _fail(waiting, uncertain or Unavailable("the store did not answer in time"))
-
 
 def _to_item(change: Change, request: RequestRecord | None) -> tuple[Txn, int]:
     """Return the change as a nested transaction, and about how many bytes it is."""
     if request is None and not change.preconditions:
         raise ValueError(f"a change needs a request id or a precondition to be repeatable: {change.reason}")
+    if request is not None and all(put.key != keys.request(request.id) for put in change.puts):
+        raise ValueError(f"a change must remember its request, see `with_request`: {change.reason}")
     puts = [Put(put.key, encode_record(put.record), put.lease_id) for put in change.puts]
     compares = [_to_compare(p.key, p.mod_revision) for p in change.preconditions]
     lookups: list[Get] = [Get(p.key) for p in change.preconditions]
@@ -259,6 +288,15 @@ def _to_compare(key: str, mod_revision: int) -> Compare:
     if mod_revision == 0:
         return Compare(key, Target.CREATE, Relation.EQUAL, 0)
     return Compare(key, Target.MOD, Relation.EQUAL, mod_revision)
+
+
+def _mark_uncertain(batch: list[_Waiting], uncertain: bool) -> None:
+    for waiting in batch:
+        waiting.uncertain = uncertain
+
+
+def _unanswered(waiting: _Waiting, message: str) -> CloudlessError:
+    return CommitUncertain(message) if waiting.uncertain else Unavailable(message)
 
 
 def _fail(waiting: _Waiting, error: CloudlessError) -> None:
@@ -331,10 +369,13 @@ class RollingLease:
             return self._lease_id
 
     async def _grant(self) -> int:
-        try:
-            return (await self._store.grant(2 * self._kept_s, timeout_s=2.0)).id
-        except CommitUncertain as error:  # a lease granted without our knowing simply runs out
-            raise Unavailable("the store did not grant a lease in time") from error
+        """Grant within `GRANT_TRIES` tries; a lease granted without our knowing simply runs out."""
+        for _ in range(GRANT_TRIES):
+            try:
+                return (await self._store.grant(2 * self._kept_s, timeout_s=GRANT_TIMEOUT_S)).id
+            except (CommitUncertain, Unavailable):
+                await self._clock.sleep(GRANT_PAUSE_S)
+        raise Unavailable("the store did not grant a lease in time", hint="try again in a moment")
 
     def forget(self) -> None:
         """Drop the lease after the store said it does not exist (LeaseLost)."""

@@ -22,7 +22,7 @@ from cloudless.core.model import ClusterRecord, NodeStatus, Reachability, TaskDe
 from cloudless.core.orchestration import plan_liveness, plan_reap, plan_workloads
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import Applied
-from cloudless.errors import CommitUncertain, Fenced, Stale, Unavailable
+from cloudless.errors import CloudlessError, Fenced, LeaseLost, Stale
 from cloudless.ports import Clock, Ids
 
 COMMIT_TIMEOUT_S = 5.0
@@ -32,8 +32,8 @@ SEEN_TIMEOUT_S = 5.0
 async def commit_changes(committer: Committer, replica: Replica, changes: Sequence[Change]) -> int:
     """Commit independent changes together and wait until the own state shows them; return how many were refused.
 
-    A change whose objects moved meanwhile is left to the next plan; so is one whose outcome is uncertain.
-    Raises Fenced.
+    A change whose objects moved meanwhile is left to the next plan; so is one whose outcome is uncertain or that
+    the store refuses, for one refused change must not cost the term. Raises Fenced and LeaseLost.
     """
     results = await asyncio.gather(
         *(committer.commit(change, timeout_s=COMMIT_TIMEOUT_S) for change in changes), return_exceptions=True
@@ -42,9 +42,10 @@ async def commit_changes(committer: Committer, replica: Replica, changes: Sequen
     for result in results:
         if isinstance(result, PreconditionFailed):
             newest, refused = max(newest, result.revision), refused + 1
-        elif isinstance(result, Fenced):
+        elif isinstance(result, (Fenced, LeaseLost)):
             raise result
-        elif isinstance(result, (Unavailable, CommitUncertain)):
+        elif isinstance(result, CloudlessError):
+            logger.debug("not committed: {}", result)
             refused += 1
         elif isinstance(result, BaseException):
             raise result
@@ -92,6 +93,7 @@ class Orchestrator:
         """Plan what changed until cancelled."""
         stop_listening = self._replica.listen(self._on_applied)
         try:
+            self._forget_last_term()
             self._note_unreachable()
             next_resync_s = self._clock.monotonic_s()
             while True:
@@ -134,6 +136,11 @@ class Orchestrator:
             await self._clock.sleep(self._settings.retry_pause_s)
 
     # --- what to plan ---
+
+    def _forget_last_term(self) -> None:
+        """What this one saw when it led before says nothing of the time between."""
+        for held in (self._dirty, self._blocked, self._due_s, self._unreachable_since_s):
+            held.clear()
 
     def _mark_all(self) -> None:
         machine = self._replica.machine
@@ -233,8 +240,7 @@ class LivenessController:
             if plan.changes:
                 for change in plan.changes:
                     _log_status(change)
-                await commit_changes(committer, self._replica, plan.changes)
-                looked_s = self._clock.monotonic_s()
+                await commit_changes(committer, self._replica, plan.changes)  # if that takes long, it counts as frozen
             await self._clock.sleep(self.PERIOD_S)
 
 
@@ -263,6 +269,8 @@ class Reaper:
 class ClusterNamer:
     """Gives the cluster its name, once: the first leader's first act."""
 
+    RETRY_PAUSE_S = 0.2
+
     def __init__(self, own_id: str, replica: Replica, clock: Clock, ids: Ids) -> None:
         self._own_id, self._replica, self._clock, self._ids = own_id, replica, clock, ids
 
@@ -274,4 +282,5 @@ class ClusterNamer:
                 preconditions=(Precondition(keys.CLUSTER, 0),),
                 reason=f"name the cluster {record.id}",
             )
-            await commit_changes(committer, self._replica, (change,))
+            if await commit_changes(committer, self._replica, (change,)):
+                await self._clock.sleep(self.RETRY_PAUSE_S)

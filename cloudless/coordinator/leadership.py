@@ -18,7 +18,7 @@ from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.election import Decision, HeldLease, Observation, Role, Step, decide, role_of
 from cloudless.core.model import LeaderRecord
-from cloudless.core.state import Candidate
+from cloudless.core.state import Applied, Candidate
 from cloudless.errors import CloudlessError, Fenced, LeaseLost, Unavailable
 from cloudless.ports import Clock, Compare, Delete, Get, Put, Relation, Store, Target, Txn
 from cloudless.rpc.codec import encode_record
@@ -39,7 +39,10 @@ class LeadershipSettings:
 
 
 class Leadership:
-    """Runs the election for coordinator `own_id`. `on_lease` is told each lease it gets (to register under it)."""
+    """Runs the election for coordinator `own_id`.
+
+    `on_lease` is told each lease it gets, to register under it; again until it succeeds, before it stands for election.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Leadership:
         self._on_lease = on_lease
         self._settings = settings or LeadershipSettings()
         self._lease: HeldLease | None = None
+        self._registered_lease_id = 0
         self._campaigned_revision = 0
         self._leading_term = 0
         self._scope: asyncio.Task[None] | None = None
@@ -119,7 +123,7 @@ class Leadership:
         """Take part until `stop` and the hand-over that follows it."""
         ended = self._replica.listen(self._on_applied)
         try:
-            await self._replica.loaded.wait()
+            await self._loaded_or_stopping()
             async with asyncio.TaskGroup() as group:
                 renewal = group.create_task(self._renew(), name="lease-renewal")
                 await self._decide_until_resigned()
@@ -129,9 +133,14 @@ class Leadership:
             await self._end_scope()
             self.stopped.set()
 
-    def _on_applied(self, applied: object) -> None:
-        transitions = getattr(applied, "transitions", ())
-        if any(transition.key.startswith(keys.ELECTION) for transition in transitions):
+    async def _loaded_or_stopping(self) -> None:
+        while not (self._replica.loaded.is_set() or self._stopping):
+            await self._wake.wait()
+            self._wake.clear()
+
+    def _on_applied(self, applied: Applied) -> None:
+        told = any(transition.key.startswith(keys.ELECTION) for transition in applied.transitions)
+        if told or self._lease is None:  # without a lease: the state may just have been loaded
             self._wake.set()
 
     async def _decide_until_resigned(self) -> None:
@@ -178,7 +187,7 @@ class Leadership:
                 await self._grant()
             case Step.DROP_LEASE:
                 logger.warning("session lease given up: {}", decision.reason)
-                self._forget_lease()
+                self._forget_lease(self.lease_id)
             case Step.CAMPAIGN:
                 await self._campaign()
             case Step.TAKE_OFFICE:
@@ -198,43 +207,48 @@ class Leadership:
         lease = await self._store.grant(self._settings.lease_ttl_s, timeout_s=self._settings.step_timeout_s)
         self._lease = HeldLease(lease.id, float(lease.ttl_s), sent_s)
         self._campaigned_revision = 0
-        await self._on_lease(lease.id)
 
-    def _forget_lease(self) -> None:
-        self._lease = None
-        self._campaigned_revision = 0
-        self._wake.set()
+    def _forget_lease(self, lease_id: int) -> None:
+        if self.lease_id == lease_id:
+            self._lease = None
+            self._campaigned_revision = 0
+            self._wake.set()
 
     async def _campaign(self) -> None:
         """Queue our key unless it stands there already; after a lost answer the second try finds it."""
-        assert self._lease is not None
-        key = keys.election(self._lease.id)
+        lease = self._lease
+        assert lease is not None
+        key = keys.election(lease.id)
         record = LeaderRecord(coordinator_id=self._own_id, campaigned_at_ms=self._clock.wall_ms())
         txn = Txn(
             compares=(Compare(key, Target.CREATE, Relation.EQUAL, 0),),
-            then=(Put(key, encode_record(record), self._lease.id),),
+            then=(Put(key, encode_record(record), lease.id),),
             orelse=(Get(key),),
         )
         try:
+            if self._registered_lease_id != lease.id:
+                await self._on_lease(lease.id)
+                self._registered_lease_id = lease.id
             result = await self._store.txn(txn, timeout_s=self._settings.step_timeout_s)
         except LeaseLost:
-            self._forget_lease()
+            self._forget_lease(lease.id)
             return
-        self._campaigned_revision = result.revision
+        if self._lease is not None and self._lease.id == lease.id:  # it may have been lost meanwhile
+            self._campaigned_revision = result.revision
 
     async def _take_office(self, term: int) -> None:
         """Confirm the win by a fenced read, wait until our state is complete (the barrier), then act."""
         assert self._lease is not None
         key = keys.election(self._lease.id)
+        if self._scope is not None:  # one that ended by itself may still be giving up its key
+            await asyncio.wait([self._scope])
         compare = Compare(key, Target.CREATE, Relation.EQUAL, term)
         # A transaction that writes nothing is still ordered by Raft only if it is a linearizable read, which it is.
         result = await self._store.txn(
             Txn(compares=(compare,), then=(Get(key),)), timeout_s=self._settings.step_timeout_s
         )
-        if not result.succeeded:
-            return
         await self._replica.wait_for(result.revision, timeout_s=self._settings.barrier_timeout_s)
-        if self._stopping:
+        if not result.succeeded or self._stopping:
             return
         self._leading_term = term
         self.terms_won_total += 1
@@ -294,13 +308,13 @@ class Leadership:
             try:
                 ttl_s = await self._store.keep_alive(lease.id, timeout_s=self._settings.step_timeout_s)
             except LeaseLost:
-                if self._lease is not None and self._lease.id == lease.id:
+                if self.lease_id == lease.id:
                     logger.warning("the session lease is lost")
-                    self._forget_lease()
+                    self._forget_lease(lease.id)
             except CloudlessError as error:
                 logger.debug("lease renewal failed: {}", error)
             else:
-                if self._lease is not None and self._lease.id == lease.id:
+                if self.lease_id == lease.id:
                     self._lease = HeldLease(lease.id, float(ttl_s), sent_s)
                     if not lease.is_sure(sent_s):
                         self._wake.set()

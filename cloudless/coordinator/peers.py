@@ -226,9 +226,10 @@ class Peers:
         still_leads = Compare(leader.key, Target.CREATE, Relation.EQUAL, leader.term)
         if doubt.depose:
             logger.warning("the majority has lost leader {}: ending term {}", leader.record.coordinator_id, leader.term)
-            result = await self._write(Txn(compares=(still_leads,), then=(Delete(leader.key),)))
-            self.deposed_total += result
-        elif doubt.suspect:
+            said = sorted(self._replica.machine.suspicions(leader.term))
+            forgotten = tuple(Delete(keys.suspicion(leader.term, coordinator_id)) for coordinator_id in said)
+            self.deposed_total += await self._write(Txn(compares=(still_leads,), then=(Delete(leader.key), *forgotten)))
+        elif doubt.suspect and self._lease_id():  # without a lease the word would outlive us
             logger.info("lost the leader {} of term {}", leader.record.coordinator_id, leader.term)
             record = encode_record(Suspicion(coordinator_id=self._own_id, term=leader.term))
             await self._write(Txn(compares=(still_leads,), then=(Put(own_key, record, self._lease_id()),)))

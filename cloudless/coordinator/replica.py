@@ -32,7 +32,8 @@ class ReplicaSettings:
 
     `check_period_s`: between freshness checks. `catch_up_timeout_s`: how long a linearizable revision may
     take to arrive before the watch counts as hung. `digests_kept`: revisions whose digest is remembered.
-    `history_length_max`: changes kept for watchers that resume.
+    `history_length_max`: changes kept for watchers that resume. `progress_pause_s`: how long a revision may be on
+    its way before a progress mark is asked for, doubled each time up to `progress_pause_max_s`.
     """
 
     page_size: int = 5000
@@ -40,6 +41,8 @@ class ReplicaSettings:
     catch_up_timeout_s: float = 3.0
     read_timeout_s: float = 0.5
     read_retry_pause_s: float = 0.05
+    progress_pause_s: float = 0.05
+    progress_pause_max_s: float = 0.4
     retry_pause_s: float = 0.2
     digests_kept: int = 4096
     history_length_max: int = 20_000
@@ -85,13 +88,12 @@ class Replica:
         self._waiters.append((revision, arrived))
         try:
             async with asyncio.timeout(timeout_s):
-                try:
-                    async with asyncio.timeout(0.05):
-                        await asyncio.shield(arrived)
-                except TimeoutError:
-                    # The revision may be of a write outside our prefix: only a progress mark brings it.
+                pause_s = self._settings.progress_pause_s
+                while not (await asyncio.wait({arrived}, timeout=pause_s))[0]:
+                    # The revision may be of a write outside our prefix: only a progress mark brings it. The store
+                    # gives none while it is behind, and a watch that is just being opened cannot ask: ask again.
                     await self.request_progress()
-                    await arrived
+                    pause_s = min(2 * pause_s, self._settings.progress_pause_max_s)
         except TimeoutError as error:
             raise Stale(
                 f"this coordinator has revision {self.machine.revision}, {revision} was asked for",
@@ -103,10 +105,13 @@ class Replica:
     async def linearize(self, *, timeout_s: float) -> int:
         """Bring this copy up to every write acknowledged before the call; return that revision.
 
-        Raises Unavailable without a quorum, Stale if the copy does not catch up in time.
+        Raises Unavailable without a quorum, Stale if the copy does not catch up in time, or is of a store that
+        was restored to an older state since.
         """
-        started_s = self._clock.monotonic_s()
+        started_s, held = self._clock.monotonic_s(), self.machine.revision
         revision = await self._read_revision(started_s + timeout_s)
+        if revision < held:
+            raise Stale(f"the store is at revision {revision}, this copy was at {held} before: it was restored")
         await self.wait_for(revision, timeout_s=max(0.01, timeout_s - (self._clock.monotonic_s() - started_s)))
         self.fresh_at_s = max(self.fresh_at_s, started_s)
         return revision
@@ -161,15 +166,19 @@ class Replica:
                 must_load = True
             except CloudlessError as error:
                 logger.debug("watch interrupted: {}", error)
+            await self._clock.sleep(self._settings.retry_pause_s)
             if not must_load:
                 must_load = await self._store_was_restored()
-            await self._clock.sleep(self._settings.retry_pause_s)
 
     async def _store_was_restored(self) -> bool:
-        try:
-            page = await self._store.read_page(keys.CLUSTER, limit=1, timeout_s=self._settings.read_timeout_s)
-        except CloudlessError:
-            return False
+        """Ask until there is an answer: following a store without knowing that it is the same one is no use."""
+        while True:
+            try:
+                page = await self._store.read_page(keys.CLUSTER, limit=1, timeout_s=self._settings.read_timeout_s)
+                break
+            except CloudlessError as error:
+                logger.debug("the store does not say which one it is: {}", error)
+                await self._clock.sleep(self._settings.retry_pause_s)
         restored = page.cluster_id != self._store_cluster_id or page.revision < self.machine.revision
         if restored:
             logger.warning("the store was restored or replaced: discarding everything held")
@@ -235,7 +244,7 @@ class Replica:
             try:
                 await self.linearize(timeout_s=self._settings.catch_up_timeout_s)
             except Stale:
-                logger.warning("the watch is behind or hangs at revision {}: reopening it", self.machine.revision)
+                logger.warning("the watch is behind or hangs at revision {}: opening it anew", self.machine.revision)
                 if self._stream is not None:
                     await self._stream.close()
             except CloudlessError as error:

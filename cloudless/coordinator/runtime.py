@@ -43,7 +43,7 @@ from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
-from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
+from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
 from cloudless.ports import Put, Txn
 from cloudless.rpc.codec import encode_record
@@ -66,6 +66,7 @@ RESIGN_TIMEOUT_S = 1.5
 REQUEST_KEPT_S = 600
 EVENT_KEPT_S = 3600
 MEMBER_PROBE_PERIOD_S = 2.0
+REGISTER_RETRY_PAUSE_S = 0.1
 MEMBER_STOP_GRACE_S = 3.0
 
 
@@ -134,6 +135,7 @@ class Body:
         async with asyncio.TaskGroup() as group:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
+            group.create_task(self.leases.run(self.clock), name="leases")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
 
@@ -152,7 +154,20 @@ class Body:
                 group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
 
     async def _register(self, lease_id: int) -> None:
-        """Tell the others where we are, for as long as our lease lives."""
+        """Tell the others where we are, for as long as our lease lives. Raises LeaseLost.
+
+        Not given up while we hold the lease: a coordinator that nobody knows of is linked by nobody.
+        """
+        while self.leadership.lease_id == lease_id:
+            try:
+                return await self._write_record(lease_id)
+            except LeaseLost:
+                raise
+            except CloudlessError as error:
+                logger.debug("not registered yet: {}", error)
+                await self.clock.sleep(REGISTER_RETRY_PAUSE_S)
+
+    async def _write_record(self, lease_id: int) -> None:
         status = await self.admin.status()
         record = CoordinatorRecord(
             id=self.settings.node_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from cloudless.errors import CommitUncertain, Unavailable
 from cloudless.ports import Lease, Page, Store, Txn, TxnResult, WatchBatch, WatchStream
@@ -98,9 +98,7 @@ class FaultyStore:
         )
 
     async def current_revision(self, *, timeout_s: float) -> int:
-        return await self._read(
-            "current_revision", lambda: self.inner.current_revision(timeout_s=timeout_s), timeout_s
-        )
+        return await self._read("current_revision", lambda: self.inner.current_revision(timeout_s=timeout_s), timeout_s)
 
     def watch(self, prefix: str, *, start_revision: int) -> FaultyWatch:
         watch = FaultyWatch(self.inner.watch(prefix, start_revision=start_revision), self.watches)
@@ -193,7 +191,8 @@ class FaultyWatch:
         while True:
             step = asyncio.ensure_future(self._next(batches))
             try:
-                await asyncio.wait({step, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {step, self._failed}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if self._failed.done():
                     self._failed.result()
                     return

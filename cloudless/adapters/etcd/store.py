@@ -164,6 +164,7 @@ class EtcdWatch:
             )
         )
         self._created = asyncio.Event()
+        self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[WatchBatch]:
         held: list[Event] = []
@@ -185,6 +186,10 @@ class EtcdWatch:
                 held = []
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise Unavailable(f"the watch broke: {_text(error)}") from error
+        except asyncio.CancelledError:
+            # Whoever reads a call that is cancelled gets this from grpc, and must not take it for its own end.
+            if not self._closed or _being_cancelled():
+                raise
 
     @staticmethod
     def _raise_if_cancelled(response: pb.WatchResponse) -> None:
@@ -199,7 +204,13 @@ class EtcdWatch:
                 await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
     async def close(self) -> None:
+        self._closed = True
         self._call.cancel()
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def prefix_end(prefix: str) -> bytes:

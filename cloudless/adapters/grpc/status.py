@@ -1,6 +1,12 @@
-"""Typed errors over gRPC: a `google.rpc.Status` that carries an `ErrorDetail`, both ways."""
+"""Typed errors over gRPC: a `google.rpc.Status` that carries an `ErrorDetail`, both ways.
+
+A status travels in the trailing metadata, of which gRPC takes 8 KiB: an error may quote what it refuses,
+and name a thousand problems, so both are cut to what is sure to arrive.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import grpc
 from google.protobuf import any_pb2
@@ -19,22 +25,50 @@ from cloudless.errors import (
 )
 from cloudless.rpc.v1 import common_pb2 as pb
 
+# The status text is sent twice, once with each byte that is not ASCII as three; the detail once, as base64.
+TEXT_BYTES_MAX = 400
+MESSAGE_BYTES_MAX = 800
+PROBLEM_BYTES_MAX = 400
+PROBLEMS_BYTES_MAX = 2_000
+
 
 def to_status(error: CloudlessError, coordinator_id: str) -> grpc.Status:
     """Return the status to abort a call with."""
     detail = pb.ErrorDetail(
         code=error.code,
-        message=error.message,
-        hint=error.hint,
+        message=_cut(error.message, MESSAGE_BYTES_MAX),
+        hint=_cut(error.hint, TEXT_BYTES_MAX),
         retryable=error.retryable,
-        problems=[pb.Problem(field=p.field, message=p.message) for p in getattr(error, "problems", ())],
+        problems=_cut_problems(getattr(error, "problems", ())),
         coordinator_id=coordinator_id,
     )
     packed = any_pb2.Any()
     packed.Pack(detail)
     code = code_pb2.Code.Value(outcome_of(type(error)).grpc_status)
-    status: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=[packed]))
+    text = _cut(str(error), TEXT_BYTES_MAX)
+    status: grpc.Status = rpc_status.to_status(status_pb2.Status(code=code, message=text, details=[packed]))
     return status
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """Return what fits of `text`, as what UTF-8 can hold (YAML can spell half a surrogate pair)."""
+    raw = text[: bytes_max + 1].encode("utf-8", "replace")
+    if len(raw) <= bytes_max:
+        return raw.decode()
+    return raw[: bytes_max - 3].decode("utf-8", "ignore") + "…"
+
+
+def _cut_problems(problems: Sequence[Problem]) -> list[pb.Problem]:
+    """Return the first problems, as many as fit; a last one says how many are left out."""
+    shown: list[pb.Problem] = []
+    size = 0
+    for problem in problems:
+        field, message = _cut(problem.field, PROBLEM_BYTES_MAX), _cut(problem.message, PROBLEM_BYTES_MAX)
+        size += len(field.encode()) + len(message.encode()) + 8
+        if size > PROBLEMS_BYTES_MAX:
+            return [*shown, pb.Problem(message=f"and {len(problems) - len(shown)} more")]
+        shown.append(pb.Problem(field=field, message=message))
+    return shown
 
 
 def from_rpc_error(error: grpc.RpcError) -> CloudlessError:

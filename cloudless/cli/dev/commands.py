@@ -177,7 +177,8 @@ def drill(
     """Break the running cluster on purpose, round by round, and measure how it recovers.
 
     Kinds: kill-leader (coordinator and its etcd), kill-raft-leader (the same on the host of etcd's leader), kill-agent,
-    kill-etcd (of the leader's host), transfer. Exits with 1 if an acknowledged write was lost, two leaders were effective, a task was restarted that nobody touched, or a round proved nothing.
+    kill-etcd (of the leader's host), transfer. Exits with 1 if an acknowledged write was lost, two leaders were
+    effective, a task was restarted that nobody touched, or a round proved nothing.
     """
     from cloudless.cli.dev.drill import DrillSettings, Kind, run_drill
     from cloudless.cli.dev.report import show_report, to_json

@@ -8,6 +8,7 @@ reads its own writes at the returned revision on any coordinator.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -20,13 +21,24 @@ from cloudless.core import keys
 from cloudless.core.model import EventRecord, RequestRecord, Severity
 from cloudless.core.plan import Change, PutRecord
 from cloudless.core.state import View
-from cloudless.errors import Conflict, InvalidSpec, LeaseLost, NotFound, Problem, Stale, Unavailable, UserError
+from cloudless.errors import (
+    CloudlessError,
+    Conflict,
+    InvalidSpec,
+    LeaseLost,
+    NotFound,
+    Problem,
+    Stale,
+    Unavailable,
+    UserError,
+)
 from cloudless.ports import Clock, Ids
 from cloudless.rpc.v1 import common_pb2 as pb
 
 DEADLINE_S = 10.0
 DEADLINE_MAX_S = 60.0
 BOUNDED_STALENESS_S = 1.0
+LEASE_LOOK_PERIOD_S = 2.0
 PAGE_SIZE = 500
 PAGE_SIZE_MAX = 5000
 
@@ -53,6 +65,14 @@ class RecordLeases:
 
     requests: RollingLease
     events: RollingLease
+
+    async def run(self, clock: Clock) -> None:
+        """Keep both leases granted ahead of need, so that no write has to wait for one."""
+        while True:
+            with contextlib.suppress(CloudlessError):
+                await self.requests.current()
+                await self.events.current()
+            await clock.sleep(LEASE_LOOK_PERIOD_S)
 
     def forget(self) -> None:
         """Grant anew after the store said that a lease is gone; which one, it does not say."""
@@ -92,6 +112,10 @@ class Access:
     async def settle(self, read: pb.ReadOptions, context: Any) -> View:
         """Return a view as fresh as `read` asks. Raises Unavailable, Stale, InvalidSpec."""
         timeout_s = deadline_s(context)
+        if not 0 <= read.max_staleness_s < float("inf"):  # also refuses NaN, beside which nothing is stale
+            raise InvalidSpec([Problem("read.max_staleness_s", "must be seconds, not negative")])
+        if read.min_revision < 0:
+            raise InvalidSpec([Problem("read.min_revision", "must not be negative")])
         match read.consistency:
             case pb.CONSISTENCY_STALE:
                 if not self.replica.loaded.is_set():
@@ -101,8 +125,6 @@ class Access:
                     await self.replica.linearize(timeout_s=timeout_s)
             case _:
                 await self.replica.linearize(timeout_s=timeout_s)
-        if read.min_revision < 0:
-            raise InvalidSpec([Problem("read.min_revision", "must not be negative")])
         if read.min_revision > self.view.revision:
             await self.replica.wait_for(read.min_revision, timeout_s=timeout_s)
         return self.view

@@ -24,6 +24,7 @@ EVENTS_SHOWN = 100
 EVENTS_SHOWN_MAX = 1000
 QUEUE_LENGTH_MAX = 10_000
 SIGN_OF_LIFE_S = 5.0
+CATCH_UP_TIMEOUT_S = 5.0
 
 
 class Events:
@@ -45,16 +46,21 @@ class Events:
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchResponse]:
         kinds = _parse_kinds(request)
-        await self._access.replica.loaded.wait()
+        if request.from_revision < 0:
+            raise InvalidSpec([Problem("from_revision", "must not be negative")])
+        replica = self._access.replica
+        await replica.loaded.wait()
+        # The watcher may come from a coordinator that was further on: what it has must not be told again.
+        await replica.wait_for(request.from_revision - 1, timeout_s=CATCH_UP_TIMEOUT_S)
         queue = _Queue()
-        stop_listening = self._access.replica.listen(queue.put)
+        past, delivered = self._past(request.from_revision), self._access.view.revision
+        stop_listening = replica.listen(queue.put)
         try:
-            for applied in self._past(request.from_revision):
+            for applied in past:
                 response = self._response(applied, kinds)
                 if response.changes:
                     yield response
-            yield pb.WatchResponse(header=self._access.header(), revision=self._access.view.revision)
-            delivered = self._access.view.revision
+            yield pb.WatchResponse(header=self._access.header(delivered), revision=delivered)
             while True:
                 news = await queue.get(SIGN_OF_LIFE_S)
                 if news is None:
@@ -70,8 +76,6 @@ class Events:
             stop_listening()
 
     def _past(self, from_revision: int) -> list[Applied]:
-        if from_revision < 0:
-            raise InvalidSpec([Problem("from_revision", "must not be negative")])
         if from_revision == 0:
             return []
         past = self._access.replica.find_history(from_revision)
@@ -131,7 +135,7 @@ def _parse_kinds(request: pb.WatchRequest) -> frozenset[Kind]:
     known = {kind.value: kind for kind in Kind}
     unknown = sorted(set(request.kinds) - known.keys())
     if unknown:
-        raise InvalidSpec([Problem("kinds", f"{', '.join(unknown)} is not one of {', '.join(sorted(known))}")])
+        raise InvalidSpec([Problem("kinds", f"{unknown[0][:40]!r} is not one of {', '.join(sorted(known))}")])
     return frozenset(known[name] for name in request.kinds) or frozenset(Kind) - {Kind.REQUEST}
 
 

@@ -47,6 +47,8 @@ class Nodes:
             node = find_node(view, request.node_id)
             check_revision(_revision(node), request.options, f"node {node.id}")
             spec, what = _new_spec(node.spec, request)
+            if len(spec.labels) > LABELS_MAX:
+                raise InvalidSpec([Problem("set_labels", f"node {node.id} would have more than {LABELS_MAX} labels")])
             if spec == node.spec and node.spec_revision:
                 return Decided(None, {})
             key = keys.node_spec(node.id)
@@ -125,6 +127,8 @@ def _check_labels(request: pb.UpdateNodeRequest) -> None:
     problems = []
     if len(request.set_labels) > LABELS_MAX:
         problems.append(Problem("set_labels", f"at most {LABELS_MAX} labels"))
+    if len(request.remove_labels) > LABELS_MAX:
+        problems.append(Problem("remove_labels", f"at most {LABELS_MAX} labels"))
     for key, value in request.set_labels.items():
         if not key or max(len(key), len(value)) > LABEL_LENGTH_MAX:
             problems.append(

@@ -9,7 +9,9 @@ a majority of exactly these members to do anything: there is no second majority 
 
     what the founders say                                    a fresh node does
     ───────────────────────────────────────────────────────  ──────────────────────────────
-    somebody is a member (or lost its data)                   joins through that one, as a newcomer
+    somebody is a member                                      joins through that one, as a newcomer
+    somebody lost its data, nobody is a member                waits: never founds anew over a cluster that was
+    the answers contradict each other or this node            refuses, and says why
     all answered, all fresh or forming with the same set      founds with the static list
     otherwise                                                 waits, and says for whom
 """
