@@ -77,7 +77,7 @@ class Gate:
         for task_id in message.removed_task_ids:
             runner.unlist(task_id)
         if message.kind == Assignments.COMPLETE:
-            runner.unlist_others(listed)
+            runner.unlist_others(listed | set(message.unreadable_task_ids))
 
     async def join_cluster(self, cluster_id: str) -> None:
         await self._remember(replace(self.head, cluster_id=cluster_id))

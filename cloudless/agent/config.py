@@ -29,7 +29,7 @@ class AgentLimits:
     heartbeat_period_max_s: float = 60.0
     silent_periods_max: int = 3
     retry_first_s: float = 0.2
-    retry_max_s: float = 5.0
+    retry_max_s: float = 2.0
     shed_pause_s: float = 2.0
     refused_pause_s: float = 1.0
     foreign_pause_s: float = 30.0

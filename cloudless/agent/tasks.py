@@ -269,7 +269,7 @@ class TaskRunner:
             return StartFailed(attempt, StartFault.PORT_TAKEN, str(error))
         except Permanent as error:
             return StartFailed(attempt, StartFault.PERMANENT, str(error))
-        except ExecutorError as error:
+        except (ExecutorError, OSError) as error:
             return StartFailed(attempt, StartFault.TEMPORARY, str(error))
 
     def _resolve_ports(self, task: LocalTask) -> dict[str, int]:

@@ -360,12 +360,17 @@ class RollingLease:
         return self._lease_id
 
     async def current(self) -> int:
-        """Return a lease that lives at least `kept_s` longer."""
+        """Return a lease that lives at least `kept_s` longer; half of that while the store grants none."""
         async with self._granting:
-            if not self._lease_id or self._clock.monotonic_s() - self._granted_s > self._kept_s:
-                granted_s = self._clock.monotonic_s()
-                lease = await self._grant()
-                self._lease_id, self._granted_s = lease, granted_s
+            age_s = self._clock.monotonic_s() - self._granted_s
+            if self._lease_id and age_s <= self._kept_s:
+                return self._lease_id
+            granted_s = self._clock.monotonic_s()
+            try:
+                self._lease_id, self._granted_s = await self._grant(), granted_s
+            except Unavailable:
+                if not self._lease_id or age_s > 1.5 * self._kept_s:
+                    raise
             return self._lease_id
 
     async def _grant(self) -> int:

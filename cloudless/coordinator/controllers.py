@@ -22,7 +22,7 @@ from cloudless.core.model import ClusterRecord, NodeStatus, Reachability, TaskDe
 from cloudless.core.orchestration import plan_liveness, plan_reap, plan_workloads
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import Applied
-from cloudless.errors import CloudlessError, Fenced, LeaseLost, Stale
+from cloudless.errors import CloudlessError, CommitUncertain, Fenced, LeaseLost, Unavailable
 from cloudless.ports import Clock, Ids
 
 COMMIT_TIMEOUT_S = 5.0
@@ -38,7 +38,7 @@ async def commit_changes(committer: Committer, replica: Replica, changes: Sequen
     results = await asyncio.gather(
         *(committer.commit(change, timeout_s=COMMIT_TIMEOUT_S) for change in changes), return_exceptions=True
     )
-    newest, refused = 0, 0
+    newest, refused, uncertain = 0, 0, False
     for result in results:
         if isinstance(result, PreconditionFailed):
             newest, refused = max(newest, result.revision), refused + 1
@@ -47,13 +47,28 @@ async def commit_changes(committer: Committer, replica: Replica, changes: Sequen
         elif isinstance(result, CloudlessError):
             logger.debug("not committed: {}", result)
             refused += 1
+            uncertain |= isinstance(result, CommitUncertain)
         elif isinstance(result, BaseException):
             raise result
         else:
             newest = max(newest, result.revision)
-    with contextlib.suppress(Stale):
-        await replica.wait_for(newest, timeout_s=SEEN_TIMEOUT_S)
+    await _see(replica, newest, uncertain)
     return refused
+
+
+async def _see(replica: Replica, revision: int, uncertain: bool) -> None:
+    """Return once the state shows `revision` and, after an uncertain outcome, everything written so far.
+
+    However long that takes: a plan from an older view would decide the same things a second time.
+    """
+    while True:
+        try:
+            await replica.wait_for(revision, timeout_s=SEEN_TIMEOUT_S)
+            if uncertain:
+                await replica.linearize(timeout_s=SEEN_TIMEOUT_S)
+            return
+        except Unavailable as error:
+            logger.debug("waiting for the own state to catch up: {}", error)
 
 
 async def wait_for_any(event: asyncio.Event, timeout_s: float | None) -> None:
@@ -65,10 +80,11 @@ async def wait_for_any(event: asyncio.Event, timeout_s: float | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class OrchestratorSettings:
-    """`round_size_max`: workloads planned at once, which bounds how long the event loop is busy.
+    """`round_size_max`, `round_tasks_max`: workloads and tasks planned at once; bounds how long the loop is busy.
     `resync_period_s`: everything is planned again this often, whatever was missed."""
 
     round_size_max: int = 200
+    round_tasks_max: int = 2_000
     resync_period_s: float = 30.0
     retry_pause_s: float = 0.1
 
@@ -103,6 +119,7 @@ class Orchestrator:
                 self._mark_due()
                 if self._dirty:
                     await self._plan_round(term, committer)
+                    await self._clock.sleep(0)  # between rounds the loop belongs to the others
                     continue
                 self._wake.clear()
                 deadline_s = min([next_resync_s, *self._due_s.values()])
@@ -110,8 +127,20 @@ class Orchestrator:
         finally:
             stop_listening()
 
+    def _next_refs(self) -> list[Ref]:
+        """Return the workloads of the next round: bounded in number and in tasks, at least one."""
+        refs: list[Ref] = []
+        tasks = 0
+        for ref in self._dirty:
+            workload = self._replica.machine.workloads.get(ref)
+            tasks += max(len(self._replica.machine.tasks_of(*ref)), workload.record.spec.replicas if workload else 0)
+            if refs and (len(refs) >= self._settings.round_size_max or tasks > self._settings.round_tasks_max):
+                break
+            refs.append(ref)
+        return refs
+
     async def _plan_round(self, term: int, committer: Committer) -> None:
-        refs = list(self._dirty)[: self._settings.round_size_max]
+        refs = self._next_refs()
         for ref in refs:
             self._dirty.pop(ref)
             self._blocked.pop(ref, None)
@@ -222,6 +251,8 @@ class LivenessController:
 
     PERIOD_S = 0.2
     FROZEN_AFTER_S = 1.0
+    # An agent that lost its last coordinator tries again within its longest pause (2 s) and time to connect (1.5 s).
+    RETURN_GRACE_S = 3.5
 
     def __init__(self, replica: Replica, heard: HeardTable, clock: Clock, timeout_s: float) -> None:
         self._replica, self._heard, self._clock, self._timeout_s = replica, heard, clock, timeout_s
@@ -234,8 +265,9 @@ class LivenessController:
                 began_s = now_s
             looked_s = now_s
             recent = {node: silent for node, silent in self._heard.silent_s().items() if silent < self._timeout_s}
+            listening_s = max(0.0, now_s - began_s - self.RETURN_GRACE_S)
             plan = plan_liveness(
-                self._replica.machine, recent, self._clock.wall_ms(), term, self._timeout_s, now_s - began_s
+                self._replica.machine, recent, self._clock.wall_ms(), term, self._timeout_s, listening_s
             )
             if plan.changes:
                 for change in plan.changes:

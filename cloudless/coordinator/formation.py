@@ -146,7 +146,9 @@ class Formation:
             await self._join()
             return
         members = ((self._settings.node_id, self._config.peer_advertise_url),)
-        await self._found(Founding(Verdict.FOUND, members, f"cloudless-{self._settings.node_id}"))
+        # A token of its own each time: etcd's ids derive from it, so a founder that lost its disk and founds again
+        # can never be taken for the member it was.
+        await self._found(Founding(Verdict.FOUND, members, f"cloudless-{secrets.token_hex(8)}"))
 
     async def _found_together(self) -> None:
         expected = self._settings.join_addresses

@@ -214,6 +214,11 @@ class Leadership:
             self._campaigned_revision = 0
             self._wake.set()
 
+    def _remnants(self, own_key: str) -> list[str]:
+        """Return keys of this coordinator's earlier leases: nobody doubts them, yet nobody leads by them."""
+        queue = self._replica.machine.candidates()
+        return [c.key for c in queue if c.record.coordinator_id == self._own_id and c.key != own_key]
+
     async def _campaign(self) -> None:
         """Queue our key unless it stands there already; after a lost answer the second try finds it."""
         lease = self._lease
@@ -222,7 +227,7 @@ class Leadership:
         record = LeaderRecord(coordinator_id=self._own_id, campaigned_at_ms=self._clock.wall_ms())
         txn = Txn(
             compares=(Compare(key, Target.CREATE, Relation.EQUAL, 0),),
-            then=(Put(key, encode_record(record), lease.id),),
+            then=(Put(key, encode_record(record), lease.id), *(Delete(remnant) for remnant in self._remnants(key))),
             orelse=(Get(key),),
         )
         try:

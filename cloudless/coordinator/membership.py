@@ -22,6 +22,8 @@ from cloudless.rpc.v1 import cluster_pb2 as pb
 
 REFRESH_PERIOD_S = 1.0
 LEARNER_PERIOD_S = 0.3
+MOVE_REST_S = 30.0
+UNSTARTED_LEARNER_MAX_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Members:
     def __init__(self, admin: EtcdAdmin, replica: Replica, clock: Clock, linked: Callable[[str], bool]) -> None:
         self._admin, self._replica, self._clock, self._linked = admin, replica, clock, linked
         self._changing = asyncio.Lock()
+        self._unstarted_s: dict[int, float] = {}
         self.list: tuple[Member, ...] = ()
         self.status: MemberStatus | None = None
 
@@ -104,24 +107,38 @@ class Members:
 
     def _refuse_living(self, joiner: Joiner, peer_url: str) -> None:
         """Two coordinators with one id would take each other's place for ever."""
-        record = self._replica.machine.coordinators.get(joiner.node_id)
-        if record is not None and self._linked(joiner.node_id):
+        coordinators = self._replica.machine.coordinators
+        record = coordinators.get(joiner.node_id)
+        if record is not None and not self._linked(joiner.node_id):
+            raise Unavailable(f"the lease of the {joiner.node_id} before has not ended yet", hint="it is tried again")
+        if record is not None:
             raise FormationRefused(
                 f"a living coordinator has the id {joiner.node_id} (at {record.api_address})",
                 hint="give this one its own CLOUDLESS_NODE_ID, or stop the other",
             )
         owner = next((m.name for m in self.list if peer_url in m.peer_urls and m.name not in ("", joiner.node_id)), "")
-        if owner and self._linked(owner):
+        if owner in coordinators:
             raise FormationRefused(
                 f"the raft address {joiner.raft_address} belongs to {owner}",
                 hint="set CLOUDLESS_RAFT_ADDR to this host's own",
             )
 
     async def _add(self, peer_url: str) -> Member:
+        await self._clear_way()
         try:
             return await self._admin.add_learner([peer_url])
         except PeerUrlTaken as error:  # an earlier try whose answer was lost
             raise Unavailable("the member was just added: ask again") from error
+
+    async def _clear_way(self) -> None:
+        """Remove a learner that was added and never started: etcd takes one at a time, so it would block all others."""
+        now_s = self._clock.monotonic_s()
+        waiting = {member.id for member in self.list if member.is_learner and not member.name}
+        self._unstarted_s = {id: self._unstarted_s.get(id, now_s) for id in waiting}
+        for member_id, since_s in self._unstarted_s.items():
+            if now_s - since_s > UNSTARTED_LEARNER_MAX_S:
+                logger.warning("learner {:x} never started: removing it", member_id)
+                await self._admin.remove(member_id)
 
     def _instructions(self, joiner: Joiner, member: Member) -> pb.JoinRaftClusterResponse:
         assert self.status is not None
@@ -139,10 +156,14 @@ class Members:
         )
 
     async def remove(self, coordinator_id: str) -> None:
-        """Remove a coordinator's member. Raises NotFound, Conflict if the rest would have no healthy majority."""
+        """Remove a coordinator's member, or one by its id in hex (it may never have got a name).
+
+        Raises NotFound, Conflict if the rest would have no healthy majority.
+        """
         async with self._changing:
             await self.refresh()
-            member = next((member for member in self.list if member.name == coordinator_id), None)
+            named = (member for member in self.list if coordinator_id in (member.name, f"{member.id:x}"))
+            member = next(named, None)
             if member is None:
                 raise NotFound(f"no member belongs to {coordinator_id}", hint="see cloudless cluster members")
             await self._remove(member)
@@ -163,6 +184,7 @@ class MembershipController:
 
     def __init__(self, members: Members, admin: EtcdAdmin, clock: Clock) -> None:
         self._members, self._admin, self._clock = members, admin, clock
+        self._rests_until_s: dict[int, float] = {}
 
     async def run(self, term: int, committer: Committer) -> None:
         while True:
@@ -177,17 +199,23 @@ class MembershipController:
 
     async def _take_step(self) -> float:
         """Do the one step that is due; return the seconds until the next look."""
-        status = self._members.status
+        status, now_s = self._members.status, self._clock.monotonic_s()
         assert status is not None
         decision = plan_membership(
-            self._members.views(), own_member_id=status.member_id, raft_leader_id=status.leader_id
+            self._members.views(),
+            own_member_id=status.member_id,
+            raft_leader_id=status.leader_id,
+            resting=frozenset(id for id, until_s in self._rests_until_s.items() if until_s > now_s),
         )
         match decision.step:
             case MembershipStep.PROMOTE:
                 await self._admin.promote(decision.member_id)
                 logger.info("member {:x} promoted to voter: {}", decision.member_id, decision.reason)
             case MembershipStep.MOVE_LEADER:
+                # While a transfer is tried etcd takes no writes: one that fails must not be tried again at once.
+                self._rests_until_s[decision.member_id] = self._clock.monotonic_s() + MOVE_REST_S
                 await self._admin.move_leader(decision.member_id)
+                del self._rests_until_s[decision.member_id]
                 logger.info("{}", decision.reason)
             case MembershipStep.WAIT:
                 return LEARNER_PERIOD_S if decision.reason else REFRESH_PERIOD_S

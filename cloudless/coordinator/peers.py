@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,17 +108,26 @@ class Link:
                 await ended.wait()
 
     async def _beat(self, call: Any, sequence: int) -> None:
-        news = [
-            pb.HeardAgent(node_id=node_id, age_ms=int(age_s * 1000))
-            for node_id, age_s in self._heard.recent(self._settings.news_within_s).items()
-        ]
+        news = _news(self._heard, self._settings.news_within_s)
         await call.write(pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=news))
         while True:
             answer = await call.read()
             if answer is grpc.aio.EOF:
                 raise TimeoutError("the link was closed")
+            _take_news(self._heard, answer.heard)
             if answer.sequence >= sequence:
                 return
+
+
+def _news(heard: HeardTable, within_s: float) -> list[pb.HeardAgent]:
+    return [
+        pb.HeardAgent(node_id=node_id, age_ms=int(age_s * 1000)) for node_id, age_s in heard.recent(within_s).items()
+    ]
+
+
+def _take_news(heard: HeardTable, news: Iterable[pb.HeardAgent]) -> None:
+    for agent in news:
+        heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
 
 
 class Peers:
@@ -153,9 +162,9 @@ class Peers:
     async def Link(self, requests: AsyncIterator[pb.PeerBeat], context: Any) -> AsyncIterator[pb.PeerBeatAck]:
         """PeerService.Link: answer every beat, take in its news of agents."""
         async for beat in requests:
-            for agent in beat.heard:
-                self._heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
-            yield pb.PeerBeatAck(coordinator_id=self._own_id, sequence=beat.sequence)
+            _take_news(self._heard, beat.heard)
+            news = _news(self._heard, self._settings.news_within_s)
+            yield pb.PeerBeatAck(coordinator_id=self._own_id, sequence=beat.sequence, heard=news)
 
     # --- dialling and doubting ---
 

@@ -29,7 +29,7 @@ from cloudless.core.model import (
 )
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import Applied, Transition
-from cloudless.errors import LeaseLost, Unavailable
+from cloudless.errors import CloudlessError, Fenced, LeaseLost
 from cloudless.ports import Clock, Ids
 
 QUEUE_LENGTH_MAX = 2_000
@@ -75,7 +75,9 @@ class Recorder:
             await commit_changes(committer, self._replica, [self._to_change(item, term, lease_id) for item in batch])
         except LeaseLost:
             self._leases.forget()
-        except Unavailable as error:
+        except Fenced:
+            raise
+        except CloudlessError as error:  # events inform: a full or absent store must not cost the leader its term
             logger.debug("{} events not recorded: {}", len(batch), error)
             await self._clock.sleep(0.5)
 

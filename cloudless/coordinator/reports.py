@@ -74,12 +74,13 @@ class ReportWriter:
         task = self._replica.machine.tasks.get(report.task_id)
         if task is None or task.desired.node_id != self._node_id:
             return True
-        if task.observed is not None and task.observed.sequence >= report.sequence:
+        if task.ended or (task.observed is not None and task.observed.sequence >= report.sequence):
             return True
+        observed_key = keys.task_observed(report.task_id)
         change = Change(
-            puts=(PutRecord(keys.task_observed(report.task_id), report),),
+            puts=(PutRecord(observed_key, report),),
             preconditions=(
-                Precondition(keys.task_observed(report.task_id), task.observed_revision),
+                Precondition(observed_key, self._replica.machine.mod_revision(observed_key)),
                 Precondition(keys.task_desired(report.task_id), task.desired_revision),
             ),
             reason="report",

@@ -21,9 +21,9 @@ from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.reports import ReportWriter
 from cloudless.core import keys
 from cloudless.core.keys import Kind
-from cloudless.core.model import NodeInfo, TaskDesired, TaskObserved
+from cloudless.core.model import Desired, NodeInfo, TaskDesired, TaskObserved
 from cloudless.core.plan import Change, Precondition, PutRecord
-from cloudless.core.state import Applied
+from cloudless.core.state import Applied, Task, View
 from cloudless.errors import Conflict, FormationRefused, InvalidSpec, Problem, Unavailable
 from cloudless.ports import Clock
 from cloudless.rpc import codec
@@ -138,12 +138,12 @@ class Sessions:
         info = codec.from_message(hello.info, NodeInfo)
         await self._admit(hello, info)
         session = self._open(info.id, hello.incarnation)
+        session.become(hello.role)  # before anything is read: a change of role must not be undone
         writer = ReportWriter(info.id, self._committer, self._replica, self._clock, session.acknowledge)
         reading = asyncio.create_task(self._read(requests, session, writer), name=f"session-read-{info.id}")
         try:
             self._heard.hear(info.id, own=True)
             yield self._welcome()
-            session.become(hello.role)
             async for message in self._outgoing(session):
                 yield message
         finally:
@@ -191,9 +191,10 @@ class Sessions:
             info = replace(info, enrolled_at_ms=enrolled_ms)
             if known == info:
                 return
+            key = keys.node_info(info.id)
             change = Change(
-                puts=(PutRecord(keys.node_info(info.id), info),),
-                preconditions=(Precondition(keys.node_info(info.id), node.info_revision if node else 0),),
+                puts=(PutRecord(key, info),),
+                preconditions=(Precondition(key, self._replica.machine.mod_revision(key)),),
                 reason=f"node {info.id} enrols",
             )
             try:
@@ -206,6 +207,8 @@ class Sessions:
 
     def _open(self, node_id: str, incarnation: int) -> AgentSession:
         """Register the session; of two for one node the later life of the agent wins."""
+        if self._stopping:
+            raise Unavailable(f"this coordinator takes no agents: {self._stopping}")
         held = self._sessions.get(node_id)
         if held is not None:
             if held.incarnation > incarnation:
@@ -288,7 +291,7 @@ class Sessions:
         for task_id in wanted:
             task = machine.tasks.get(task_id)
             if task is not None and task.desired.node_id == session.node_id:
-                tasks.append(codec.to_message(task.desired, objects_pb2.TaskDesired))
+                tasks.append(codec.to_message(_as_assigned(task), objects_pb2.TaskDesired))
             else:
                 removed.append(task_id)
         return pb.Assignments(
@@ -298,6 +301,7 @@ class Sessions:
             term=self._newest_term(),
             tasks=tasks,
             removed_task_ids=removed,
+            unreadable_task_ids=_unreadable_tasks(machine) if complete else [],
         )
 
     def _newest_term(self) -> int:
@@ -312,6 +316,17 @@ def _take_report(report: objects_pb2.TaskObserved, session: AgentSession, writer
     if observed.node_id != session.node_id:
         raise InvalidSpec([Problem("reports.node_id", f"must be {session.node_id}, not {observed.node_id}")])
     writer.take(observed)
+
+
+def _as_assigned(task: Task) -> TaskDesired:
+    """An ended task is never to run again, not even by an agent that has lost its memory of it."""
+    return replace(task.desired, desired=Desired.STOPPED) if task.ended else task.desired
+
+
+def _unreadable_tasks(view: View) -> list[str]:
+    """Return the ids of tasks whose record this version cannot read: whoever runs them shall leave them alone."""
+    parsed = (keys.parse(key) for key in view.quarantined)
+    return [key.parts[0] for key in parsed if key is not None and key.kind is Kind.TASK_DESIRED]
 
 
 def _check_info(info: NodeInfo) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cloudless.adapters.member.pidfile import identify
+from cloudless.adapters.member.pidfile import Identity, identify
 from cloudless.cli.dev.down import purge, take_down
 from cloudless.cli.dev.layout import AgentPlan, Layout, build_layout
 from cloudless.cli.dev.preflight import keep_ports, require_ready
@@ -126,8 +127,7 @@ def test_a_killed_process_is_seen_to_be_gone_and_may_start_again(table: Table) -
 def test_a_stranger_with_a_recorded_pid_is_left_alone() -> None:
     child = subprocess.Popen(SLEEPER, stdout=subprocess.DEVNULL)
     try:
-        who = identify(child.pid)
-        assert who is not None
+        who = identified(child.pid)
         strangers = [
             replace(who, start_ticks=who.start_ticks + 1),
             replace(who, boot_id="other"),
@@ -223,8 +223,7 @@ def test_down_ends_the_etcd_a_killed_coordinator_left(table: Table) -> None:
     data_dir.mkdir(parents=True)
     child = subprocess.Popen(SLEEPER, stdout=subprocess.DEVNULL)
     try:
-        who = identify(child.pid)
-        assert who is not None
+        who = identified(child.pid)
         (data_dir / "etcd.pid").write_text(json.dumps(asdict(who)), encoding="utf-8")
         take_down(table, Progress())
         assert child.wait(5) == -signal.SIGTERM
@@ -243,6 +242,15 @@ def test_purge_deletes_what_is_ours_and_nothing_else(table: Table) -> None:
     stranger.unlink()
     purge(table.layout.state_dir)
     assert not table.layout.state_dir.exists()
+
+
+def identified(pid: int) -> Identity:
+    """Return who `pid` is; a process just forked shows no command line until its exec is done."""
+    deadline_s = time.monotonic() + 5
+    while time.monotonic() < deadline_s:
+        if who := identify(pid):
+            return who
+    raise AssertionError(f"process {pid} never showed its command line")
 
 
 # --- commands -----------------------------------------------------------------------------------

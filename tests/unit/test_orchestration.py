@@ -94,14 +94,27 @@ def test_missing_slots_are_filled_from_the_lowest() -> None:
     assert not decide(cluster).changes
 
 
-def test_the_same_view_gives_the_same_ids_and_a_later_one_others() -> None:
+def test_a_decision_repeated_from_another_view_gives_the_same_ids_so_that_the_store_refuses_it() -> None:
     cluster = cluster_of(replicas=2)
     first, again = decide(cluster), decide(cluster)
     cluster.add_node("later")
     assert first == again
-    assert {put.key for c in first.changes for put in c.puts}.isdisjoint(
-        {put.key for c in decide(cluster).changes for put in c.puts}
-    )
+    assert created_keys(decide(cluster)) == created_keys(first)
+
+
+def test_what_fills_a_slot_after_an_earlier_task_has_another_id() -> None:
+    cluster = cluster_of(replicas=1)
+    first = created_keys(decide(cluster))
+    carry_out(cluster)
+    (task,) = active(cluster)
+    cluster.report(task.id, TaskState.FAILED, exit_code=1)
+    later = created_keys(decide(cluster, now_ms=10**9))
+    assert later
+    assert later.isdisjoint(first)
+
+
+def created_keys(plan: WorkloadPlan) -> set[str]:
+    return {put.key for change in plan.changes for put in change.puts}
 
 
 def test_a_plan_made_before_the_workload_changed_is_refused() -> None:

@@ -228,6 +228,9 @@ class EtcdAdmin:
             return await asyncio.to_thread(self._post, path, body, timeout_s)
         except Etcd3Exception as error:
             raise _translated(error, path, self.endpoint, changes) from error
+        except (requests.RequestException, ValueError) as error:  # an answer cut off in the middle, or none at all
+            kind = CommitUncertain if changes else Unavailable
+            raise kind(f"{path}: no readable answer from {self.endpoint}: {error!r}") from error
 
     def _post(self, path: str, body: dict[str, Any], timeout_s: tuple[float, float]) -> dict[str, Any]:
         client = _build_client(self.endpoint, self._session, timeout_s)

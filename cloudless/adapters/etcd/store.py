@@ -164,7 +164,7 @@ class EtcdWatch:
             )
         )
         self._created = asyncio.Event()
-        self._closed = False
+        self._writing = asyncio.Lock()
 
     async def __aiter__(self) -> AsyncIterator[WatchBatch]:
         held: list[Event] = []
@@ -188,7 +188,7 @@ class EtcdWatch:
             raise Unavailable(f"the watch broke: {_text(error)}") from error
         except asyncio.CancelledError:
             # Whoever reads a call that is cancelled gets this from grpc, and must not take it for its own end.
-            if not self._closed or _being_cancelled():
+            if _being_cancelled():
                 raise
 
     @staticmethod
@@ -199,12 +199,16 @@ class EtcdWatch:
             raise Unavailable(f"etcd cancelled the watch: {response.cancel_reason or 'no reason given'}")
 
     async def request_progress(self) -> None:
-        if self._created.is_set() and not self._call.done():
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+        # grpc cancels the whole call with the task that writes to it, and breaks it if two write at once.
+        await asyncio.shield(asyncio.create_task(self._write_progress_request(), name="watch-progress"))
+
+    async def _write_progress_request(self) -> None:
+        async with self._writing:
+            if self._created.is_set() and not self._call.done():
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+                    await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
     async def close(self) -> None:
-        self._closed = True
         self._call.cancel()
 
 

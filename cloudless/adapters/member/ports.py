@@ -37,6 +37,4 @@ def require_free(url: str, purpose: str) -> None:
 def _taken(port: int, purpose: str) -> PortInUse:
     owner = procfs.listener_of(port)
     name = f"pid {owner} ({' '.join(procfs.argv_of(owner))[:80]})" if owner else "another process"
-    return PortInUse(
-        f"port {port} for {purpose} is in use by {name}", hint="stop that process or choose another port"
-    )
+    return PortInUse(f"port {port} for {purpose} is in use by {name}", hint="stop that process or choose another port")

@@ -248,6 +248,8 @@ class Shim:
             os.execve(self.order["executable"], self.order["argv"], self.order["env"])
         except OSError as error:
             os.write(fault_write, str(error.errno or errno.EIO).encode())
+        except ValueError:  # a NUL byte in an argument
+            os.write(fault_write, str(errno.EINVAL).encode())
         finally:
             os._exit(127)
 

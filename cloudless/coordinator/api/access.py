@@ -159,7 +159,11 @@ class Access:
                 fresh = True
                 continue
             if decided.change is None:
-                return Written(decided.answer, self.view.revision)
+                if fresh:  # "it is so already" counts only in the newest state, like a refusal
+                    return Written(decided.answer, self.view.revision)
+                await self.replica.linearize(timeout_s=self._left_s(ends_s))
+                fresh = True
+                continue
             request = RequestRecord(
                 id=request_id, fingerprint=fingerprint, answer=json.dumps(decided.answer), at_ms=self.clock.wall_ms()
             )

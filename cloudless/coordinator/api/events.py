@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-from cloudless.coordinator.api.access import Access
+from cloudless.coordinator.api.access import Access, deadline_s
 from cloudless.core.keys import Kind
 from cloudless.core.state import Applied, Transition
 from cloudless.errors import HistoryGone, InvalidSpec, Problem, TooLarge
@@ -51,7 +51,7 @@ class Events:
         replica = self._access.replica
         await replica.loaded.wait()
         # The watcher may come from a coordinator that was further on: what it has must not be told again.
-        await replica.wait_for(request.from_revision - 1, timeout_s=CATCH_UP_TIMEOUT_S)
+        await replica.wait_for(request.from_revision - 1, timeout_s=min(CATCH_UP_TIMEOUT_S, deadline_s(context)))
         queue = _Queue()
         past, delivered = self._past(request.from_revision), self._access.view.revision
         stop_listening = replica.listen(queue.put)

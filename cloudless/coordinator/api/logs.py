@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
+from loguru import logger
 
 from cloudless.adapters.grpc.channel import open_channel
 from cloudless.adapters.grpc.status import from_rpc_error
-from cloudless.coordinator.api.access import Access, not_found
+from cloudless.coordinator.api.access import Access, deadline_s, not_found
 from cloudless.coordinator.api.workloads import find_workload
 from cloudless.core.state import Task
 from cloudless.errors import AgentUnreachable, CloudlessError, InvalidSpec, Problem
@@ -33,7 +34,7 @@ class Logs:
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.ReadLogsResponse]:
         if request.tail_lines < -1:
             raise InvalidSpec([Problem("tail_lines", "must be -1 (all kept), 0 (the default) or more")])
-        await self._access.replica.linearize(timeout_s=5.0)
+        await self._access.replica.linearize(timeout_s=deadline_s(context))
         tasks = self._choose(request)
         queue: asyncio.Queue[pb.ReadLogsResponse | None] = asyncio.Queue(QUEUE_LENGTH_MAX)
         readers = [asyncio.create_task(self._read(task, request, queue), name=f"logs-{task.id}") for task in tasks]
@@ -69,8 +70,10 @@ class Logs:
             await self._pump(task, request, queue)
         except CloudlessError as error:
             await queue.put(pb.ReadLogsResponse(task_id=task.id, stream="error", data=str(error).encode()))
-        finally:
-            await queue.put(None)
+        except Exception as error:  # the other tasks' logs go on; a cancelled reader has nobody to tell
+            logger.exception("reading the logs of {} failed", task.id)
+            await queue.put(pb.ReadLogsResponse(task_id=task.id, stream="error", data=repr(error).encode()))
+        await queue.put(None)
 
     async def _pump(
         self, task: Task, request: pb.ReadLogsRequest, queue: asyncio.Queue[pb.ReadLogsResponse | None]

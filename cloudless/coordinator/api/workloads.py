@@ -12,6 +12,7 @@ from cloudless.coordinator.api.access import (
     Access,
     Decided,
     check_revision,
+    deadline_s,
     not_found,
     paginate,
     with_puts,
@@ -94,7 +95,7 @@ class Workloads:
             return self._decide_apply(view, manifests, request)
 
         if request.dry_run:
-            await self._access.replica.linearize(timeout_s=5.0)
+            await self._access.replica.linearize(timeout_s=deadline_s(context))
             answer, revision = decide(self._access.view).answer, 0
         else:
             content = b"apply\0" + request.manifest.encode() + str(request.options.if_revision).encode()
@@ -110,6 +111,7 @@ class Workloads:
     ) -> Decided:
         puts, preconditions, results = [], [], []
         for manifest in manifests:
+            _refuse_unreadable(view, manifest)
             held = view.workloads.get((manifest.namespace, manifest.name))
             check_revision(held.mod_revision if held else 0, request.options, f"workload {manifest.name}")
             record, result = self._apply_one(held, manifest)
@@ -220,6 +222,15 @@ class Workloads:
 
         content = json.dumps([event_kind, request.namespace, request.name, what, request.options.if_revision]).encode()
         return (await self._access.write(request.options, content, decide, context)).revision
+
+
+def _refuse_unreadable(view: View, manifest: WorkloadManifest) -> None:
+    quarantined = view.quarantined.get(keys.workload(manifest.namespace, manifest.name))
+    if quarantined is not None:
+        raise Conflict(
+            f"the stored record of workload {manifest.name} cannot be read: {quarantined.reason}",
+            hint="a newer version may have written it; see cloudless cluster status",
+        )
 
 
 def _apply_result(record: WorkloadRecord, action: str, revision: int, fields: tuple[str, ...]) -> dict[str, Any]:

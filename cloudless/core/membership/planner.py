@@ -39,13 +39,16 @@ class MembershipDecision:
     reason: str = ""
 
 
-def plan_membership(members: Sequence[MemberView], *, own_member_id: int, raft_leader_id: int) -> MembershipDecision:
-    """Return the one next step."""
+def plan_membership(
+    members: Sequence[MemberView], *, own_member_id: int, raft_leader_id: int, resting: frozenset[int] = frozenset()
+) -> MembershipDecision:
+    """Return the one next step; `resting` are members that did not take etcd's leadership lately."""
     for member in sorted(members, key=lambda member: member.id):
         if member.learner and member.started:
             return MembershipDecision(MembershipStep.PROMOTE, member.id, f"learner {member.name} has started")
     if raft_leader_id == own_member_id:
         others = [m for m in members if m.id != own_member_id and not m.learner and m.started and m.linked]
+        others = [m for m in others if m.id not in resting]
         if others:
             target = min(others, key=lambda member: member.id)
             return MembershipDecision(

@@ -26,17 +26,33 @@ class Decider:
     now_ms: int
 
 
-def build_task_id(view: View, workload: Workload, slot: int) -> str:
-    """Return a new task's id: the same from the same view, different from a later one."""
+def build_task_id(view: View, workload: Workload, slot: int, newest: int) -> str:
+    """Return a new task's id, the same for the same decision.
+
+    It stands for the workload's generation, the slot and the newest task known in it (its create revision, 0: none).
+    A decision repeated from a view that does not show the first one's outcome yet gives the same id, so that the store
+    refuses the second task.
+    """
     record = workload.record
     salt = 0
     while True:
-        seed = f"{record.uid}\0{slot}\0{view.revision}\0{salt}".encode()
+        seed = f"{record.uid}\0{slot}\0{record.generation}\0{newest}\0{salt}".encode()
         digest = base64.b32encode(hashlib.blake2b(seed, digest_size=5).digest()).decode().lower()
         task_id = f"{record.name}-{digest}"
         if task_id not in view.tasks and task_id not in view.stray_observed:
             return task_id
         salt += 1
+
+
+def newest_by_slot(view: View, workload: Workload) -> dict[int, int]:
+    """Return the create revision of the newest known task of each slot."""
+    newest: dict[int, int] = {}
+    for task_id in view.tasks_of(workload.record.namespace, workload.record.name):
+        task = view.tasks[task_id]
+        if task.desired.workload_uid == workload.record.uid:
+            slot = task.desired.slot
+            newest[slot] = max(newest.get(slot, 0), task.desired_create_revision)
+    return newest
 
 
 def create_task(workload: Workload, task_id: str, slot: int, node_id: str, decider: Decider, reason: str) -> Change:

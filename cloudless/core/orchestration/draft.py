@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from cloudless.core.model import Rollout, RolloutStrategy, TaskState
 from cloudless.core.orchestration.absence import GONE_S, describe_absence
 from cloudless.core.orchestration.census import Census, Occupant, Slot
-from cloudless.core.orchestration.changes import Decider, build_task_id, create_task, stop_task
+from cloudless.core.orchestration.changes import Decider, build_task_id, create_task, newest_by_slot, stop_task
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, place
@@ -64,6 +64,7 @@ class Draft:
     waiting: list[str] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
     _stopped: dict[str, Occupant] = field(default_factory=dict)
+    _newest: dict[int, int] | None = None
 
     def fill(self) -> None:
         """Decide everything."""
@@ -260,13 +261,18 @@ class Draft:
             namespace=record.namespace,
             workload=record.name,
             generation=record.task_generation,
-            seed=build_task_id(self.view, self.workload, want.slot.number),
+            seed=build_task_id(self.view, self.workload, want.slot.number, self._newest_in(want.slot)),
             requests=record.spec.requests,
             executor=record.spec.executor,
             placement=record.spec.placement,
             host_ports=tuple(port.host_port for port in record.spec.ports if port.host_port),
             avoid=(last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else (),
         )
+
+    def _newest_in(self, slot: Slot) -> int:
+        if self._newest is None:
+            self._newest = newest_by_slot(self.view, self.workload)
+        return self._newest.get(slot.number, 0)
 
     def _declare_staying(self, kept: Sequence[Slot]) -> None:
         record = self.workload.record

@@ -82,6 +82,10 @@ def plan_workload(
     A node that is missing there has just become unreachable. A name without a workload has its left-over
     tasks stopped.
     """
+    unreadable = _unreadable_tasks(view, name)
+    if unreadable:
+        waiting = f"the record of task {', '.join(unreadable)} cannot be read: nothing is changed until it is mended"
+        return WorkloadPlan(namespace, name, waiting=(waiting,))
     workload = view.workloads.get((namespace, name))
     decider = Decider(term, now_ms)
     if workload is None:
@@ -99,6 +103,16 @@ def plan_workload(
         _shorten(draft.waiting),
         min(draft.deadlines, default=None),
     )
+
+
+def _unreadable_tasks(view: View, name: str) -> tuple[str, ...]:
+    """Return quarantined tasks whose id says they are of a workload of this name: they may well run."""
+    found = []
+    for key in sorted(view.quarantined):
+        parsed = keys.parse(key)
+        if parsed is not None and parsed.kind is keys.Kind.TASK_DESIRED and parsed.parts[0].rpartition("-")[0] == name:
+            found.append(parsed.parts[0])
+    return tuple(found)
 
 
 def _plan_leftovers(view: View, namespace: str, name: str, decider: Decider) -> WorkloadPlan:

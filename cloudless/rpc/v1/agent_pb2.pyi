@@ -280,6 +280,7 @@ class Assignments(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     REMOVED_TASK_IDS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_TASK_IDS_FIELD_NUMBER: _builtins.int
     kind: Global___Assignments.Kind.ValueType
     sequence: _builtins.int
     """Counts up from 1 (the COMPLETE) within a session as PRIMARY; a gap means: open a new session."""
@@ -293,6 +294,10 @@ class Assignments(_message.Message):
     def removed_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tasks to forget: they were reaped from the state."""
 
+    @_builtins.property
+    def unreadable_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks whose record the coordinator cannot read: they are neither listed nor to be stopped. Only with COMPLETE."""
+
     def __init__(
         self,
         *,
@@ -302,10 +307,11 @@ class Assignments(_message.Message):
         term: _builtins.int = ...,
         tasks: _abc.Iterable[_objects_pb2.TaskDesired] | None = ...,
         removed_task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unreadable_task_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "removed_task_ids", b"removed_task_ids", "revision", b"revision", "sequence", b"sequence", "tasks", b"tasks", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "removed_task_ids", b"removed_task_ids", "revision", b"revision", "sequence", b"sequence", "tasks", b"tasks", "term", b"term", "unreadable_task_ids", b"unreadable_task_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63loudless/rpc/v1/peer.proto\x12\x10\x63loudless.rpc.v1\"a\n\x08PeerBeat\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12+\n\x05heard\x18\x03 \x03(\x0b\x32\x1c.cloudless.rpc.v1.HeardAgent\"-\n\nHeardAgent\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\"7\n\x0bPeerBeatAck\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32T\n\x0bPeerService\x12\x45\n\x04Link\x12\x1a.cloudless.rpc.v1.PeerBeat\x1a\x1d.cloudless.rpc.v1.PeerBeatAck(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63loudless/rpc/v1/peer.proto\x12\x10\x63loudless.rpc.v1\"a\n\x08PeerBeat\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12+\n\x05heard\x18\x03 \x03(\x0b\x32\x1c.cloudless.rpc.v1.HeardAgent\"-\n\nHeardAgent\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\"d\n\x0bPeerBeatAck\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12+\n\x05heard\x18\x03 \x03(\x0b\x32\x1c.cloudless.rpc.v1.HeardAgent2T\n\x0bPeerService\x12\x45\n\x04Link\x12\x1a.cloudless.rpc.v1.PeerBeat\x1a\x1d.cloudless.rpc.v1.PeerBeatAck(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARDAGENT']._serialized_start=148
   _globals['_HEARDAGENT']._serialized_end=193
   _globals['_PEERBEATACK']._serialized_start=195
-  _globals['_PEERBEATACK']._serialized_end=250
-  _globals['_PEERSERVICE']._serialized_start=252
-  _globals['_PEERSERVICE']._serialized_end=336
+  _globals['_PEERBEATACK']._serialized_end=295
+  _globals['_PEERSERVICE']._serialized_start=297
+  _globals['_PEERSERVICE']._serialized_end=381
 # @@protoc_insertion_point(module_scope)

@@ -74,17 +74,23 @@ class PeerBeatAck(_message.Message):
 
     COORDINATOR_ID_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
     sequence: _builtins.int
+    @_builtins.property
+    def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardAgent]:
+        """The same news the other way: one of the two directions may not be dialable."""
+
     def __init__(
         self,
         *,
         coordinator_id: _builtins.str = ...,
         sequence: _builtins.int = ...,
+        heard: _abc.Iterable[Global___HeardAgent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "heard", b"heard", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
