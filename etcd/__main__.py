@@ -58,16 +58,15 @@ def _chosen(found: Found) -> str:
 
 def _as_json(found: Found | None, refused: tuple[Refusal, ...]) -> str:
     document: dict[str, Any] = {
-        "chosen": found and {
+        "chosen": found
+        and {
             "path": str(found.path),
             "version": str(found.version),
             "verdict": found.judgement.verdict.value,
             "reason": found.judgement.reason,
             "source": found.source,
         },
-        "refused": [
-            {"source": r.source, "version": r.version and str(r.version), "reason": r.reason} for r in refused
-        ],
+        "refused": [{"source": r.source, "version": r.version and str(r.version), "reason": r.reason} for r in refused],
     }
     return json.dumps(document, indent=2)
 

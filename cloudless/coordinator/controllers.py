@@ -27,6 +27,7 @@ from cloudless.ports import Clock, Ids
 
 COMMIT_TIMEOUT_S = 5.0
 SEEN_TIMEOUT_S = 5.0
+SEEN_TRIES = 3
 
 
 async def commit_changes(committer: Committer, replica: Replica, changes: Sequence[Change]) -> int:
@@ -59,9 +60,10 @@ async def commit_changes(committer: Committer, replica: Replica, changes: Sequen
 async def _see(replica: Replica, revision: int, uncertain: bool) -> None:
     """Return once the state shows `revision` and, after an uncertain outcome, everything written so far.
 
-    However long that takes: a plan from an older view would decide the same things a second time.
+    A plan from an older view would decide the same things a second time. Raises Unavailable, which ends the term,
+    if the state does not catch up: another coordinator's may.
     """
-    while True:
+    for tries_left in reversed(range(SEEN_TRIES)):
         try:
             await replica.wait_for(revision, timeout_s=SEEN_TIMEOUT_S)
             if uncertain:
@@ -69,6 +71,8 @@ async def _see(replica: Replica, revision: int, uncertain: bool) -> None:
             return
         except Unavailable as error:
             logger.debug("waiting for the own state to catch up: {}", error)
+            if not tries_left:
+                raise
 
 
 async def wait_for_any(event: asyncio.Event, timeout_s: float | None) -> None:
@@ -87,6 +91,7 @@ class OrchestratorSettings:
     round_tasks_max: int = 2_000
     resync_period_s: float = 30.0
     retry_pause_s: float = 0.1
+    retry_pause_max_s: float = 5.0
 
 
 Ref = tuple[str, str]
@@ -103,6 +108,7 @@ class Orchestrator:
         self._due_s: dict[Ref, float] = {}
         self._unreachable_since_s: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._pause_s = self._settings.retry_pause_s
         self.placed_total = 0
 
     async def run(self, term: int, committer: Committer) -> None:
@@ -161,8 +167,11 @@ class Orchestrator:
         for change in result.plan.changes:
             logger.info("{}", change.reason)
         self.placed_total += len(result.plan.changes)
-        if await commit_changes(committer, self._replica, result.plan.changes):
-            await self._clock.sleep(self._settings.retry_pause_s)
+        if await commit_changes(committer, self._replica, result.plan.changes) < len(result.plan.changes):
+            self._pause_s = self._settings.retry_pause_s
+        else:  # nothing could be written: a full store, say
+            await self._clock.sleep(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, self._settings.retry_pause_max_s)
 
     # --- what to plan ---
 

@@ -140,8 +140,8 @@ class Replica:
         return None
 
     def find_history(self, from_revision: int) -> list[Applied] | None:
-        """Return all kept batches with changes from `from_revision` on, None if that is too long ago."""
-        if from_revision < self._history_from:
+        """Return all kept batches with changes from `from_revision` on, None if that is too long ago or yet to come."""
+        if not self._history_from <= from_revision <= self.machine.revision + 1:
             return None
         return [applied for applied in self._history if applied.revision >= from_revision]
 

@@ -374,5 +374,3 @@ def test_the_wait_between_starts_doubles_to_its_cap_and_starts_afresh_after_a_st
     assert restart_delay_s(policy, 8, chance=0.0) == 5.0
     assert count_failures(policy, 7, ran_s=1) == 8
     assert count_failures(policy, 7, ran_s=30) == 1
-
-

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -81,7 +84,10 @@ def next_steps(table: Table) -> str:
             f"  {plan.name}  api {HOST}:{plan.api_port}  http://{HOST}:{plan.http_port}"
             f"  metrics http://{HOST}:{plan.metrics_port}/metrics"
         )
-    lines += ["", "try next", f"  cloudless cluster status{flag}", f"  cloudless node list{flag}"]
+    lines += ["", "try next"]
+    if shutil.which("cloudless") is None:
+        lines += [f"  . {Path(sys.executable).with_name('activate')}                 # puts cloudless on the PATH"]
+    lines += [f"  cloudless cluster status{flag}", f"  cloudless node list{flag}"]
     replicas = _replica_addresses(table)
     if replicas:
         lines += [f"  curl http://{replicas[0]}/                        # a replica answers"]

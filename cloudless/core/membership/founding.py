@@ -77,6 +77,8 @@ def decide_founding(
         return Founding(
             Verdict.REFUSE, reason="two of the expected addresses lead to the same node, or share a node id"
         )
+    if len({answer.raft_address for answer in answers.values()}) != len(answers):
+        return Founding(Verdict.REFUSE, reason="two of the founders give the same raft address")
     lost = sorted(answer.node_id for answer in answers.values() if answer.standing is Standing.LOST)
     if lost:
         return Founding(Verdict.WAIT, reason=f"{', '.join(lost)} had data and lost it: not founding anew")

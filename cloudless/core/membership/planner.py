@@ -43,9 +43,6 @@ def plan_membership(
     members: Sequence[MemberView], *, own_member_id: int, raft_leader_id: int, resting: frozenset[int] = frozenset()
 ) -> MembershipDecision:
     """Return the one next step; `resting` are members that did not take etcd's leadership lately."""
-    for member in sorted(members, key=lambda member: member.id):
-        if member.learner and member.started:
-            return MembershipDecision(MembershipStep.PROMOTE, member.id, f"learner {member.name} has started")
     if raft_leader_id == own_member_id:
         others = [m for m in members if m.id != own_member_id and not m.learner and m.started and m.linked]
         others = [m for m in others if m.id not in resting]
@@ -54,6 +51,9 @@ def plan_membership(
             return MembershipDecision(
                 MembershipStep.MOVE_LEADER, target.id, f"etcd's leader goes to {target.name}, off the leader's host"
             )
+    for member in sorted(members, key=lambda member: member.id):
+        if member.learner and member.started:
+            return MembershipDecision(MembershipStep.PROMOTE, member.id, f"learner {member.name} has started")
     waiting = [member for member in members if member.learner]
     return MembershipDecision(MembershipStep.WAIT, reason="a learner has not started yet" if waiting else "")
 
