@@ -141,6 +141,18 @@ class Committer:
         except TimeoutError as error:
             raise _unanswered(waiting, "the store did not answer in time") from error
 
+    async def find_done(self, request_id: str, fingerprint: str, *, timeout_s: float) -> Committed | None:
+        """Return the outcome of an earlier request of this id, None if there was none (linearizable).
+
+        Raises Conflict if the id was used for something else, Unavailable.
+        """
+        result = await self._store.txn(Txn(then=(Get(keys.request(request_id)),)), timeout_s=timeout_s)
+        (found,) = result.results
+        assert isinstance(found, Got)
+        if found.kv is None:
+            return None
+        return _replayed(request_id, fingerprint, found.kv.value, found.kv.mod_revision)
+
     def _prepare(self, change: Change, request: RequestRecord | None, timeout_s: float) -> _Waiting:
         item, size = _to_item(change, request)
         ops = max(len(item.then), len(item.compares)) + 1
@@ -263,7 +275,7 @@ class Committer:
 
 def _to_item(change: Change, request: RequestRecord | None) -> tuple[Txn, int]:
     """Return the change as a nested transaction, and about how many bytes it is."""
-    if request is None and not change.preconditions:
+    if request is None and not change.preconditions and change.puts:  # deleting twice is harmless
         raise ValueError(f"a change needs a request id or a precondition to be repeatable: {change.reason}")
     if request is not None and all(put.key != keys.request(request.id) for put in change.puts):
         raise ValueError(f"a change must remember its request, see `with_request`: {change.reason}")
@@ -320,24 +332,25 @@ def _outcome(waiting: _Waiting, result: TxnResult) -> Committed:
     if waiting.request is not None:
         remembered = found.pop(0)
         if remembered is not None:
-            return _replayed(waiting.request, remembered.value, remembered.mod_revision)
+            request = waiting.request
+            return _replayed(request.id, request.fingerprint, remembered.value, remembered.mod_revision)
     for expected, kv in zip(waiting.change.preconditions, found, strict=True):
         if (kv.mod_revision if kv else 0) != expected.mod_revision:
             raise PreconditionFailed(expected.key, result.revision)
     raise PreconditionFailed(waiting.change.preconditions[0].key, result.revision)
 
 
-def _replayed(request: RequestRecord, value: bytes, revision: int) -> Committed:
-    parsed = keys.parse(keys.request(request.id))
+def _replayed(request_id: str, fingerprint: str, value: bytes, revision: int) -> Committed:
+    parsed = keys.parse(keys.request(request_id))
     assert parsed is not None
     try:
         record = decode_record(parsed, value)
     except Malformed as error:
-        raise Conflict(f"the record of request {request.id} is unreadable: {error}") from error
+        raise Conflict(f"the record of request {request_id} is unreadable: {error}") from error
     assert isinstance(record, RequestRecord)
-    if record.fingerprint != request.fingerprint:
+    if record.fingerprint != fingerprint:
         raise Conflict(
-            f"request id {request.id} was used for a different request", hint="use a fresh request id for a new request"
+            f"request id {request_id} was used for a different request", hint="use a fresh request id for a new request"
         )
     return Committed(revision, replayed=True, answer=record.answer)
 

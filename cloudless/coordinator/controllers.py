@@ -19,7 +19,7 @@ from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import ClusterRecord, NodeStatus, Reachability, TaskDesired, WorkloadRecord
-from cloudless.core.orchestration import plan_liveness, plan_reap, plan_workloads
+from cloudless.core.orchestration import plan_event_reap, plan_liveness, plan_reap, plan_workloads
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import Applied
 from cloudless.errors import CloudlessError, CommitUncertain, Fenced, LeaseLost, Unavailable
@@ -301,7 +301,8 @@ class Reaper:
 
     async def run(self, term: int, committer: Committer) -> None:
         while True:
-            changes = plan_reap(self._replica.machine, self._clock.wall_ms())
+            machine = self._replica.machine
+            changes = (*plan_reap(machine, self._clock.wall_ms()), *plan_event_reap(machine))
             if changes:
                 await commit_changes(committer, self._replica, changes)
             await self._clock.sleep(self.PERIOD_S)

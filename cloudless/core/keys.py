@@ -51,7 +51,8 @@ NODES = PREFIX + "nodes/"
 WORKLOADS = PREFIX + "workloads/"
 TASKS = PREFIX + "tasks/"
 EVENTS = PREFIX + "events/"
-REQUESTS = PREFIX + "requests/"
+REQUESTS = "/cloudless-requests/v1/"
+"""Outside the prefix that is watched: only the store has to remember requests, not every coordinator's memory."""
 
 
 def coordinator(coordinator_id: str) -> str:
@@ -110,12 +111,14 @@ _SINGLE: dict[str, Kind] = {
     "coordinators": Kind.COORDINATOR,
     "election": Kind.ELECTION,
     "events": Kind.EVENT,
-    "requests": Kind.REQUEST,
 }
 
 
 def parse(key: str) -> Key | None:
     """Take a key apart; None for a key this version does not know (a newer version's, or one put by hand)."""
+    if key.startswith(REQUESTS):
+        name = key[len(REQUESTS) :]
+        return None if "/" in name else Key(Kind.REQUEST, (name,))
     if not key.startswith(PREFIX):
         return None
     match key[len(PREFIX) :].split("/"):

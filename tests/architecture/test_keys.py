@@ -52,7 +52,7 @@ def test_key_is_taken_apart_into_what_it_was_built_from(name: str) -> None:
         key = builder(*arguments)
         parsed = keys.parse(key)
         assert parsed is not None
-        assert key.startswith(keys.PREFIX)
+        assert key.startswith(keys.REQUESTS if builder is keys.request else keys.PREFIX)
         assert parsed.kind.name == name.upper()
         assert expected_parts(arguments, parsed.parts)
 

@@ -80,7 +80,6 @@ KEYS = [
     keys.election(2),
     keys.suspicion(3, "c1"),
     keys.event("e1"),
-    keys.request("r1"),
 ]
 WRITES = st.lists(
     st.tuples(st.sampled_from(KEYS), st.sampled_from(["store", "store", "remove", "malform"]), st.integers(0, 7)),
@@ -123,7 +122,6 @@ def facts(machine: StateMachine) -> dict[str, Any]:
         "on": {node_id: sorted(machine.tasks_on(node_id)) for node_id in ("n0", "n1")},
         "queue": machine.candidates(),
         "suspicions": dict(machine.suspicions(3)),
-        "request": machine.find_request("r1"),
     }
 
 

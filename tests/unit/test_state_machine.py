@@ -11,7 +11,6 @@ from cloudless.core.model import (
     LeaderRecord,
     NodeSpec,
     Record,
-    RequestRecord,
     Suspicion,
     TaskDesired,
     TaskObserved,
@@ -103,16 +102,13 @@ def test_other_records_are_found_where_they_belong() -> None:
         build_stored(keys.CLUSTER, ClusterRecord(id="c"), 1),
         build_stored(keys.coordinator("c1"), CoordinatorRecord(id="c1"), 2),
         build_stored(keys.suspicion(5, "c1"), Suspicion(coordinator_id="c1", term=5), 3),
-        build_stored(keys.request("r1"), RequestRecord(id="r1", fingerprint="f"), 4),
         build_stored(keys.workload("default", "web"), build_workload(), 5),
     )
     assert machine.cluster == ClusterRecord(id="c")
     assert list(machine.coordinators) == ["c1"]
     assert list(machine.suspicions(5)) == ["c1"]
-    assert machine.find_request("r1") == (RequestRecord(id="r1", fingerprint="f"), 4)
-    assert machine.find_request("r2") is None
     assert machine.workloads["default", "web"].mod_revision == 5
-    assert machine.entry_count == 5
+    assert machine.entry_count == 4
     assert machine.mod_revision(keys.CLUSTER) == 1
 
 

@@ -41,6 +41,7 @@ DEADLINE_MARGIN_S = 0.1
 """Kept for the answer's way back: a caller whose own deadline is first never learns why."""
 BOUNDED_STALENESS_S = 1.0
 LEASE_LOOK_PERIOD_S = 2.0
+LOOKUP_TIMEOUT_S = 2.0
 PAGE_SIZE = 500
 PAGE_SIZE_MAX = 5000
 
@@ -149,21 +150,16 @@ class Access:
         ends_s = self.clock.monotonic_s() + deadline_s(context)
         fresh = False
         while True:
-            remembered = self._remembered(request_id, fingerprint)
-            if remembered is not None:
-                return remembered
             await self._leases.events.current()
+            refusal: UserError | None = None
+            decided = Decided(None, {})
             try:
                 decided = decide(self.view)
-            except UserError:
-                if fresh:  # refused by the newest state, not by an old one
-                    raise
-                await self.replica.linearize(timeout_s=self._left_s(ends_s))
-                fresh = True
-                continue
-            if decided.change is None:
-                if fresh:  # "it is so already" counts only in the newest state, like a refusal
-                    return Written(decided.answer, self.view.revision)
+            except UserError as error:
+                refusal = error
+            if decided.change is None:  # a refusal, and "it is so already", count only in the newest state
+                if fresh:
+                    return await self._answer_unwritten(options, fingerprint, decided, refusal, ends_s)
                 await self.replica.linearize(timeout_s=self._left_s(ends_s))
                 fresh = True
                 continue
@@ -202,17 +198,23 @@ class Access:
             raise Unavailable("the request could not be done in time", hint="try again under the same request id")
         return left_s
 
-    def _remembered(self, request_id: str, fingerprint: str) -> Written | None:
-        found = self.replica.machine.find_request(request_id)
-        if found is None:
-            return None
-        record, revision = found
-        if record.fingerprint != fingerprint:
-            raise Conflict(
-                f"request id {request_id} was used for a different request",
-                hint="use a fresh request id for a new request",
+    async def _answer_unwritten(
+        self, options: pb.WriteOptions, fingerprint: str, decided: Decided, refusal: UserError | None, ends_s: float
+    ) -> Written:
+        """Answer a request that writes nothing now: as the first time if it was done before, else by its refusal.
+
+        An earlier try is often why there is nothing left to do, or why the object is not at `if_revision` any more.
+        """
+        revision = self.view.revision
+        if options.request_id:
+            found = await self._committer.find_done(
+                options.request_id, fingerprint, timeout_s=min(LOOKUP_TIMEOUT_S, self._left_s(ends_s))
             )
-        return Written(json.loads(record.answer), revision)
+            if found is not None:
+                return Written(json.loads(found.answer), found.revision)
+        if refusal is not None:
+            raise refusal
+        return Written(decided.answer, revision)
 
     def event(self, kind: str, subject: str, message: str) -> PutRecord:
         """Return the write of an event that tells people of a mutation, to go with it."""

@@ -6,7 +6,7 @@ All are level-triggered: they look at what is, not at what happened, so a lost e
 """
 
 from cloudless.core.orchestration.liveness import LivenessPlan, plan_liveness
-from cloudless.core.orchestration.reap import plan_reap
+from cloudless.core.orchestration.reap import plan_event_reap, plan_reap
 from cloudless.core.orchestration.replicas import OrchestrationPlan, WorkloadPlan, plan_workload, plan_workloads
 from cloudless.core.orchestration.summary import (
     Explanation,
@@ -28,6 +28,7 @@ __all__ = [
     "WorkloadState",
     "WorkloadSummary",
     "explain_workload",
+    "plan_event_reap",
     "plan_liveness",
     "plan_reap",
     "plan_workload",

@@ -21,6 +21,7 @@ from cloudless.core.orchestration.ending import ENDS_REMEMBERED
 from cloudless.core.plan import Change, Precondition
 from cloudless.core.state.view import Task, View
 
+EVENTS_A_CHANGE = 200
 RECENT_MS = 600_000
 """How long an end may still count for a back-off; ten times the longest one."""
 
@@ -36,6 +37,13 @@ def plan_reap(view: View, now_ms: int, keep_per_workload: int = 5) -> tuple[Chan
         if keys.task_desired(task_id) not in view.quarantined:
             changes.append(_delete_stray(task_id, view.stray_observed[task_id]))
     return tuple(changes)
+
+
+def plan_event_reap(view: View, keep: int = 5_000) -> tuple[Change, ...]:
+    """Plan to forget the oldest events beyond `keep`, before their lease ends: a busy cluster tells much."""
+    surplus = sorted(view.events)[: max(0, len(view.events) - keep)]
+    batches = (tuple(surplus[start : start + EVENTS_A_CHANGE]) for start in range(0, len(surplus), EVENTS_A_CHANGE))
+    return tuple(Change(deletes=tuple(map(keys.event, batch)), reason="forget old events") for batch in batches)
 
 
 def _reap_workload(view: View, namespace: str, name: str, now_ms: int, keep: int) -> list[Change]:

@@ -26,7 +26,6 @@ from cloudless.core.model import (
     NodeSpec,
     NodeStatus,
     Record,
-    RequestRecord,
     Suspicion,
     TaskDesired,
     TaskObserved,
@@ -138,12 +137,6 @@ class StateMachine:
 
     def suspicions(self, term: int) -> Mapping[str, Suspicion]:
         return self._suspicions.get(term, {})
-
-    def find_request(self, request_id: str) -> tuple[RequestRecord, int] | None:
-        entry = self._entries.get(keys.request(request_id))
-        if isinstance(entry, Stored) and isinstance(entry.record, RequestRecord):
-            return entry.record, entry.mod_revision
-        return None
 
     def keys(self) -> Collection[str]:
         """Return every key held, quarantined ones included."""
@@ -355,7 +348,7 @@ class StateMachine:
         self._events.pop(entry.parsed.parts[0], None)
 
     def _index_nothing(self, entry: Stored) -> None:
-        """Requests are found through their key alone."""
+        """Requests are not watched, so none comes here; the tables stay total."""
 
 
 def _forget(index: dict[Place, dict[str, None]], place: Place, task_id: str) -> None:

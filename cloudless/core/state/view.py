@@ -22,7 +22,6 @@ from cloudless.core.model import (
     NodeSpec,
     NodeStatus,
     Reachability,
-    RequestRecord,
     Suspicion,
     TaskDesired,
     TaskObserved,
@@ -167,8 +166,4 @@ class View(Protocol):
 
     def suspicions(self, term: int) -> Mapping[str, Suspicion]:
         """Return the coordinators that have lost the leader of `term`, by id."""
-        ...
-
-    def find_request(self, request_id: str) -> tuple[RequestRecord, int] | None:
-        """Return a remembered mutation and its revision."""
         ...
