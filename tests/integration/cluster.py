@@ -62,6 +62,7 @@ EXIT_S = 20.0
 TAIL_LINES = 40
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 _METRIC_PREFIX = "cloudless_coordinator_"
+_given: set[int] = set()
 
 
 @dataclass
@@ -126,9 +127,7 @@ class LocalCluster:
         """Make `first` the one that founds; the others join through it."""
         for process in self.coordinators:
             founds = process.name == first
-            process.settings |= (
-                {"BOOTSTRAP": "true"} if founds else {"RAFT_JOIN_ADDR": self.processes[first].address()}
-            )
+            process.settings |= {"BOOTSTRAP": "true"} if founds else {"RAFT_JOIN_ADDR": self.processes[first].address()}
 
     def add_agent(self, name: str, *, zone: str = "zone-a", cpu_cores: int = 2) -> None:
         api, metrics = free_ports(2)
@@ -282,7 +281,7 @@ class LocalCluster:
         """Return the end of every log, for a failed test's report."""
         return [(name, self.tail(name)) for name in self.processes]
 
-    def until(self, look: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
+    def until(self, look: Callable[[], T | None], what: str, timeout_s: float = 30.0) -> T:
         """Poll until `look` returns something true and return that; a coordinator's "not now" is looked past."""
         deadline_s = time.monotonic() + timeout_s
         seen: object = None
@@ -309,6 +308,9 @@ class LocalCluster:
             return error.code
         except OSError:
             return 0
+
+    def wait_http(self, name: str, path: str, status: int, timeout_s: float = 30.0) -> None:
+        self.until(lambda: self.http(name, path) == status, f"{name} answers {status} at {path}", timeout_s)
 
     def metric(self, name: str, metric: str) -> float:
         """Return the sum of a metric's samples (`name` or `name{label`), 0 if there is none."""
@@ -415,7 +417,8 @@ class LocalCluster:
         assert len({(s.header.cluster_id, s.etcd_cluster_id) for s in statuses}) == 1
         lists = [self.members(name) for name in names]
         assert lists[0] == lists[1] == lists[2]
-        assert sorted((m.name, m.is_learner, bool(m.client_urls)) for m in lists[0]) == [(n, False, True) for n in names]
+        voters = sorted(member.name for member in lists[0] if member.client_urls and not member.is_learner)
+        assert voters == names
         self.assert_equal_states()
 
     def assert_equal_states(self) -> None:
@@ -454,11 +457,13 @@ def manifest_of(name: str, *, replicas: int = 1, env: dict[str, str] | None = No
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that were free just now, all different, below those the kernel gives to outgoing connections."""
+    """Return ports that were free just now and never given before, below those of outgoing connections."""
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(10_100, 14_900)
         with socket.socket() as probe, suppress(OSError):
-            probe.bind((HOST, port))
-            found += [port] if port not in found else []
+            if port not in _given:
+                probe.bind((HOST, port))
+                _given.add(port)
+                found.append(port)
     return found

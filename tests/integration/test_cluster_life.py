@@ -1,4 +1,4 @@
-"""What a running cluster promises its users, asked of real processes: what was acknowledged stays, tasks are left alone.
+"""What a running cluster promises its users, asked of real processes: what was acknowledged stays, tasks run on.
 
 One cluster serves the whole file. Each test begins with it whole and without workloads; what a test breaks, the
 next one's fixture mends.
@@ -6,6 +6,7 @@ next one's fixture mends.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import signal
@@ -15,9 +16,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
+import grpc.aio
 import pytest
 
+from cloudless.adapters.member import procfs
 from cloudless.cli.dev.table import send
 from cloudless.cli.methods import (
     APPLY_WORKLOAD,
@@ -64,6 +68,7 @@ REPLACED_S = 10.0
 HANDED_OVER_S = 3.0
 FROZEN_S = 6.0
 WRITES_MIN = 50
+SPREAD = {"placement": {"spreadTopology": "node"}}
 
 Running = dict[str, tuple[int, int]]
 """Task id → (pid, attempt)."""
@@ -289,8 +294,26 @@ def test_a_watch_that_reaches_back_tells_all_that_is_written_while_it_catches_up
         for via in COORDINATORS:
             newest = cluster.call(GET_DIGEST, GetDigestRequest(), via).revision
             told = watched(cluster, via, begin, newest + 20, "workload")
-            assert [c.revision for c in told] == sorted({c.revision for c in told})
             assert told == watched(cluster, via, begin, newest + 20, "workload")
+            assert len(told) == len({(change.key, change.revision) for change in told})
+            assert [change.revision for change in told] == sorted(change.revision for change in told)
+
+
+def test_readers_that_give_up_waiting_do_not_stop_the_coordinator_from_following(cluster: LocalCluster) -> None:
+    """Each of them asks etcd for progress on the one watch that they share."""
+    future = GetWorkloadRequest(name="followed", read=stale(10**9)).SerializeToString()
+
+    async def wait_in_vain() -> None:
+        async with grpc.aio.insecure_channel(cluster.processes[SECOND].address()) as channel:
+            get = channel.unary_unary(GET_WORKLOAD.path)
+            waits = [get(future, timeout=random.uniform(0.02, 0.2)) for _ in range(300)]
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    for number in range(3):
+        asyncio.run(wait_in_vain())
+        written = cluster.apply(manifest_of("followed", replicas=0, env={"NUMBER": str(number)}), FIRST)
+        request = GetWorkloadRequest(name="followed", read=stale(written.header.revision))
+        assert cluster.call(GET_WORKLOAD, request, SECOND).workload.revision == written.header.revision
 
 
 def test_a_value_that_cannot_be_read_is_set_aside_and_shown_until_it_is_gone(cluster: LocalCluster) -> None:
@@ -298,7 +321,8 @@ def test_a_value_that_cannot_be_read_is_set_aside_and_shown_until_it_is_gone(clu
     cluster.write_raw(FIRST, Put(key, b"\xff\xfe not a record"))
     try:
         for name in COORDINATORS:
-            status = cluster.until(lambda via=name: s if (s := cluster.status(via)).quarantined else None, "it is shown")
+            wait_quarantined(cluster, name, 1)
+            status = cluster.status(name)
             assert key in status.quarantine
             assert "cannot be read" in " ".join(status.problems)
             with pytest.raises(NotFound, match="cannot be read"):
@@ -308,8 +332,12 @@ def test_a_value_that_cannot_be_read_is_set_aside_and_shown_until_it_is_gone(clu
     finally:
         cluster.write_raw(FIRST, Delete(key))
     for name in COORDINATORS:
-        cluster.until(lambda via=name: not cluster.status(via).quarantined, "it is gone")
+        wait_quarantined(cluster, name, 0)
     cluster.assert_equal_states()
+
+
+def wait_quarantined(cluster: LocalCluster, via: str, count: int) -> None:
+    cluster.until(lambda: cluster.status(via).quarantined == count, f"{via} tells of {count} unreadable values")
 
 
 # --- tasks ---
@@ -331,12 +359,12 @@ def test_scaling_adds_and_removes_tasks_and_touches_no_other(cluster: LocalClust
 def test_an_update_replaces_tasks_one_by_one_and_never_runs_fewer_than_asked(cluster: LocalCluster) -> None:
     rolling = {"strategy": "ROLLING_UPDATE", "maxSurge": 1, "maxUnavailable": 0}
     before = run_workload(cluster, "rolled", 3, rollout=rolling)
-    state = {task.desired.id: (task.desired.desired, task.observed.state) for task in cluster.tasks("rolled")}
+    state: dict[str, tuple[int, int]] = {
+        task.desired.id: (task.desired.desired, task.observed.state) for task in cluster.tasks("rolled")
+    }
     begin = cluster.apply(manifest_of("rolled", replicas=3, rollout=rolling, env={"NEW": "1"})).header.revision
     after = wait_running(cluster, "rolled", 3)
     assert not before.keys() & after.keys()
-    assert {task.desired.task_generation for task in cluster.tasks("rolled")} == {2}
-
     end = cluster.call(GET_DIGEST, GetDigestRequest(), FIRST).revision
     up = []
     told = watched(cluster, FIRST, begin, end, "task-desired", "task-observed")
@@ -347,6 +375,7 @@ def test_an_update_replaces_tasks_one_by_one_and_never_runs_fewer_than_asked(clu
         up.append(wanted.count(TASK_STATE_RUNNING))
         assert len(wanted) <= 4, "more than replicas + maxSurge"
     assert min(up) >= 3, up
+    assert {t.desired.task_generation for t in cluster.tasks("rolled") if t.desired.id in after} == {2}
 
 
 def note(state: dict[str, tuple[int, int]], change: Change) -> None:
@@ -365,7 +394,7 @@ def note(state: dict[str, tuple[int, int]], change: Change) -> None:
 
 
 def test_a_drained_node_is_emptied_and_a_cordoned_one_takes_nothing_new(cluster: LocalCluster) -> None:
-    run_workload(cluster, "moved", 3)
+    run_workload(cluster, "moved", 3, **SPREAD)
     assert nodes_of(cluster, "moved") == set(AGENTS)
     cluster.call(UPDATE_NODE, UpdateNodeRequest(node_id="agent-2", draining=True), SECOND)
     cluster.until(lambda: cluster.phases()["agent-2"] == "DRAINED", "agent-2 is empty")
@@ -396,15 +425,30 @@ def test_an_impossible_request_is_explained_with_counts_for_each_reason(cluster:
 
 
 def test_a_killed_agent_comes_back_to_its_running_tasks(cluster: LocalCluster) -> None:
-    before = run_workload(cluster, "survives", 3)
+    before = run_workload(cluster, "survives", 3, **SPREAD)
     cluster.kill(*AGENTS)
+    cluster.until(lambda: sessions(cluster) == 0, "the agents are missed")
     cluster.start(*AGENTS)
+    assert_left_alone(cluster, "survives", before)
+
+
+def sessions(cluster: LocalCluster) -> int:
+    return int(sum(cluster.metric(name, "agent_sessions") for name in COORDINATORS))
+
+
+def assert_left_alone(cluster: LocalCluster, name: str, before: Running) -> None:
+    """After their agents came back, the tasks are the same processes as before, and the agents take new ones."""
+    cluster.until(lambda: sessions(cluster) == 2 * len(AGENTS), "every agent has its two sessions")
     cluster.wait_ready()
-    assert wait_running(cluster, "survives", 3) == before
+    cluster.call(SCALE_WORKLOAD, ScaleWorkloadRequest(name=name, replicas=2 * len(before)))
+    after = wait_running(cluster, name, 2 * len(before))
+    assert nodes_of(cluster, name) == set(AGENTS)
+    assert before.items() <= after.items()
+    assert all(procfs.start_ticks(pid) is not None for pid, _ in after.values())
 
 
 def test_tasks_of_a_node_that_is_gone_are_replaced_on_others(cluster: LocalCluster) -> None:
-    before = run_workload(cluster, "replaced", 3)
+    before = run_workload(cluster, "replaced", 3, **SPREAD)
     lost = {task.desired.id for task in cluster.tasks("replaced") if task.desired.node_id == "agent-2"}
     assert len(lost) == 1
     started_s = time.monotonic()
@@ -428,7 +472,7 @@ def nodes_of_running(cluster: LocalCluster, name: str) -> set[str]:
 
 
 def test_a_leader_that_is_stopped_hands_over(cluster: LocalCluster) -> None:
-    tasks = run_workload(cluster, "handed", 3)
+    tasks = run_workload(cluster, "handed", 3, **SPREAD)
     leader, term = cluster.leader(), cluster.status().header.term
     other = cluster.followers()[0]
     asked_s = time.monotonic()
@@ -448,7 +492,7 @@ def new_leader(cluster: LocalCluster, via: str, old_term: int) -> str:
 
 
 def test_a_frozen_leader_is_replaced_and_steps_down_when_it_thaws(cluster: LocalCluster) -> None:
-    tasks = run_workload(cluster, "frozen", 3)
+    tasks = run_workload(cluster, "frozen", 3, **SPREAD)
     begin = cluster.call(GET_DIGEST, GetDigestRequest(), FIRST).revision + 1
     old, term = cluster.leader(), cluster.status().header.term
     others = tuple(cluster.followers())
@@ -458,12 +502,13 @@ def test_a_frozen_leader_is_replaced_and_steps_down_when_it_thaws(cluster: Local
         new = cluster.until(lambda: new_leader(cluster, others[0], term), "a new leader")
         print(f"new leader after {time.monotonic() - frozen_s:.2f} s")
         with Load(cluster, via=others).running() as load:
-            cluster.until(lambda: time.monotonic() - frozen_s > FROZEN_S and load.count >= WRITES_MIN, "it is long frozen")
+            cluster.until(lambda: time.monotonic() - frozen_s > FROZEN_S, "the lease is long over")
+            assert load.count >= WRITES_MIN
     finally:
         cluster.signal(old, signal.SIGCONT)
     assert new != old
     cluster.wait_ready()
-    cluster.until(lambda: cluster.http(old, "/follower") == 200, "the old leader follows")
+    cluster.wait_http(old, "/follower", 200)
     assert [cluster.metric(name, "is_leader") for name in COORDINATORS].count(1.0) == 1
     load.assert_kept(old)
     assert running(cluster, "frozen") == tasks
@@ -483,7 +528,7 @@ def assert_one_leader_a_term(cluster: LocalCluster, begin: int) -> None:
 
 
 def test_a_coordinator_whose_etcd_is_frozen_says_so_and_the_others_serve(cluster: LocalCluster) -> None:
-    tasks = run_workload(cluster, "calm", 3)
+    tasks = run_workload(cluster, "calm", 3, **SPREAD)
     for victim in (cluster.leader(), cluster.followers()[0]):
         etcd = cluster.etcd_of(victim)
         assert etcd is not None
@@ -491,23 +536,20 @@ def test_a_coordinator_whose_etcd_is_frozen_says_so_and_the_others_serve(cluster
         send(etcd, signal.SIGSTOP)
         try:
             frozen_s = time.monotonic()
-            cluster.until(lambda name=victim: cluster.http(name, "/readyz") == 503, "unready", READY_AFTER_STOP_S)
+            cluster.wait_http(victim, "/readyz", 503, READY_AFTER_STOP_S)
             print(f"unready after {time.monotonic() - frozen_s:.1f} s")
             assert cluster.http(victim, "/livez") == 200
-            cluster.until(
-                lambda via=others: cluster.call(APPLY_WORKLOAD, ApplyWorkloadRequest(manifest=manifest_of("go-on", replicas=0)), *via),
-                "the others take writes",
-            )
+            cluster.until(partial(cluster.apply, manifest_of("go-on", replicas=0), *others), "the others serve")
             assert all(cluster.http(name, "/readyz") == 200 for name in others)
         finally:
             send(etcd, signal.SIGCONT)
-        cluster.until(lambda name=victim: cluster.http(name, "/readyz") == 200, "ready again")
+        cluster.wait_http(victim, "/readyz", 200)
         cluster.wait_ready()
     assert running(cluster, "calm") == tasks
 
 
 def test_after_everything_was_killed_all_that_was_acknowledged_is_there_and_tasks_run_on(cluster: LocalCluster) -> None:
-    tasks = run_workload(cluster, "lasting", 3)
+    tasks = run_workload(cluster, "lasting", 3, **SPREAD)
     with Load(cluster).running() as load:
         cluster.until(lambda: load.count >= WRITES_MIN, "some writes")
         kill_all(cluster)
@@ -521,7 +563,7 @@ def test_after_everything_was_killed_all_that_was_acknowledged_is_there_and_task
         cluster.until(lambda: all(load.acknowledged[n] > at_kill[n] for n in at_kill), "writes go on")
     for name in COORDINATORS:
         load.assert_kept(name)
-    assert wait_running(cluster, "lasting", 3) == tasks
+    assert_left_alone(cluster, "lasting", tasks)
     cluster.assert_equal_states()
 
 
