@@ -49,7 +49,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         executors: dict[str, Executor] = {process.name: process}
         reports = ReportBook()
         runner = TaskRunner(settings, limits, executors, journal, reports)
-        server, port = await start_server(settings.listen_address, runner, limits)
+        server, port = await start_server(settings.listen_address, settings.node_id, runner, limits)
         settings = _with_port(settings, port)
         stack.push_async_callback(server.stop, SERVER_STOP_S)
         metrics = AgentMetrics()

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 
 from cloudless.ports import Clock
 
+NODES_MAX = 50_000
+"""Bounds the table against callers that make names up."""
+
 
 class HeardTable:
     """Monotonic times of the newest sign of life, by node id."""
@@ -24,6 +27,8 @@ class HeardTable:
     def hear(self, node_id: str, *, age_s: float = 0.0, own: bool) -> None:
         """Note a sign of life `age_s` old; `own` ones are news for the other coordinators."""
         at_s = self._clock.monotonic_s() - max(0.0, age_s)
+        if node_id not in self._heard_s and len(self._heard_s) >= NODES_MAX:
+            return
         if at_s > self._heard_s.get(node_id, float("-inf")):
             self._heard_s[node_id] = at_s
             if own:

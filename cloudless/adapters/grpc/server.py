@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -54,10 +54,12 @@ class _Unreadable:
 class GrpcServer:
     """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error."""
 
-    def __init__(self, address: str, own_id: str, *, observe: Observe | None = None) -> None:
+    def __init__(
+        self, address: str, own_id: str, *, observe: Observe | None = None, rpcs_at_once_max: int = RPCS_AT_ONCE_MAX
+    ) -> None:
         self._address, self._own_id = address, own_id
         self._observe = observe or (lambda method, outcome: None)
-        self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=RPCS_AT_ONCE_MAX)
+        self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=rpcs_at_once_max)
         self._names: list[str] = []
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -129,22 +131,29 @@ class GrpcServer:
 
         return serve
 
-    def _stream(self, name: str, behaviour: Callable[..., AsyncIterator[Message]]) -> Any:
+    def _stream(self, name: str, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Any:
         async def serve(request: Any, context: Any) -> AsyncIterator[Message]:
-            async with self._guard(name, context):
-                async for message in behaviour(_readable(request), context):
+            # Closed with the call: what a stream holds (files, other calls) must not wait for the collector.
+            async with (
+                self._guard(name, context),
+                contextlib.aclosing(behaviour(_readable(request), context)) as stream,
+            ):
+                async for message in stream:
                     yield message
 
         return serve
 
-    def _duplex(self, name: str, behaviour: Callable[..., AsyncIterator[Message]]) -> Any:
+    def _duplex(self, name: str, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Any:
         async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
             async for request in requests:
                 yield _readable(request)
 
         async def serve(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
-            async with self._guard(name, context):
-                async for message in behaviour(readable(requests), context):
+            async with (
+                self._guard(name, context),
+                contextlib.aclosing(behaviour(readable(requests), context)) as stream,
+            ):
+                async for message in stream:
                     yield message
 
         return serve
