@@ -161,11 +161,12 @@ def test_down_and_up_again_keeps_what_was_asked_for(cluster: Cli) -> None:
 
 def test_a_drill_of_every_kind_finds_nothing(cluster: Cli, tmp_path: Path) -> None:
     figures = tmp_path / "drill.json"
-    done = cluster.run("dev", "drill", "--rounds", "4", "--json", str(figures), timeout_s=350)
+    done = cluster.run("dev", "drill", "--rounds", "5", "--json", str(figures), timeout_s=350)
     document = json.loads(figures.read_text(encoding="utf-8"))
     assert document["findings"] == []
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [r["kind"] for r in document["rounds"]] == ["kill-leader", "kill-agent", "kill-etcd", "transfer"]
+    kinds = ["kill-leader", "kill-raft-leader", "kill-agent", "kill-etcd", "transfer"]
+    assert [r["kind"] for r in document["rounds"]] == kinds
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -132,6 +132,7 @@ async def test_three_members_form_one_cluster_and_move_leadership(binary: Found,
 
         await until(all_have_it)
         assert len({await node.admin.hash_kv(revision) for node in nodes}) == 1
+        assert (await nodes[0].admin.hash_kv(revision - 1)).hash != (await nodes[0].admin.hash_kv(revision)).hash
         await check_leadership_and_maintenance(nodes)
 
 

@@ -128,11 +128,7 @@ def test_two_of_three_founders_wait_for_the_third_however_long_it_takes(cluster:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_founding_in_a_loop_always_gives_one_cluster(
-    tmp_path: Path, binary: Found, request: pytest.FixtureRequest
-) -> None:
-    if "slow" not in (request.config.option.markexpr or ""):
-        pytest.skip("a long loop: ask for it by -m slow")
+def test_founding_in_a_loop_always_gives_one_cluster(tmp_path: Path, binary: Found) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)

@@ -198,8 +198,12 @@ class EtcdAdmin:
         await self._call("maintenance/transfer-leadership", {"targetID": str(target_id)}, changes=True)
 
     async def hash_kv(self, revision: int = 0) -> HashKv:
-        """Return the hash of this member's keys at `revision`, 0 for its latest. Walks the whole database."""
-        answer = await self._call("maintenance/hash", {"revision": str(revision)}, read_timeout_s=_LONG_READ_TIMEOUT_S)
+        """Return the hash of this member's keys at `revision`, 0 for its latest. Walks the whole database.
+
+        Not `maintenance/hash`: that is the hash of the whole file, which differs between healthy members.
+        """
+        body = {"revision": str(revision)}
+        answer = await self._call("maintenance/hashkv", body, read_timeout_s=_LONG_READ_TIMEOUT_S)
         # hash_revision came with 3.6; before, the caller's revision or the header's is the one hashed.
         hashed = _int(answer, "hash_revision") or revision or _int(answer.get("header", {}), "revision")
         return HashKv(_int(answer, "hash"), _int(answer, "compact_revision"), hashed)
