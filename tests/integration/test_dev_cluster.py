@@ -25,7 +25,6 @@ HELLO = ROOT / "examples" / "hello.yaml"
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.slow,
     pytest.mark.timeout(400),
     pytest.mark.skipif(
         any(importlib.util.find_spec(f"cloudless.{role}.main") is None for role in ("coordinator", "agent")),
