@@ -247,7 +247,7 @@ async def test_grandchildren_that_left_the_group_are_gone_after_the_grace(real: 
         setsid setsid sleep 600 &
         echo $! >> pids; echo ready; wait; wait; wait""",
     )
-    pids_file = root_of(real) / "t1" / "work" / "pids"
+    pids_file = root_of(real) / "t1" / "home" / "pids"
     await until(lambda: pids_file.exists() and len(pids_file.read_text().split()) >= 3)
     shim = psutil.Process(state_of(real)["shim_pid"])
     family = shim.children(recursive=True)
@@ -260,12 +260,12 @@ async def test_grandchildren_that_left_the_group_are_gone_after_the_grace(real: 
 async def test_what_a_command_leaves_behind_is_ended_with_it_and_its_exit_code_is_kept(real: Harness) -> None:
     await start_shell(real, "setsid sleep 600 & echo $! > left; exit 4")
     assert (await real.wait()).exit_code == 4
-    assert not psutil.pid_exists(int((root_of(real) / "t1/work/left").read_text()))
+    assert not psutil.pid_exists(int((root_of(real) / "t1/home/left").read_text()))
 
 
 async def test_a_killed_supervisor_takes_the_task_with_it_and_says_so(real: Harness) -> None:
     await start_shell(real, "setsid sleep 600 & echo $! > left; sleep 600")
-    left = root_of(real) / "t1/work/left"
+    left = root_of(real) / "t1/home/left"
     await until(lambda: left.exists() and left.read_text().strip())
     state = state_of(real)
     os.kill(state["shim_pid"], signal.SIGKILL)
@@ -337,7 +337,7 @@ async def test_a_task_gets_a_clean_environment_its_ports_and_a_directory_of_its_
     )
     await real.wait()
     lines = (await real.read()).decode().split("\n")
-    work = root_of(real) / "t1" / "work"
+    work = root_of(real) / "t1" / "home"
     assert {"OWN=at 4711", "CLOUDLESS_NODE_ID=n1", "CLOUDLESS_TASK_ID=t1", "CLOUDLESS_PORT_WEB_UI=4711"} <= {*lines}
     assert {f"HOME={work}", f"TMPDIR={work.parent / 'tmp'}", str(work), "port 4711"} <= {*lines}
     assert not [line for line in lines if "secret" in line]
@@ -416,7 +416,7 @@ async def test_following_goes_on_until_the_task_ends(real: Harness) -> None:
     async with asyncio.timeout(DEADLINE_S):
         async for chunk in real.executor.read_logs("t1", tail_lines=-1, follow=True):
             seen.append(chunk)
-            (root_of(real) / "t1" / "work" / "go").touch()
+            (root_of(real) / "t1" / "home" / "go").touch()
     assert seen == [LogChunk("stdout", b"first\n"), LogChunk("stderr", b"second\n")]
 
 

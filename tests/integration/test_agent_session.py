@@ -155,7 +155,7 @@ async def test_a_killed_agent_finds_its_tasks_again_and_reports_what_ended_meanw
     await until(lambda: one.state("t1") == one.state("t2") == "RUNNING")
     before = one.newest("t1")
     await agent.end(signal.SIGKILL)
-    (agent.data_dir / "tasks/t2/work/go").touch()
+    (agent.data_dir / "tasks/t2/home/go").touch()
     await until(lambda: (agent.data_dir / "tasks/t2/1/exit.json").exists())
     for each in pair:
         each.reports.clear()
@@ -253,7 +253,7 @@ async def test_a_task_that_ignores_the_polite_signal_is_gone_with_its_grandchild
     stubborn = build_task("t1", "sh", "-c", script, stop_grace_s=0.5)
     assign_all(pair, stubborn)
     agent.start(pair[0].address, pair[1].address)
-    pids = agent.data_dir / "tasks/t1/work/pids"
+    pids = agent.data_dir / "tasks/t1/home/pids"
     await until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
     await until(lambda: any(one.state("t1") == "RUNNING" for one in pair))
     one = primary_of(pair)
@@ -364,7 +364,7 @@ async def test_task_output_is_served_to_coordinators(agent: AgentProcess, pair: 
         seen = b""
         async for part in logs.ReadTaskLogs(agent_pb2.ReadTaskLogsRequest(task_id="t1", tail_lines=2, follow=True)):
             seen += part.data
-            (agent.data_dir / "tasks/t1/work/go").touch()
+            (agent.data_dir / "tasks/t1/home/go").touch()
         assert seen == b"99\n100\nend\n"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await logs.ReadTaskLogs(agent_pb2.ReadTaskLogsRequest(task_id="t9")).read()

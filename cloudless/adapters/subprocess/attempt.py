@@ -61,7 +61,7 @@ class Attempt:
     def create(self) -> int:
         """Create the directory and return its held lock. Raises FileExistsError if the attempt was made before."""
         task_dir = self.path.parent
-        for directory in (task_dir.parent, task_dir, task_dir / "work", task_dir / "tmp"):
+        for directory in (task_dir.parent, task_dir, task_dir / "home", task_dir / "tmp"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o700)
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -38,7 +38,7 @@ def build_environment(request: StartRequest, task_dir: Path) -> dict[str, str]:
     minimal = {
         "PATH": os.environ.get("PATH", _DEFAULT_PATH),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
-        "HOME": str(task_dir / "work"),
+        "HOME": str(task_dir / "home"),
         "TMPDIR": str(task_dir / "tmp"),
     }
     own = {name: _fill(value, ports) for name, value in request.spec.env.items()}

@@ -173,8 +173,8 @@ class ProcessExecutor:
         identity = {"task_id": attempt.task_id, "attempt": attempt.number, "ports": dict(request.ports)}
         return {
             "directory": str(attempt.path),
-            "work": str(task_dir / "work"),
-            "executable": find_executable(argv[0], path=environment["PATH"], work=task_dir / "work"),
+            "work": str(task_dir / "home"),
+            "executable": find_executable(argv[0], path=environment["PATH"], work=task_dir / "home"),
             "argv": argv,
             "env": environment,
             "grace_s": float(request.spec.stop_grace_s),
