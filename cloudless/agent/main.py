@@ -7,7 +7,8 @@ import os
 import sys
 
 from cloudless.errors import StartupError, outcome_of
-from cloudless.settings import AgentSettings, read_agent_settings
+from cloudless.observability.logs import configure_logs
+from cloudless.settings import read_agent_settings
 
 
 def main() -> int:
@@ -18,7 +19,7 @@ def main() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         settings = read_agent_settings()
-        _log_to_stderr(settings)
+        configure_logs(settings.log_level)
         # Imported late: a wrong setting is told without waiting for gRPC.
         from cloudless.agent.runtime import run_agent
 
@@ -27,14 +28,6 @@ def main() -> int:
         print(f"cloudless agent: {error}", file=sys.stderr)
         return outcome_of(type(error)).exit_code
     return 0
-
-
-def _log_to_stderr(settings: AgentSettings) -> None:
-    from loguru import logger
-
-    logger.remove()
-    layout = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}"
-    logger.add(sys.stderr, level=settings.log_level, format=layout, backtrace=False, diagnose=False)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,6 @@ from cloudless.ports import Clock, Compare, Delete, Get, Got, Put, Relation, Sto
 from cloudless.rpc.codec import Malformed, decode_record, encode_record
 
 ATTEMPT_MIN_S = 0.01
-# Short tries, as for transactions: a request in flight while etcd's leader dies is lost.
-GRANT_TIMEOUT_S = 0.4
-GRANT_PAUSE_S = 0.05
-GRANT_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,60 +349,3 @@ def _replayed(request_id: str, fingerprint: str, value: bytes, revision: int) ->
             f"request id {request_id} was used for a different request", hint="use a fresh request id for a new request"
         )
     return Committed(revision, replayed=True, answer=record.answer)
-
-
-class RollingLease:
-    """One lease for many short-lived records (remembered requests, events), renewed by granting the next.
-
-    A record is kept at least `kept_s` and at most twice that.
-    """
-
-    def __init__(self, store: Store, clock: Clock, *, kept_s: int = 600) -> None:
-        self._store, self._clock, self._kept_s = store, clock, kept_s
-        self._lease_id = 0
-        self._granted_s = 0.0
-        self._granting = asyncio.Lock()
-
-    @property
-    def held(self) -> int:
-        """The lease granted last; 0 if there is none."""
-        return self._lease_id
-
-    async def current(self) -> int:
-        """Return a lease that lives at least `kept_s` longer; half of that while the store grants none."""
-        async with self._granting:
-            age_s = self._clock.monotonic_s() - self._granted_s
-            if self._lease_id and age_s <= self._kept_s:
-                return self._lease_id
-            granted_s = self._clock.monotonic_s()
-            try:
-                self._lease_id, self._granted_s = await self._grant(), granted_s
-            except Unavailable:
-                if not self._lease_id or age_s > 1.5 * self._kept_s:
-                    raise
-            return self._lease_id
-
-    async def _grant(self) -> int:
-        """Grant within `GRANT_TRIES` tries; a lease granted without our knowing simply runs out."""
-        for _ in range(GRANT_TRIES):
-            try:
-                return (await self._store.grant(2 * self._kept_s, timeout_s=GRANT_TIMEOUT_S)).id
-            except (CommitUncertain, Unavailable):
-                await self._clock.sleep(GRANT_PAUSE_S)
-        raise Unavailable("the store did not grant a lease in time", hint="try again in a moment")
-
-    def forget(self) -> None:
-        """Drop the lease after the store said it does not exist (LeaseLost)."""
-        self._lease_id = 0
-
-
-__all__ = [
-    "CommitSettings",
-    "Committed",
-    "Committer",
-    "Fence",
-    "LeaseLost",
-    "PreconditionFailed",
-    "RollingLease",
-    "with_request",
-]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from cloudless.adapters.http.server import Answer
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.coordinator.body import Body
 from cloudless.core.lifecycle import LIVE
 from cloudless.core.model import TaskState
 from cloudless.observability.metrics import COORDINATOR_COUNTERS, COORDINATOR_GAUGES
-
-if TYPE_CHECKING:
-    from cloudless.coordinator.runtime import Body
 
 READY_STALENESS_MAX_S = 5.0
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 from loguru import logger
 
-from cloudless.coordinator.commit import Committer, RollingLease
+from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import commit_changes, wait_for_any
+from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.model import (

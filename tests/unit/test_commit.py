@@ -8,15 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cloudless.coordinator.commit import (
-    CommitSettings,
-    Committed,
-    Committer,
-    Fence,
-    PreconditionFailed,
-    RollingLease,
-    with_request,
-)
+from cloudless.coordinator.commit import CommitSettings, Committed, Committer, Fence, PreconditionFailed, with_request
+from cloudless.coordinator.leases import RollingLease
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec, RequestRecord
 from cloudless.core.plan import Change, Precondition, PutRecord

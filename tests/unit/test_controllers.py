@@ -8,14 +8,9 @@ from dataclasses import replace
 import pytest
 
 from cloudless.coordinator.commit import Committer
-from cloudless.coordinator.controllers import (
-    ClusterNamer,
-    LivenessController,
-    Orchestrator,
-    Reaper,
-    commit_changes,
-)
+from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper, commit_changes
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec, TaskState
 from cloudless.core.plan import Change, Precondition, PutRecord

@@ -8,21 +8,20 @@ reads its own writes at the returned revision on any coordinator.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cloudless.coordinator.commit import Committed, Committer, PreconditionFailed, RollingLease, with_request
+from cloudless.coordinator.commit import Committed, Committer, PreconditionFailed, with_request
+from cloudless.coordinator.leases import RecordLeases
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.model import EventRecord, RequestRecord, Severity
 from cloudless.core.plan import Change, PutRecord
 from cloudless.core.state import View
 from cloudless.errors import (
-    CloudlessError,
     Conflict,
     InvalidSpec,
     LeaseLost,
@@ -40,7 +39,6 @@ DEADLINE_MAX_S = 60.0
 DEADLINE_MARGIN_S = 0.1
 """Kept for the answer's way back: a caller whose own deadline is first never learns why."""
 BOUNDED_STALENESS_S = 1.0
-LEASE_LOOK_PERIOD_S = 2.0
 LOOKUP_TIMEOUT_S = 2.0
 PAGE_SIZE = 500
 PAGE_SIZE_MAX = 5000
@@ -60,27 +58,6 @@ class Written:
 
     answer: dict[str, Any]
     revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecordLeases:
-    """The leases under which requests (ten minutes) and events (an hour) are kept."""
-
-    requests: RollingLease
-    events: RollingLease
-
-    async def run(self, clock: Clock) -> None:
-        """Keep both leases granted ahead of need, so that no write has to wait for one."""
-        while True:
-            with contextlib.suppress(CloudlessError):
-                await self.requests.current()
-                await self.events.current()
-            await clock.sleep(LEASE_LOOK_PERIOD_S)
-
-    def forget(self) -> None:
-        """Grant anew after the store said that a lease is gone; which one, it does not say."""
-        self.requests.forget()
-        self.events.forget()
 
 
 class Access:

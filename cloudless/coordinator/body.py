@@ -1,0 +1,207 @@
+"""The parts of a coordinator whose member votes, and what is built from what.
+
+`Body` makes all parts and runs them; anything that ends by itself with an error ends them all. What
+happens before there is a body, and how it is stopped, is `runtime`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from loguru import logger
+
+from cloudless import __version__
+from cloudless.adapters.etcd.admin import EtcdAdmin
+from cloudless.adapters.etcd.store import EtcdStore
+from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
+from cloudless.adapters.system import RandomIds, SystemClock
+from cloudless.coordinator.api.access import Access
+from cloudless.coordinator.api.cluster import Cluster
+from cloudless.coordinator.api.events import Events
+from cloudless.coordinator.api.logs import Logs
+from cloudless.coordinator.api.nodes import Nodes
+from cloudless.coordinator.api.tasks import Tasks
+from cloudless.coordinator.api.workloads import Workloads
+from cloudless.coordinator.commit import Committer
+from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
+from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.leadership import Leadership, LeadershipSettings
+from cloudless.coordinator.leases import RecordLeases, RollingLease
+from cloudless.coordinator.membership import Members, MembershipController
+from cloudless.coordinator.orchestrator import Orchestrator
+from cloudless.coordinator.peers import Peers
+from cloudless.coordinator.recorder import Recorder
+from cloudless.coordinator.replica import Replica
+from cloudless.coordinator.sessions import Sessions, SessionSettings
+from cloudless.core import keys
+from cloudless.core.model import CoordinatorRecord
+from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
+from cloudless.ports import Put, Txn
+from cloudless.rpc.codec import encode_record
+from cloudless.settings import CoordinatorSettings
+from etcd.profiles import PROFILES
+
+RESIGN_TIMEOUT_S = 1.5
+REQUEST_KEPT_S = 600
+EVENT_KEPT_S = 3600
+MEMBER_PROBE_PERIOD_S = 2.0
+REGISTER_RETRY_PAUSE_S = 0.1
+
+
+class Body:
+    """All parts of a coordinator whose member votes."""
+
+    def __init__(
+        self, settings: CoordinatorSettings, admin: EtcdAdmin, supervisor: MemberSupervisor, etcd_version: str
+    ) -> None:
+        self.settings, self.admin, self.supervisor = settings, admin, supervisor
+        self._etcd_version = etcd_version
+        self.clock, self.ids = SystemClock(), RandomIds()
+        self.store = EtcdStore(settings.etcd_client_address)
+        self.replica = Replica(self.store, self.clock)
+        self.committer = Committer(self.store, self.clock)
+        self.heard = HeardTable(self.clock)
+        self.leases = RecordLeases(
+            RollingLease(self.store, self.clock, kept_s=REQUEST_KEPT_S),
+            RollingLease(self.store, self.clock, kept_s=EVENT_KEPT_S),
+        )
+        self.leadership = Leadership(
+            settings.node_id,
+            self.store,
+            self.replica,
+            self.clock,
+            self._lead,
+            on_lease=self._register,
+            settings=LeadershipSettings(lease_ttl_s=max(4, 2 * PROFILES[settings.profile].lease_ttl_min_s)),
+        )
+        self.peers = Peers(
+            settings.node_id,
+            self.store,
+            self.replica,
+            self.heard,
+            self.clock,
+            lease_id=lambda: self.leadership.lease_id,
+            voters=lambda: self.members.voters(),
+        )
+        self.members = Members(admin, self.replica, self.clock, self.peers.linked)
+        self.sessions = Sessions(
+            self.replica,
+            self.committer,
+            self.heard,
+            self.clock,
+            SessionSettings(coordinator_id=settings.node_id, heartbeat_period_s=settings.heartbeat_period_s),
+        )
+        self.orchestrator = Orchestrator(self.replica, self.clock)
+        self._started_ms = self.clock.wall_ms()
+        self.services = self._build_services()
+
+    def _build_services(self) -> dict[str, tuple[object, ...]]:
+        """Return, by service, the objects whose methods serve it."""
+        access = Access(self.settings.node_id, self.replica, self.committer, self.leases, self.clock, self.ids)
+        return {
+            "cluster": (Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),),
+            "nodes": (Nodes(access, self.heard.find_silence_s),),
+            "workloads": (Workloads(access), Logs(access)),
+            "tasks": (Tasks(access),),
+            "events": (Events(access),),
+            "sessions": (self.sessions,),
+            "peers": (self.peers,),
+        }
+
+    async def run(self) -> None:
+        """Run all parts until one fails or this is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
+                group.create_task(part.run(), name=type(part).__name__.lower())
+            group.create_task(self.leases.run(self.clock), name="leases")
+            group.create_task(self._supervise(), name="member-supervision")
+            group.create_task(self._probe_member(), name="member-probe")
+
+    async def _lead(self, term: int, committer: Committer) -> None:
+        """Run the controllers of a term."""
+        own_id, replica, clock = self.settings.node_id, self.replica, self.clock
+        async with asyncio.TaskGroup() as group:
+            for controller in (
+                ClusterNamer(own_id, replica, clock, self.ids),
+                LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
+                self.orchestrator,
+                Reaper(replica, clock),
+                MembershipController(self.members, self.admin, clock),
+                Recorder(own_id, replica, self.leases.events, clock, self.ids),
+            ):
+                group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
+
+    async def _register(self, lease_id: int) -> None:
+        """Tell the others where we are, for as long as our lease lives. Raises LeaseLost.
+
+        Not given up while we hold the lease: a coordinator that nobody knows of is linked by nobody.
+        """
+        while self.leadership.lease_id == lease_id:
+            try:
+                return await self._write_record(lease_id)
+            except LeaseLost:
+                raise
+            except CloudlessError as error:
+                logger.debug("not registered yet: {}", error)
+                await self.clock.sleep(REGISTER_RETRY_PAUSE_S)
+
+    async def _write_record(self, lease_id: int) -> None:
+        status = await self.admin.status()
+        record = CoordinatorRecord(
+            id=self.settings.node_id,
+            api_address=self.settings.advertise_address,
+            http_address=self.settings.http_address,
+            metrics_address=self.settings.metrics_address,
+            raft_address=self.settings.raft_address,
+            member_id=status.member_id,
+            version=__version__,
+            etcd_version=self._etcd_version,
+            pid=os.getpid(),
+            started_at_ms=self._started_ms,
+        )
+        put = Put(keys.coordinator(record.id), encode_record(record), lease_id)
+        await self.store.txn(Txn(then=(put,)), timeout_s=2.0)
+
+    async def _supervise(self) -> None:
+        """Keep the member running. Raises MemberRemoved if the cluster has removed it."""
+        await self.supervisor.run()
+        if self.supervisor.state.phase is Phase.REMOVED:
+            raise MemberRemoved(
+                f"the cluster has removed the member of {self.settings.node_id}",
+                hint="to join again, start with an empty CLOUDLESS_DATA_DIR and CLOUDLESS_RAFT_JOIN_ADDR",
+            )
+
+    async def _probe_member(self) -> None:
+        """Say in the log when the member stops answering, and when it answers again."""
+        answered = True
+        while True:
+            await self.clock.sleep(MEMBER_PROBE_PERIOD_S)
+            answers = await self.supervisor.probe(1.0)
+            if answers != answered:
+                answered = answers
+                logger.log(
+                    "INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer"
+                )
+
+    async def leave(self) -> None:
+        """Hand over what others can take: agents, office, etcd's leadership."""
+        self.sessions.shed_all("this coordinator is stopping")
+        self.leadership.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RESIGN_TIMEOUT_S):
+                await self.leadership.stopped.wait()
+        with contextlib.suppress(CloudlessError, TimeoutError):
+            async with asyncio.timeout(RESIGN_TIMEOUT_S):
+                await self._move_raft_leader()
+
+    async def _move_raft_leader(self) -> None:
+        await self.members.refresh()
+        status = self.members.status
+        if status is None or status.leader_id != status.member_id:
+            return
+        others = [view.id for view in self.members.views() if view.linked and view.started and not view.learner]
+        others = [member_id for member_id in others if member_id != status.member_id]
+        if others:
+            await self.admin.move_leader(min(others))
