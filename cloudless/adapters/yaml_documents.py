@@ -22,6 +22,7 @@ VALUES_MAX = 20_000
 """Keys, values, lists and mappings together: about 0.1 s to read."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _StrictLoader(_Loader):  # type: ignore[misc]
@@ -73,7 +74,7 @@ def load_documents(text: str) -> list[object]:
 
 def dump_yaml(document: object) -> str:
     """Return plain data as YAML text, keys in their own order."""
-    text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
     return text
 
 
