@@ -17,6 +17,7 @@ from cloudless.errors import (
     OUTCOMES,
     CloudlessError,
     CommitUncertain,
+    NoQuorum,
     Problem,
     StoreTimeout,
     Unavailable,
@@ -25,6 +26,7 @@ from cloudless.errors import (
 from cloudless.rpc.v1.common_pb2 import ErrorDetail
 
 _DETAILS_KEY = "grpc-status-details-bin"
+_LOOK = "`cloudless cluster status` says what is wrong"
 
 _PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 """Transport failures that another coordinator, or a moment, may mend."""
@@ -51,7 +53,8 @@ def to_error(detail: ErrorDetail) -> CloudlessError:
     error_class = error_with_code(detail.code)
     # Subclasses have constructors of their own; what travels is the same for all of them.
     error = error_class.__new__(error_class)
-    CloudlessError.__init__(error, detail.message or detail.code, hint=detail.hint)
+    hint = detail.hint or (_LOOK if error_class in (Unavailable, NoQuorum, StoreTimeout) else "")
+    CloudlessError.__init__(error, detail.message or detail.code, hint=hint)
     if detail.problems:
         error.problems = tuple(Problem(p.field, p.message) for p in detail.problems)  # type: ignore[attr-defined]
     return error
@@ -80,7 +83,7 @@ def _bare_error(code: grpc.StatusCode, details: str, address: str, writes: bool)
             hint="look before you repeat it",
         )
     if code in _PASSING:
-        return StoreTimeout(f"{address} gave no answer in time", hint="`cloudless cluster status` may say why")
+        return StoreTimeout(f"{address} gave no answer in time", hint=_LOOK)
     error_class = next((cls for cls, seen in OUTCOMES.items() if seen.grpc_status == code.name), CloudlessError)
     hint = "is it a coordinator, and of this version?" if code is grpc.StatusCode.UNIMPLEMENTED else ""
     return _make(error_class, f"{address}: {details or code.name}", hint)

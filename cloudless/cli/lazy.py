@@ -15,6 +15,9 @@ import click
 ALIASES: Mapping[str, str] = {"ls": "list", "show": "get", "rm": "delete", "desc": "describe"}
 """Words that people bring along from other tools; a command of that very name comes first."""
 
+_LINE_OF_HELP = 140
+"""Enough for the first sentence of any command: a listing that breaks off in the middle says nothing."""
+
 
 class LazyGroup(click.Group):
     """A click group with commands that are imported on use, and with aliases."""
@@ -52,7 +55,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, text) for name, (_, text) in self._lazy.items()]
-        rows += [(name, command.get_short_help_str(80)) for name, command in self.commands.items()]
+        rows += [(name, command.get_short_help_str(_LINE_OF_HELP)) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

@@ -42,16 +42,20 @@ class LineBuffer:
 
 def print_logs(client: Client, request: ReadLogsRequest) -> None:
     """Print until the end, or until interrupted when following. Raises AgentUnreachable if logs were missing."""
-    buffer, missing = LineBuffer(marked=not request.task_id), []
+    buffer, missing, silent = LineBuffer(marked=not request.task_id), [], True
     out = sys.stdout.buffer
     for chunk in client.stream(READ_LOGS, request):
         if chunk.stream == "error":
             missing.append(chunk.task_id)
-            click.echo(f"{chunk.task_id}: {chunk.data.decode(errors='replace')}", err=True)
+            text = chunk.data.decode(errors="replace")
+            click.echo(text if f"task {chunk.task_id}" in text else f"{chunk.task_id}: {text}", err=True)
             continue
+        silent = False
         out.writelines(buffer.feed(chunk.task_id, chunk.stream, chunk.data))
         out.flush()
     out.writelines(buffer.flush())
     out.flush()
     if missing:
         raise AgentUnreachable(f"the logs of {len(missing)} task(s) cannot be had now: {', '.join(missing)}")
+    if silent:
+        click.echo("no output" if request.task_id else f"no task of {request.workload} has output", err=True)

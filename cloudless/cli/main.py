@@ -50,12 +50,28 @@ _ALIASES = {
 }  # fmt: skip
 
 
+_VERBS = {
+    **dict.fromkeys(
+        ("get", "list", "ls", "describe", "apply", "create", "delete", "scale", "explain", "logs"), "workload"
+    ),
+    **dict.fromkeys(("cordon", "uncordon", "drain", "label"), "node"),
+    **dict.fromkeys(("status", "members", "leader"), "cluster"),
+    **dict.fromkeys(("up", "down", "start", "kill", "drill"), "dev"),
+}
+"""What people type first who come from tools where the verb does; and a kind that has it."""
+
+
 class Program(LazyGroup):
     """The root group: turns failures into messages and exit codes."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         sys.exit(_run(lambda: super(Program, self).main(*args, **kwargs)))
+
+    def _suggestion(self, name: str) -> str:
+        if name in _VERBS:
+            return f"; the kind comes first, such as `cloudless {_VERBS[name]} {name}`"
+        return super()._suggestion(name)
 
 
 def _run(program: Any) -> int:

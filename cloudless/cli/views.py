@@ -24,7 +24,7 @@ def format_cpu(millicores: int) -> str:
 
 
 def format_mb(megabytes: int) -> str:
-    return f"{megabytes / 1024:g}G" if megabytes >= 1024 and megabytes % 256 == 0 else f"{megabytes}M"
+    return f"{megabytes / 1024:.4g}G" if megabytes >= 1024 else f"{megabytes}M"
 
 
 def format_labels(labels: Any) -> str:
@@ -80,7 +80,9 @@ NODES: Listing[Node] = Listing(
 
 
 def _runs(spec: WorkloadSpec) -> str:
-    return spec.image or " ".join([*spec.command, *spec.args]).splitlines()[0][:40] if spec.command else "-"
+    whole = spec.image or " ".join([*spec.command, *spec.args])
+    line = (whole.splitlines() or ["-"])[0][:40]
+    return line if line == whole or not whole else f"{line.rstrip()}…"
 
 
 def _strategy(workload: Workload) -> str:

@@ -24,7 +24,11 @@ def coordinator() -> None:
     """A coordinator: one member of the control plane, with its own etcd."""
 
 
-@coordinator.command("run")
+@coordinator.command(
+    "run",
+    epilog="Needed: CLOUDLESS_NODE_ID; and, while there is no data, how to get a cluster: CLOUDLESS_BOOTSTRAP=true, or "
+    "CLOUDLESS_RAFT_JOIN_ADDR, or CLOUDLESS_BOOTSTRAP_EXPECT=3 with CLOUDLESS_RAFT_JOIN_ADDR. The README lists all.",
+)
 @click.pass_context
 def run_coordinator(ctx: click.Context) -> None:
     """Run a coordinator in the foreground until SIGTERM or SIGINT."""
@@ -36,7 +40,9 @@ def agent() -> None:
     """An agent: runs the tasks of one node."""
 
 
-@agent.command("run")
+@agent.command(
+    "run", epilog="Needed: CLOUDLESS_NODE_ID and CLOUDLESS_COORDINATOR_ADDR (HOST:PORT,…). The README lists all."
+)
 @click.pass_context
 def run_agent(ctx: click.Context) -> None:
     """Run an agent in the foreground until SIGTERM or SIGINT."""

@@ -192,12 +192,20 @@ def explain(name: str) -> None:
     if options.output in ("json", "yaml"):
         return show_plain(options, to_plain(answer))
     click.echo(f"{namespace}/{name}: {answer.verdict}")
+    # Replicas that want a node for the same reasons share their lines; what the verdict said is not said again.
+    unplaced: dict[tuple[str, ...], list[str]] = {}
     for slot in answer.unplaced:
-        click.echo(f"  replica {slot.slot}: {slot.text}")
-        for reason in slot.reasons:
-            click.echo(f"    {reason.count} of {slot.nodes_total} nodes: {reason.reason}")
+        why = [f"    {reason.count} of {slot.nodes_total} nodes: {reason.reason}" for reason in slot.reasons]
+        unplaced.setdefault((slot.text, *why), []).append(str(slot.slot))
+    for (text, *reasons), slots in unplaced.items():
+        if text in answer.verdict and len(reasons) < 2 and len(unplaced) == 1:
+            continue
+        click.echo(f"  slot {', '.join(slots)}: {text}")
+        for line in reasons:
+            click.echo(line)
     for line in answer.waiting:
-        click.echo(f"  waits for {line}")
+        if line not in answer.verdict:
+            click.echo(f"  waits for {line}")
 
 
 @workload.command("logs", cls=Command)
@@ -245,7 +253,8 @@ def wait_running(client: Client, namespace: str, name: str, timeout_s: float) ->
         except CloudlessError:
             raise timeout from None
         raise StoreTimeout(
-            f"{timeout.message}; {verdict}", hint=f"`cloudless workload explain {namespace}/{name}`"
+            f"not running after {timeout_s:g} s: {namespace}/{name}: {verdict}",
+            hint=f"`cloudless workload explain {namespace}/{name}`",
         ) from None
 
 

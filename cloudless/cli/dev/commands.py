@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudless.cli.dev.layout import DEFAULT_STATE_DIR
 from cloudless.cli.lazy import LazyGroup
 from cloudless.cli.options import Command, current
 
 if TYPE_CHECKING:
     from cloudless.cli.dev.table import Table
-
-DEFAULT_STATE_DIR = Path(".cloudless/dev")
 
 
 def _state_dir(command: Any) -> Any:
@@ -122,7 +121,7 @@ def kill(name: str, signal_name: str, etcd: bool, only_etcd: bool, state_dir: Pa
         targets[f"{name}/etcd"] = table.etcd_of(name)
     for target, who in targets.items():
         if who is None or not send(who, number):
-            raise NotFound(f"{target} does not run", hint="`cloudless dev status` shows what does")
+            raise NotFound(f"{target} does not run", hint=f"`{table.layout.command('status')}` shows what does")
         click.echo(f"{target} (pid {who.pid}) got {number.name}")
 
 

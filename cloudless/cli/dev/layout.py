@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 import cloudless
 
 HOST = "127.0.0.1"
+DEFAULT_STATE_DIR = Path(".cloudless/dev")
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 
@@ -93,6 +95,13 @@ class Layout:
     def api_addresses(self) -> tuple[str, ...]:
         """Return the addresses a client is given."""
         return tuple(f"{HOST}:{c.api_port}" for c in self.coordinators)
+
+    def command(self, words: str) -> str:
+        """Return `cloudless dev WORDS` as it has to be typed here to mean this cluster."""
+        flag = (
+            "" if self.state_dir == DEFAULT_STATE_DIR.resolve() else f" --state-dir {shlex.quote(str(self.state_dir))}"
+        )
+        return f"cloudless dev {words}{flag}"
 
     @property
     def record_file(self) -> Path:

@@ -18,15 +18,14 @@ def require_ready(table: Table) -> None:
     if living:
         raise StartupError(
             f"a dev cluster runs already from {table.layout.state_dir} ({', '.join(sorted(living))})",
-            hint="`cloudless dev status` shows it, `cloudless dev down` ends it",
+            hint=f"`{table.layout.command('status')}` shows it, `{table.layout.command('down')}` ends it",
         )
     _require_same_ports(table.layout)
-    taken = _taken(table.layout)
+    taken, homes = _taken(table.layout)
     if taken:
+        ends = ", ".join(f"`cloudless dev down --state-dir {home}`" for home in homes) or "end those processes"
         raise PortInUse(
-            "ports in use:\n  " + "\n  ".join(taken),
-            hint="end those processes (`cloudless dev down --state-dir …` for another dev cluster), "
-            "or move this one with --port-offset 10000",
+            "ports in use:\n  " + "\n  ".join(taken), hint=f"{ends}, or move this one with --port-offset 10000"
         )
 
 
@@ -44,29 +43,37 @@ def _require_same_ports(layout: Layout) -> None:
     if kept != layout.port_offset:
         raise StartupError(
             f"the data in {layout.state_dir} belongs to a cluster with --port-offset {kept}",
-            hint=f"use --port-offset {kept}, another --state-dir, or delete the data with `cloudless dev down --purge`",
+            hint=f"use --port-offset {kept}, another --state-dir, "
+            f"or delete the data with `{layout.command('down --purge')}`",
         )
 
 
-def _taken(layout: Layout) -> list[str]:
-    taken = []
+def _taken(layout: Layout) -> tuple[list[str], list[Path]]:
+    """Return a line for every port taken, one for all ports of another dev cluster; and those clusters' directories."""
+    lines: list[str] = []
+    clusters: dict[Path, list[int]] = {}
     for plan in layout.plans:
         for use, port in plan.ports.items():
             try:
                 require_free(f"tcp://{HOST}:{port}", use)
             except PortInUse:
-                taken.append(f"{port} ({plan.name} {use}): {_owner(port)}")
-    return taken
+                pid = procfs.listener_of(port)
+                home = _dev_cluster_of(pid) if pid else None
+                if home:
+                    clusters.setdefault(home, []).append(port)
+                else:
+                    lines.append(f"{port} ({plan.name} {use}): {_owner(pid)}")
+    lines += [
+        f"{len(ports)} ports from {min(ports)} to {max(ports)}: the dev cluster under {home}"
+        for home, ports in clusters.items()
+    ]
+    return lines, list(clusters)
 
 
-def _owner(port: int) -> str:
-    pid = procfs.listener_of(port)
+def _owner(pid: int | None) -> str:
     if pid is None:
         return "a process that cannot be seen from here"
-    argv = procfs.argv_of(pid)
-    text = " ".join(argv)[:90]
-    where = f", another dev cluster: {home}" if (home := _dev_cluster_of(pid)) else ""
-    return f"pid {pid} ({text}){where}"
+    return f"pid {pid} ({' '.join(procfs.argv_of(pid))[:90]})"
 
 
 def _dev_cluster_of(pid: int) -> Path | None:

@@ -262,7 +262,8 @@ def show_report(report: Report, options: Options) -> None:
             _seconds(s.p99),
             _seconds(s.max),
         ]
-        for kind, figures in summarise(report.rounds).items()
+        # What holds for all comes last.
+        for kind, figures in sorted(summarise(report.rounds).items(), key=lambda found: found[0] == "all")
         for figure, s in figures.items()
     ]
     click.echo()

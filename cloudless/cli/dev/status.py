@@ -77,7 +77,6 @@ def show(table: Table, options: Options) -> None:
 def next_steps(table: Table) -> str:
     """Return what a person may want to do with a fresh cluster, ready to copy."""
     layout = table.layout
-    flag = f" --coordinator {','.join(layout.api_addresses)}" if layout.port_offset else ""
     lines = ["", "endpoints"]
     for plan in layout.coordinators:
         lines.append(
@@ -86,17 +85,20 @@ def next_steps(table: Table) -> str:
         )
     lines += ["", "try next"]
     if shutil.which("cloudless") is None:
-        lines += [f"  . {Path(sys.executable).with_name('activate')}                 # puts cloudless on the PATH"]
-    lines += [f"  cloudless cluster status{flag}", f"  cloudless node list{flag}"]
+        lines += [f"  . {Path(sys.executable).with_name('activate')}   # puts cloudless on the PATH"]
+    if layout.port_offset:
+        lines += [f"  export CLOUDLESS_COORDINATORS={','.join(layout.api_addresses)}"]
+    lines += ["  cloudless cluster status", "  cloudless node list"]
     replicas = _replica_addresses(table)
     if replicas:
-        lines += [f"  curl http://{replicas[0]}/                        # a replica answers"]
+        lines += [f"  curl http://{replicas[0]}/   # a replica answers"]
     else:
-        lines += [f"  cloudless workload apply -f examples/hello.yaml --wait{flag}"]
+        lines += ["  cloudless workload apply -f examples/hello.yaml --wait"]
+    leader = "$(cloudless cluster leader -o name | cut -d/ -f2)"
     lines += [
-        f"  cloudless dev kill $(cloudless cluster leader -o name{flag} | cut -d/ -f2) --etcd   # then: dev start NAME",
-        "  cloudless dev drill --rounds 8                    # break it on purpose and measure",
-        "  cloudless dev down",
+        f"  {layout.command(f'kill {leader} --etcd')}   # then: dev start NAME",
+        f"  {layout.command('drill --rounds 8')}   # break it on purpose and measure",
+        f"  {layout.command('down')}",
     ]
     return "\n".join(lines)
 

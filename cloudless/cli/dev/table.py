@@ -52,7 +52,10 @@ class Table:
         """Return the table of the cluster recorded under `state_dir`. Raises NotFound."""
         record = read_record(state_dir.resolve() / "state.json")
         if record is None:
-            raise NotFound(f"no dev cluster under {state_dir}", hint="start one with `cloudless dev up`")
+            raise NotFound(
+                f"no dev cluster under {state_dir}",
+                hint="`cloudless dev up` starts one, --state-dir names one elsewhere",
+            )
         return cls(build_layout(state_dir, record.port_offset), record.etcd_binary)
 
     def identities(self) -> dict[str, Identity]:
@@ -70,7 +73,9 @@ class Table:
         with self._changing() as record:
             old = record.processes.get(name)
             if old and old.lives():
-                raise DataDirLocked(f"{name} runs already (pid {old.pid})", hint=f"`cloudless dev kill {name}` ends it")
+                raise DataDirLocked(
+                    f"{name} runs already (pid {old.pid})", hint=f"`{self.layout.command(f'kill {name}')}` ends it"
+                )
             record.processes[name] = self._spawn(name)
             return record.processes[name]
 
