@@ -52,7 +52,7 @@ class AgentLimits:
     port_tries_max: int = 200
 
 
-def build_node_info(settings: AgentSettings, executors: tuple[str, ...]) -> NodeInfo:
+def build_node_info(settings: AgentSettings, executors: tuple[str, ...], agent_id: str) -> NodeInfo:
     """Return what the agent says of its machine in every session."""
     return NodeInfo(
         id=settings.node_id,
@@ -66,6 +66,7 @@ def build_node_info(settings: AgentSettings, executors: tuple[str, ...]) -> Node
         executors=executors,
         version=cloudless.__version__,
         boot_id=_boot_id(),
+        agent_id=agent_id,
     )
 
 

@@ -46,6 +46,7 @@ class Head:
     revision_seen: int = 0
     incarnation: int = 0
     coordinators: tuple[str, ...] = ()
+    agent_id: str = ""
 
 
 class Journal:
@@ -79,6 +80,7 @@ class Journal:
             revision_seen=head.revision_seen,
             incarnation=head.incarnation,
             coordinator_addresses=head.coordinators,
+            agent_id=head.agent_id,
         )
         async with self._head_lock:
             await self._run(_write, self._data_dir / "head", entry)
@@ -131,6 +133,7 @@ def _read_head(path: Path) -> Head:
         revision_seen=entry.revision_seen,
         incarnation=entry.incarnation,
         coordinators=tuple(entry.coordinator_addresses),
+        agent_id=entry.agent_id,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import time
 from collections.abc import Mapping
@@ -95,7 +96,8 @@ async def _run_until(stop: asyncio.Event, runner: TaskRunner, links: Links, *, e
 
 async def _begin_life(head: Head, journal: Journal) -> Head:
     """Count this start; by the wall clock at least, should the last count not have reached the disk."""
-    head = replace(head, incarnation=max(head.incarnation + 1, time.time_ns() // 1_000_000))
+    incarnation = max(head.incarnation + 1, time.time_ns() // 1_000_000)
+    head = replace(head, incarnation=incarnation, agent_id=head.agent_id or secrets.token_hex(8))
     try:
         await journal.save_head(head)
     except OSError as error:
@@ -113,7 +115,7 @@ def _build_parts(
     gate: Gate,
 ) -> SessionParts:
     return SessionParts(
-        info=build_node_info(settings, tuple(executors)),
+        info=build_node_info(settings, tuple(executors), gate.head.agent_id),
         limits=limits,
         gate=gate,
         runner=runner,

@@ -35,6 +35,8 @@ ENROL_TIMEOUT_S = 5.0
 CATCH_UP_TIMEOUT_S = 5.0
 REPORTS_A_MESSAGE_MAX = 1_000
 SHED_AFTER_STALE_S = 5.0
+# Silent for so many heartbeat periods, an agent no longer keeps another of its node id out.
+NAMESAKE_PERIODS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,7 @@ class Sessions:
         while True:
             node = self._replica.machine.nodes.get(info.id)
             known = node.info if node else None
+            self._refuse_namesake(known, info)
             enrolled_ms = known.enrolled_at_ms if known else self._clock.wall_ms()
             info = replace(info, enrolled_at_ms=enrolled_ms)
             if known == info:
@@ -204,6 +207,17 @@ class Sessions:
                 return
             except PreconditionFailed as error:
                 await self._replica.wait_for(error.revision, timeout_s=CATCH_UP_TIMEOUT_S)
+
+    def _refuse_namesake(self, known: NodeInfo | None, info: NodeInfo) -> None:
+        """Two agents with one node id would each run the node's tasks; the second waits until the first is silent."""
+        if known is None or "" in (known.agent_id, info.agent_id) or known.agent_id == info.agent_id:
+            return
+        silence_s = self._heard.find_silence_s(info.id)
+        if silence_s is not None and silence_s < NAMESAKE_PERIODS * self._settings.heartbeat_period_s:
+            raise Conflict(
+                f"another agent with the node id {info.id} is alive (at {known.address})",
+                hint="give this one its own CLOUDLESS_NODE_ID, or stop the other",
+            )
 
     def _open(self, node_id: str, incarnation: int) -> AgentSession:
         """Register the session; of two for one node the later life of the agent wins."""

@@ -432,6 +432,22 @@ def test_a_killed_agent_comes_back_to_its_running_tasks(cluster: LocalCluster) -
     assert_left_alone(cluster, "survives", before)
 
 
+def test_a_second_agent_of_a_living_nodes_id_is_kept_out(cluster: LocalCluster) -> None:
+    before = run_workload(cluster, "alone", 3, **SPREAD)
+    cluster.add_agent("namesake")
+    taken = min(AGENTS)
+    cluster.processes["namesake"].settings["NODE_ID"] = taken
+    cluster.start("namesake")
+    try:
+        log = cluster.processes["namesake"].log
+        refusal = f"another agent with the node id {taken} is alive"
+        cluster.until(lambda: refusal in log.read_text(encoding="utf-8"), "the second agent is told why")
+    finally:
+        cluster.stop("namesake")
+        del cluster.processes["namesake"]
+    assert_left_alone(cluster, "alone", before)
+
+
 def sessions(cluster: LocalCluster) -> int:
     return int(sum(cluster.metric(name, "agent_sessions") for name in COORDINATORS))
 

@@ -18,7 +18,7 @@ import os
 import socket
 from pathlib import Path
 
-from cloudless.errors import DataDirLocked
+from cloudless.errors import DataDirLocked, StartupError
 
 
 class DataDir:
@@ -26,7 +26,13 @@ class DataDir:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).resolve()
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartupError(
+                f"cannot use the data directory {self.path}: {error.strerror}",
+                hint="set CLOUDLESS_DATA_DIR to a directory this user may write to",
+            ) from error
         self.etcd_dir = self.path / "etcd"
         self.log_file = self.path / "etcd.log"
         self.pidfile = self.path / "etcd.pid"

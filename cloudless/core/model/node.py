@@ -55,6 +55,7 @@ class NodeInfo:
 
     `address` is `host:port` of the agent's own gRPC server (task logs). `executors` names what it can
     run. `boot_id` changes when the machine reboots, which is how tasks that cannot have survived are told.
+    `agent_id` is random and kept in the agent's data directory, so two agents of one node id are told apart.
     """
 
     id: str
@@ -70,6 +71,7 @@ class NodeInfo:
     version: str = ""
     boot_id: str = ""
     enrolled_at_ms: int = 0
+    agent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -521,11 +521,14 @@ class JournalHead(_message.Message):
     REVISION_SEEN_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     cluster_id: _builtins.str
     term_seen: _builtins.int
     revision_seen: _builtins.int
     incarnation: _builtins.int
+    agent_id: _builtins.str
+    """See NodeInfo.agent_id."""
     @_builtins.property
     def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Coordinators learned from coordinators; the settings' own list is not repeated here."""
@@ -539,10 +542,11 @@ class JournalHead(_message.Message):
         revision_seen: _builtins.int = ...,
         incarnation: _builtins.int = ...,
         coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        agent_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "format", b"format", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "format", b"format", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

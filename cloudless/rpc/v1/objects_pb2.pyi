@@ -406,6 +406,7 @@ class NodeInfo(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
     ENROLLED_AT_MS_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     type: _builtins.str
@@ -416,6 +417,8 @@ class NodeInfo(_message.Message):
     version: _builtins.str
     boot_id: _builtins.str
     enrolled_at_ms: _builtins.int
+    agent_id: _builtins.str
+    """Random, kept in the agent's data directory: tells two agents of one node id apart."""
     @_builtins.property
     def capacity(self) -> Global___Resources: ...
     @_builtins.property
@@ -438,10 +441,11 @@ class NodeInfo(_message.Message):
         version: _builtins.str = ...,
         boot_id: _builtins.str = ...,
         enrolled_at_ms: _builtins.int = ...,
+        agent_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_id", b"boot_id", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
