@@ -51,7 +51,7 @@ class Gate:
 
     def check(self, message: Assignments, cursor: Cursor) -> None:
         """Move `cursor` past the message. Raises Refused if it is stale or not the next one."""
-        if message.term < self.head.term_seen:
+        if 0 < message.term < self.head.term_seen:  # 0: nobody leads yet, after a start of all coordinators
             raise Refused("stale-term", f"assigns under term {message.term}, seen {self.head.term_seen}")
         if message.revision < self.head.revision_seen:
             raise Refused("stale-revision", f"assigns at revision {message.revision}, seen {self.head.revision_seen}")
@@ -67,7 +67,9 @@ class Gate:
     async def follow(self, message: Assignments, cursor: Cursor, runner: TaskRunner) -> None:
         """Check the message, remember its term and revision, and hand its tasks over. Raises Refused."""
         self.check(message, cursor)
-        await self._remember(replace(self.head, term_seen=message.term, revision_seen=message.revision))
+        await self._remember(
+            replace(self.head, term_seen=max(message.term, self.head.term_seen), revision_seen=message.revision)
+        )
         listed = set()
         for item in message.tasks:
             listed.add(item.id)

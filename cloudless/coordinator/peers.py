@@ -228,6 +228,7 @@ class Peers:
             link_lost=held is not None and held[0].lost,
             suspicions=frozenset(self._replica.machine.suspicions(leader.term)) if leader else frozenset(),
             voters=self._voters(),
+            linked=frozenset(voter for voter in self._voters() if self.linked(voter)),
         )
         if leader is None:
             return

@@ -163,16 +163,26 @@ class Doubt:
 
 
 def decide_doubt(
-    *, own_id: str, leader: Candidate | None, link_lost: bool, suspicions: frozenset[str], voters: frozenset[str]
+    *,
+    own_id: str,
+    leader: Candidate | None,
+    link_lost: bool,
+    linked: frozenset[str],
+    suspicions: frozenset[str],
+    voters: frozenset[str],
 ) -> Doubt:
     """Decide what this coordinator says of the leader.
 
-    `suspicions` are the ids of the coordinators that have recorded the loss of this leader's term,
-    `voters` the ids of all voting coordinators (the leader included). Deposing needs a majority of all
-    voters; a mistake costs a needless election, never safety.
+    `linked` are the voters this coordinator has a living link to, `suspicions` those that have recorded the
+    loss of this leader's term, `voters` all voting coordinators (the leader included). Deposing needs a
+    majority of all voters; a mistake costs a needless election, never safety. Who has lost so many links that
+    the rest is no majority accuses nobody: it is the network between coordinators that fails, and the next
+    leader would be accused at once, and the next.
     """
     if leader is None or leader.record.coordinator_id == own_id:
         return Doubt()
+    others = ((linked | {own_id}) - {leader.record.coordinator_id}) & voters
+    link_lost = link_lost and len(others) > len(voters) // 2
     said = own_id in suspicions
     if said and not link_lost:
         return Doubt(withdraw=True)

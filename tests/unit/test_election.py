@@ -134,8 +134,8 @@ SUSPECT, WITHDRAW, DEPOSE = Doubt(suspect=True), Doubt(withdraw=True), Doubt(dep
         (True, {"c3"}, VOTERS, SUSPECT),
         (True, {"c1", "c3"}, VOTERS, DEPOSE),
         (True, {"c1", "stranger"}, VOTERS, Doubt()),
-        (True, {"c1"}, frozenset({"c1", "c2"}), Doubt()),
-        (True, {"c1", "c3"}, NOBODY, Doubt()),
+        (True, {"c1"}, frozenset({"c1", "c2"}), WITHDRAW),
+        (True, {"c1", "c3"}, NOBODY, WITHDRAW),
         (False, {"c3", "c4", "c5"}, VOTERS | {"c4", "c5"}, DEPOSE),
         (True, {"c1", "c3"}, VOTERS | {"c4", "c5"}, Doubt()),
     ],
@@ -144,14 +144,28 @@ def test_what_is_said_of_the_leader(
     link_lost: bool, suspicions: set[str], voters: frozenset[str], expected: Doubt
 ) -> None:
     doubt = decide_doubt(
-        own_id="c1", leader=EARLIER, link_lost=link_lost, suspicions=frozenset(suspicions), voters=voters
+        own_id="c1",
+        leader=EARLIER,
+        link_lost=link_lost,
+        linked=voters,
+        suspicions=frozenset(suspicions),
+        voters=voters,
     )
     assert doubt == expected
 
 
+def test_who_is_linked_to_no_majority_accuses_nobody_and_takes_back_what_it_said() -> None:
+    alone = {"own_id": "c1", "leader": EARLIER, "link_lost": True, "linked": frozenset[str](), "voters": VOTERS}
+    assert decide_doubt(**alone, suspicions=frozenset()) == Doubt()  # type: ignore[arg-type]
+    assert decide_doubt(**alone, suspicions=frozenset({"c1"})) == Doubt(withdraw=True)  # type: ignore[arg-type]
+
+
 def test_nobody_doubts_itself_or_nobody() -> None:
     for leader in (None, OWN):
-        assert decide_doubt(own_id="c1", leader=leader, link_lost=True, suspicions=VOTERS, voters=VOTERS) == Doubt()
+        assert (
+            decide_doubt(own_id="c1", leader=leader, link_lost=True, linked=VOTERS, suspicions=VOTERS, voters=VOTERS)
+            == Doubt()
+        )
 
 
 # --- members ---

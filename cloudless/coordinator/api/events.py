@@ -52,7 +52,7 @@ class Events:
         await replica.loaded.wait()
         # The watcher may come from a coordinator that was further on: what it has must not be told again.
         await replica.wait_for(request.from_revision - 1, timeout_s=min(CATCH_UP_TIMEOUT_S, deadline_s(context)))
-        queue = _Queue()
+        queue, resets = _Queue(), self._access.replica.resets_total
         past, delivered = self._past(request.from_revision), self._access.view.revision
         stop_listening = replica.listen(queue.put)
         try:
@@ -63,6 +63,8 @@ class Events:
             yield pb.WatchResponse(header=self._access.header(delivered), revision=delivered)
             while True:
                 news = await queue.get(SIGN_OF_LIFE_S)
+                if self._access.replica.resets_total != resets:  # what came between is known as a difference only
+                    raise HistoryGone("the state was read afresh", hint="list afresh and watch from there")
                 if news is None:
                     yield pb.WatchResponse(header=self._access.header(), revision=delivered)
                     continue
