@@ -73,11 +73,11 @@ def other_of(pair: Pair, one: ScriptedCoordinator) -> ScriptedCoordinator:
     return pair[1] if one is pair[0] else pair[0]
 
 
-def assign_all(pair: Pair, *tasks: TaskDesired, revision: int = 10) -> None:
+def assign_all(pair: Pair, *tasks: TaskDesired, revision: int = 10, term: int = 1) -> None:
     """Let each coordinator assign `tasks` to whoever becomes primary with it."""
 
     def assign(stream: AgentStream) -> None:
-        stream.assign(*tasks, revision=revision)
+        stream.assign(*tasks, revision=revision, term=term)
 
     for one in pair:
         one.on_primary = assign

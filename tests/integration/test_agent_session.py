@@ -192,17 +192,17 @@ async def test_a_stopped_agent_leaves_its_tasks_running_unless_told_otherwise(ag
 
 
 async def test_a_list_older_than_the_newest_seen_never_stops_anything(agent: AgentProcess, pair: Pair) -> None:
-    assign_all(pair, build_task("t1", "sleep", "600"), revision=10)
+    assign_all(pair, build_task("t1", "sleep", "600"), revision=10, term=2)
     agent.start(pair[0].address, pair[1].address)
     await both_open(pair)
     one = primary_of(pair)
     await until(lambda: one.state("t1") == "RUNNING")
     report = one.newest("t1")
-    one.stream.assign(revision=9)
+    one.stream.assign(revision=9, term=2)
     await until(lambda: agent.logged("assigns at revision 9, seen 10"))
     await both_open(pair)
-    primary_of(pair).stream.assign(revision=99, term=0)
-    await until(lambda: agent.logged("assigns under term 0, seen 1"))
+    primary_of(pair).stream.assign(revision=99, term=1)
+    await until(lambda: agent.logged("assigns under term 1, seen 2"))
     await both_open(pair)
     assert report is not None
     assert psutil.Process(report.pid).is_running()
