@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import functools
+import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -71,12 +72,16 @@ _cached: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache
 
 @_cached
 def _encoder(value_class: Any, message_class: Any) -> _Encode:
-    fields = [
-        (name, _field_encoder(hint, message_class, name)) for name, hint in typing.get_type_hints(value_class).items()
-    ]
+    converts = {
+        name: _field_encoder(hint, message_class, name) for name, hint in typing.get_type_hints(value_class).items()
+    }
+    take_plain = _taker([name for name, convert in converts.items() if convert is None])
+    converted = [(name, convert) for name, convert in converts.items() if convert is not None]
 
     def encode(value: Any) -> Any:
-        made = {name: convert(getattr(value, name)) for name, convert in fields}
+        made = take_plain(value)
+        for name, convert in converted:
+            made[name] = convert(getattr(value, name))
         return message_class(**made)
 
     return encode
@@ -85,14 +90,19 @@ def _encoder(value_class: Any, message_class: Any) -> _Encode:
 @_cached
 def _decoder(value_class: Any, message_class: Any) -> _Decode:
     hints = typing.get_type_hints(value_class)
-    fields = []
+    plain, special = [], []
     for spec in dataclasses.fields(value_class):
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        fields.append((spec.name, *_field_decoder(hints[spec.name], message_class, spec.name), required))
+        present, convert = _field_decoder(hints[spec.name], message_class, spec.name)
+        if convert is None:
+            plain.append(spec.name)
+        else:
+            special.append((spec.name, present, convert, required))
+    take_plain = _taker(plain)
 
     def decode(message: Any) -> Any:
-        made = {}
-        for name, present, convert, required in fields:
+        made = take_plain(message)
+        for name, present, convert, required in special:
             if present is not None and not present(message):
                 if required:
                     raise Malformed(f"{value_class.__name__}.{name} is missing")
@@ -103,8 +113,54 @@ def _decoder(value_class: Any, message_class: Any) -> _Decode:
     return decode
 
 
-def _identity(value: Any) -> Any:
-    return value
+def _taker(names: list[str]) -> Callable[[Any], dict[str, Any]]:
+    """Return what reads these attributes of an object into a dict, all in one call."""
+    if not names:
+        return lambda _: {}
+    if len(names) == 1:
+        (name,) = names
+        return lambda value: {name: getattr(value, name)}
+    take = operator.attrgetter(*names)
+    return lambda value: dict(zip(names, take(value), strict=True))
+
+
+# A few specs are shared by many records: each is translated once, and kept once. Both bounds limit memory.
+_SHARED_MAX = 1_024
+_SHARED_BYTES_MAX = 4_096
+
+
+def _shared_decode(decode: _Decode, message_class: Any) -> _Decode:
+    """Return `decode` that gives equal messages the same (immutable) value."""
+
+    @functools.lru_cache(maxsize=_SHARED_MAX)
+    def decode_bytes(raw: bytes) -> Any:
+        return decode(message_class.FromString(raw))
+
+    def decode_shared(message: Any) -> Any:
+        raw = message.SerializeToString()
+        return decode_bytes(raw) if len(raw) <= _SHARED_BYTES_MAX else decode(message)
+
+    return decode_shared
+
+
+def _shared_encode(encode: _Encode) -> _Encode:
+    """Return `encode` that remembers the message of a value, by identity; whoever gets it copies it."""
+    held: dict[int, tuple[Any, Any]] = {}
+
+    def encode_once(value: Any) -> Any:
+        if value is None:
+            return None
+        known = held.get(id(value))
+        if known is not None:
+            return known[1]
+        if len(held) >= _SHARED_MAX:
+            held.clear()
+        message = encode(value)
+        if message.ByteSize() <= _SHARED_BYTES_MAX:
+            held[id(value)] = (value, message)  # held on to, the value keeps its identity
+        return message
+
+    return encode_once
 
 
 def _strip_optional(hint: Any) -> Any:
@@ -131,30 +187,30 @@ def _enum_maps(hint: type[Enum], message_class: Any, name: str) -> tuple[dict[En
     return to_wire, {number: member for member, number in to_wire.items()}
 
 
-def _field_encoder(hint: Any, message_class: Any, name: str) -> _Encode:
+def _field_encoder(hint: Any, message_class: Any, name: str) -> _Encode | None:
+    """Return how the field's value becomes the message's; None: as it is."""
     hint = _strip_optional(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _enum_maps(hint, message_class, name)[0].__getitem__
     if dataclasses.is_dataclass(hint):
-        sub = _sub_message_class(message_class, name)
-        return lambda value: None if value is None else _encoder(type(value), sub)(value)
+        return _shared_encode(_encoder(hint, _sub_message_class(message_class, name)))
     if origin is tuple and dataclasses.is_dataclass(args[0]):
         convert = _encoder(args[0], _sub_message_class(message_class, name))
         return lambda values: [convert(value) for value in values]
-    return _identity
+    return None
 
 
-def _field_decoder(hint: Any, message_class: Any, name: str) -> tuple[Callable[[Any], bool] | None, _Decode]:
-    """Return (is it present?, convert); present is None for fields that always are."""
+def _field_decoder(hint: Any, message_class: Any, name: str) -> tuple[Callable[[Any], bool] | None, _Decode | None]:
+    """Return (is it present?, convert); None for fields that always are, and for those taken as they are."""
     hint = _strip_optional(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
         known = _enum_maps(hint, message_class, name)[1]
         return (lambda message: getattr(message, name) in known), known.__getitem__
     if dataclasses.is_dataclass(hint):
-        convert = _decoder(hint, _sub_message_class(message_class, name))
-        return (lambda message: message.HasField(name)), convert
+        sub = _sub_message_class(message_class, name)
+        return (lambda message: message.HasField(name)), _shared_decode(_decoder(hint, sub), sub)
     if origin is tuple:
         if dataclasses.is_dataclass(args[0]):
             item = _decoder(args[0], _sub_message_class(message_class, name))
@@ -162,7 +218,7 @@ def _field_decoder(hint: Any, message_class: Any, name: str) -> tuple[Callable[[
         return None, tuple
     if origin in (dict, Mapping, collections.abc.Mapping):
         return None, dict
-    return None, _identity
+    return None, None
 
 
 # --- stored records -----------------------------------------------------------------------------
