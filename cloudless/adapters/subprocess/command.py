@@ -55,7 +55,7 @@ def find_executable(name: str, *, path: str, work: Path) -> str:
         raise Permanent(f"{name!r} cannot be a command")
     if "/" in name:
         found = work / name
-        if not found.exists():
+        if not os.path.exists(found):
             raise Permanent(f"command not found: {name}")
         if not _is_executable(found):
             raise Permanent(f"not executable: {name}", hint="it is a directory, or lacks the x permission")
@@ -64,13 +64,14 @@ def find_executable(name: str, *, path: str, work: Path) -> str:
     for candidate in present:
         if _is_executable(candidate):
             return str(candidate)
-    if any(candidate.is_file() for candidate in present):
+    if any(os.path.isfile(candidate) for candidate in present):
         raise Permanent(f"not executable: {name}", hint="it lacks the x permission")
     raise Permanent(f"command not found: {name}", hint="install it on this node, or give its full path")
 
 
 def _is_executable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    # Unlike Path.is_file, this takes a directory that may not be looked into for one that holds nothing.
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _port_variables(ports: Mapping[str, int]) -> dict[str, str]:
