@@ -148,7 +148,7 @@ class SimulatedStore:
             self.revision += 1
             self.values[self.revision] = self.values[self.revision - 1]
             self.group.clear()
-            self.leader_writes.append(LeaderWrite(self.revision, self.term, "tasks/x"))
+            self.leader_writes.append(LeaderWrite(self.revision, self.term, "tasks/x", f"c{self.term}"))
             self.term += 7 * (self.random.random() < 0.2)
 
 
@@ -249,6 +249,13 @@ def plant_older_term(history: History, rng: random.Random) -> History | None:
     return replace(history, leader_writes=(*history.leader_writes, late), last_revision=late.revision)
 
 
+def plant_second_leader(history: History, rng: random.Random) -> History | None:
+    if not history.leader_writes:
+        return None
+    second = replace(history.leader_writes[-1], revision=history.last_revision + 1, leader="another")
+    return replace(history, leader_writes=(*history.leader_writes, second), last_revision=second.revision)
+
+
 def plant_late_cause(history: History, rng: random.Random) -> History | None:
     acked = _acknowledged(history)
     return _delayed(history, rng.choice(acked)) if acked else None
@@ -300,6 +307,7 @@ LIES: dict[str, tuple[Plant, Fault]] = {
     "an overwritten value comes back": (plant_comeback, Fault.RESURRECTED),
     "a value comes from nowhere": (plant_unasked_write, Fault.UNASKED_WRITE),
     "an old leader writes on": (plant_older_term, Fault.OLD_TERM),
+    "two leaders write in one term": (plant_second_leader, Fault.TWO_LEADERS),
     "a write takes effect before it was sent": (plant_late_cause, Fault.REAL_TIME_ORDER),
     "a linearizable read misses a write": (plant_stale_read, Fault.STALE_READ),
     "a stale read is older than it says": (plant_staler_read, Fault.STALER_THAN_DECLARED),

@@ -156,6 +156,12 @@ def test_the_same_request_answered_twice_alike_is_one_effect() -> None:
     assert judge(*WRITES, replace(WRITES[0], client="other"), log=(A5, B7)) == ()
 
 
+def test_a_request_refused_once_and_done_on_another_try_was_not_refused() -> None:
+    refused = replace(WRITES[0], outcome=Outcome.FAILED, revision=0, call_s=0.5)
+    assert judge(refused, *WRITES, log=(A5, B7)) == ()
+    assert faults(judge(refused, WRITES[1], log=(A5, B7))) == {Fault.RESURRECTED}
+
+
 def test_a_request_that_writes_two_objects_at_two_revisions_has_two_effects() -> None:
     log = (LogEvent(5, "x", "a", "r-a"), LogEvent(6, "y", "a", "r-a"))
     found = judge(WRITES[0], read(None, 0.0, 0.1, 0, name="y"), log=log)

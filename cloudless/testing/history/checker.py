@@ -8,7 +8,7 @@
     reads          a read shows the state at the revision it names
     freshness      a.return < b.call implies rev(a) <= rev(b) for reads b (minus what they declare), < for writes
     monotony       what one coordinator answers never goes back, nor below what the client asked for
-    terms          no write of an older term after one of a newer
+    terms          no write of an older term after one of a newer, no term with two leaders
 
 An ambiguous write may take effect once at any later time, or never. The search for a linear order, which is
 exponential in general, is not needed: the store's revisions are that order, and what is checked is that every
@@ -20,6 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 from cloudless.testing.history.records import (
@@ -27,6 +28,7 @@ from cloudless.testing.history.records import (
     Consistency,
     Fault,
     History,
+    LeaderWrite,
     LogEvent,
     Operation,
     Outcome,
@@ -83,7 +85,7 @@ class _Index:
         for event in (event for events in self.events.values() for event in events):
             if event.value is not None:
                 self.carriers[event.name, event.value].append(event)
-        self._by_request = {op.request_id: op for op in reversed(self.writes) if op.request_id}
+        self._by_request = {op.request_id: op for op in _merged(self.writes) if op.request_id}
         self._by_value = self._writers()
         self._deletes: dict[str, list[Operation]] = defaultdict(list)
         for op in self.writes:
@@ -91,14 +93,13 @@ class _Index:
                 self._deletes[op.name].append(op)
 
     def _writers(self) -> dict[tuple[str, str], Operation]:
-        """Return the first operation that wrote each value; several may carry one request."""
         writers: dict[tuple[str, str], Operation] = {}
-        for op in sorted(self.writes, key=lambda op: op.call_s):
+        for op in self.writes:
             if op.value is not None:
                 first = writers.setdefault((op.name, op.value), op)
                 if first is not op and (not op.request_id or first.request_id != op.request_id):
                     raise ValueError(f"two requests wrote the same value, so it proves nothing: {first}, {op}")
-        return writers
+        return {key: self._by_request.get(op.request_id, op) for key, op in writers.items()}
 
     def event_at(self, name: str, revision: int) -> LogEvent | None:
         """Return what happened to the object at exactly this revision."""
@@ -129,6 +130,22 @@ class _Index:
         return op.outcome is Outcome.AMBIGUOUS and (floor is None or floor.revision < revision)
 
 
+def _merged(writes: list[Operation]) -> Iterator[Operation]:
+    """Return one operation for each request, however often it was sent: begun with the first, as sure as the surest.
+
+    One try may be refused and another, decided on a later state, done: then the request was not refused.
+    """
+    surest = (Outcome.FAILED, Outcome.AMBIGUOUS, Outcome.OK)
+    for _, group in groupby(sorted(writes, key=_request_id), key=_request_id):
+        tries = list(group)
+        best = max(tries, key=lambda op: surest.index(op.outcome))
+        yield replace(best, call_s=min(op.call_s for op in tries))
+
+
+def _request_id(op: Operation) -> str:
+    return op.request_id
+
+
 # --- writes -------------------------------------------------------------------------------------
 
 
@@ -145,10 +162,6 @@ def _acknowledged(index: _Index) -> Iterator[Violation]:
             ops = tuple(answers.values())
             text = "answers to one request name different revisions: " + ", ".join(map(str, ops))
             yield Violation(Fault.DOUBLE_EFFECT, text, ops, tuple(sorted(answers)))
-
-
-def _request_id(op: Operation) -> str:
-    return op.request_id
 
 
 def _unproved(index: _Index, op: Operation) -> Violation:
@@ -235,6 +248,7 @@ def _conditions(index: _Index) -> Iterator[Violation]:
 
 def _terms(index: _Index) -> Iterator[Violation]:
     newest = None
+    leaders: dict[int, LeaderWrite] = {}
     for write in sorted(index.history.leader_writes, key=lambda write: write.revision):
         if newest is not None and write.term < newest.term:
             text = (
@@ -244,6 +258,13 @@ def _terms(index: _Index) -> Iterator[Violation]:
             yield Violation(Fault.OLD_TERM, text, (), (newest.revision, write.revision))
         elif newest is None or write.term > newest.term:
             newest = write
+        first = leaders.setdefault(write.term, write) if write.leader else write
+        if first.leader != write.leader:
+            text = (
+                f"term {write.term} has two leaders: {first.leader} wrote {first.key} at revision {first.revision}, "
+                f"{write.leader} {write.key} at revision {write.revision}"
+            )
+            yield Violation(Fault.TWO_LEADERS, text, (), (first.revision, write.revision))
 
 
 # --- reads --------------------------------------------------------------------------------------

@@ -81,11 +81,12 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True)
 class LeaderWrite:
-    """A leader wrote `key` as the leader of `term`."""
+    """`leader` ("": not known who) wrote `key` as the leader of `term`."""
 
     revision: int
     term: int
     key: str = ""
+    leader: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ class Fault(Enum):
     RESURRECTED = "write took effect that must not, or came back"
     UNASKED_WRITE = "value appeared that nobody wrote"
     OLD_TERM = "write of an older term after one of a newer"
+    TWO_LEADERS = "two leaders in one term"
     REAL_TIME_ORDER = "effect before its cause"
     STALE_READ = "linearizable read misses an earlier write"
     STALER_THAN_DECLARED = "read is older than it declares"
