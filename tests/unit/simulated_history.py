@@ -297,6 +297,11 @@ def plant_wrong_read(history: History, rng: random.Random) -> History | None:
     return None
 
 
+def plant_read_of_the_future(history: History, rng: random.Random) -> History | None:
+    reads = _reads(history, *Consistency)
+    return _swap(history, reads[-1], replace(reads[-1], revision=history.last_revision + 1)) if reads else None
+
+
 LIES: dict[str, tuple[Plant, Fault]] = {
     "an acknowledged write is not in the log": (plant_lost_write, Fault.LOST_WRITE),
     "an answer names another revision": (plant_wrong_revision, Fault.WRONG_REVISION),
@@ -314,5 +319,6 @@ LIES: dict[str, tuple[Plant, Fault]] = {
     "a read is below what its client has seen": (plant_below_minimum, Fault.WENT_BACK),
     "a coordinator goes back": (plant_step_back, Fault.WENT_BACK),
     "a read shows what never was": (plant_phantom_read, Fault.PHANTOM_READ),
+    "a read names a revision that is not there yet": (plant_read_of_the_future, Fault.WRONG_READ),
     "a read shows another revision's value": (plant_wrong_read, Fault.WRONG_READ),
 }

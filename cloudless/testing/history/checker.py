@@ -274,6 +274,9 @@ def _reads(index: _Index) -> Iterator[Violation]:
     for op in index.reads:
         if op.revision == 0:
             yield from _read_without_revision(index, op)
+        elif op.revision > index.history.last_revision:
+            text = f"{op}: the store's history ends at revision {index.history.last_revision}"
+            yield Violation(Fault.WRONG_READ, text, (op,), (op.revision, index.history.last_revision))
         elif index.value_at(op.name, op.revision) != op.value:
             yield _wrong_read(index, op)
 
