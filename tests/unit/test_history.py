@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cloudless.testing.history import (
@@ -70,6 +70,7 @@ def test_whatever_a_correct_store_answers_is_accepted(seed: int, steps: int, cli
 
 
 @pytest.mark.parametrize("lie", LIES)
+@settings(max_examples=30)
 @given(seed=SEEDS)
 def test_each_lie_is_found_and_named(lie: str, seed: int) -> None:
     plant, fault = LIES[lie]
@@ -188,9 +189,10 @@ def test_objects_nobody_operated_on_are_not_judged() -> None:
     assert judge(*WRITES, log=(A5, LogEvent(6, "stranger", "s"), B7)) == ()
 
 
-def test_a_hundred_thousand_operations_take_seconds() -> None:
-    history = SimulatedStore(1).run(200_000, clients=20)
-    assert len(history.operations) >= 100_000 - 20
+@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_hundred_thousand_operations_take_seconds(count: int) -> None:
+    history = SimulatedStore(1).run(2 * count, clients=20)
+    assert len(history.operations) >= count - 20
     started_s = time.process_time()
     assert check_history(history) == ()
-    assert time.process_time() - started_s < 10.0
+    assert time.process_time() - started_s < 1.0 + count / 10_000
