@@ -7,7 +7,15 @@ import random
 import pytest
 
 from cloudless.testing.load import Counts
-from cloudless.testing.soak.growth import JUDGED_SAMPLES_MIN, TOLERANCES, WARM_UP_SAMPLES, Sample, find_trends
+from cloudless.testing.soak.growth import (
+    FILLED_REVISIONS,
+    JUDGED_SAMPLES_MIN,
+    TOLERANCES,
+    WARM_UP_SAMPLES,
+    Filling,
+    Sample,
+    find_trends,
+)
 from cloudless.testing.soak.report import Round, SoakReport
 
 
@@ -32,6 +40,16 @@ def test_noise_around_a_level_is_no_growth(figure: str) -> None:
 def test_warming_up_does_not_count() -> None:
     (trend,) = find_trends(samples("rss_mb", [20.0, 60.0, 90.0] + [100.0] * 9))
     assert (trend.first, trend.last, trend.grows) == (100.0, 100.0, False)
+
+
+def test_memory_counts_from_when_all_that_is_bounded_is_full() -> None:
+    filling = Filling()
+    given = [
+        Sample(float(i), "c", {"rss_mb": 70.0, "state_revision": 500.0 + i * FILLED_REVISIONS / 2}) for i in range(4)
+    ]
+    named = [filling.name_memory(sample).figures for sample in given]
+    assert named == [{"rss_mb_while_filling": 70.0}, {"rss_mb_while_filling": 70.0}, {"rss_mb": 70.0}, {"rss_mb": 70.0}]
+    assert filling.name_memory(Sample(0.0, "an agent", {"rss_mb": 50.0})).figures == {"rss_mb": 50.0}
 
 
 def test_a_short_life_is_not_judged() -> None:

@@ -30,7 +30,7 @@ class Tolerance:
 
 # fds and tasks of the loop: connections come and go with whoever is being restarted elsewhere, and an agent that moves
 # its session from one coordinator to another moves half a dozen tasks with it.
-# Memory: the coordinators' memory of recent changes is bounded by number, and fills for the first minutes.
+# Memory counts only once everything that is bounded by number is full (see `Filling`), so little more may come.
 TOLERANCES: Mapping[str, Tolerance] = {
     "fds": Tolerance(0.10, 6),
     "threads": Tolerance(0.10, 4),
@@ -48,6 +48,31 @@ class Sample:
     at_s: float
     life: str
     figures: Mapping[str, float]
+
+
+FILLED_REVISIONS = 10_000
+"""A coordinator remembers 20,000 changes, and a write makes two: the object and the event that tells of it."""
+
+
+class Filling:
+    """Knows how much each life has seen since its first sample.
+
+    A coordinator remembers recent changes, digests and events up to a number of each; until it has seen enough
+    revisions to fill these, its memory grows by design, and is noted under a name that is not judged.
+    """
+
+    def __init__(self) -> None:
+        self._first_revision: dict[str, float] = {}
+
+    def name_memory(self, sample: Sample) -> Sample:
+        """Return the sample without its revision, its memory under the name it deserves."""
+        figures = dict(sample.figures)
+        revision = figures.pop("state_revision", None)
+        if revision is not None and "rss_mb" in figures:
+            first = self._first_revision.setdefault(sample.life, revision)
+            if revision - first < FILLED_REVISIONS:
+                figures["rss_mb_while_filling"] = figures.pop("rss_mb")
+        return Sample(sample.at_s, sample.life, figures)
 
 
 @dataclass(frozen=True, slots=True)

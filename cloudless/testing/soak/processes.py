@@ -10,7 +10,7 @@ from cloudless.cli.dev import web
 from cloudless.cli.dev.layout import HOST, Plan
 from cloudless.cli.dev.status import process_rows
 from cloudless.testing.soak.ground import Ground
-from cloudless.testing.soak.growth import Sample
+from cloudless.testing.soak.growth import Filling, Sample
 
 _LOOKS = 3
 _BETWEEN_LOOKS_S = 0.5
@@ -19,21 +19,29 @@ _OWN_FIGURES = {
     _COORDINATOR + "asyncio_tasks": "asyncio_tasks",
     _COORDINATOR + "agent_sessions": "agent_sessions",
     _COORDINATOR + "state_listeners": "state_listeners",
+    _COORDINATOR + "state_revision": "state_revision",
     "cloudless_agent_asyncio_tasks": "asyncio_tasks",
 }
 
 
-async def sample_all(ground: Ground) -> list[Sample]:
-    """Return a sample of every living process: the least of a few looks, so that a request passing by is no growth."""
-    least: dict[str, Sample] = {}
-    for look in range(_LOOKS):
-        if look:
-            await asyncio.sleep(_BETWEEN_LOOKS_S)
-        for sample in await _look(ground):
-            known = least.get(sample.life, sample).figures
-            figures = {name: min(value, known.get(name, value)) for name, value in sample.figures.items()}
-            least[sample.life] = Sample(sample.at_s, sample.life, figures)
-    return list(least.values())
+class Sampler:
+    """Takes samples, and knows whose memory is still filling."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._filling = Filling()
+
+    async def sample_all(self) -> list[Sample]:
+        """Return a sample of each living process: the least of a few looks, so that a passing request is no growth."""
+        least: dict[str, Sample] = {}
+        for look in range(_LOOKS):
+            if look:
+                await asyncio.sleep(_BETWEEN_LOOKS_S)
+            for sample in await _look(self._ground):
+                known = least.get(sample.life, sample).figures
+                figures = {name: min(value, known.get(name, value)) for name, value in sample.figures.items()}
+                least[sample.life] = Sample(sample.at_s, sample.life, figures)
+        return [self._filling.name_memory(sample) for sample in least.values()]
 
 
 async def _look(ground: Ground) -> list[Sample]:

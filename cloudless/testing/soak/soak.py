@@ -18,10 +18,13 @@ from cloudless.testing.load import Counts, Load, LoadReport, NotReached, recorde
 from cloudless.testing.soak import workloads
 from cloudless.testing.soak.faults import FAULTS, Injected
 from cloudless.testing.soak.ground import Ground
+from cloudless.testing.soak.growth import FILLED_REVISIONS
 from cloudless.testing.soak.oracles import judge, look_before
-from cloudless.testing.soak.processes import sample_all
+from cloudless.testing.soak.processes import Sampler
 from cloudless.testing.soak.report import Round, SoakReport
 
+MEMORY_MINUTES_MIN = 10.0
+"""A shorter soak does not judge the coordinators' memory: filling what is bounded would take longer than it."""
 _HEAL_S = 60.0
 _FIT_S = 60.0
 _CLIENTS = 12
@@ -48,19 +51,23 @@ class Soak:
 
     def __init__(self, ground: Ground, report: SoakReport, tell: Callable[[Round], None]) -> None:
         self._ground, self._report, self._tell = ground, report, tell
+        self._sampler = Sampler(ground)
         self._last_kinds: list[str] = []
 
     async def run(self, settings: SoakSettings) -> None:
         """Return when the time is over or the cluster did not heal: another fault would prove nothing."""
-        started_s = time.monotonic()
         await workloads.deploy(self._ground)
+        await self._sampler.sample_all()
+        if settings.minutes >= MEMORY_MINUTES_MIN:
+            await workloads.fill(self._ground, FILLED_REVISIONS)
+        started_s = time.monotonic()
         if await self._ground.health.wait_settled(_FIT_S) is None:
             raise TimeoutError(f"not fit to begin with: {'; '.join(self._ground.health.findings())}")
         while time.monotonic() - started_s < settings.minutes * 60:
             done = await self._round(len(self._report.rounds) + 1, settings)
             self._report.rounds.append(done)
             self._report.minutes = (time.monotonic() - started_s) / 60
-            self._report.samples += await sample_all(self._ground)
+            self._report.samples += await self._sampler.sample_all()
             self._tell(done)
             if done.healed_s is None:
                 self._report.stopped = "the cluster did not heal"

@@ -6,7 +6,9 @@ moved or doubled was so wrongly; only draining a node may move them.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 
 from cloudless.cli.methods import APPLY_WORKLOAD, DELETE_WORKLOAD, GET_WORKLOAD, LIST_WORKLOADS, SCALE_WORKLOAD
 from cloudless.errors import NotFound
@@ -17,6 +19,7 @@ from cloudless.rpc.v1.workload_pb2 import (
     ListWorkloadsRequest,
     ScaleWorkloadRequest,
 )
+from cloudless.testing.load.objects import manifest_of
 from cloudless.testing.soak.ground import Ground, until
 
 STEADY = "steady"
@@ -25,6 +28,7 @@ NAMESPACE = "default"
 _STEADY_REPLICAS = 4
 _MOVING_REPLICAS_MAX = 5
 _SETTLED_S = 60.0
+_FILLERS = 32
 
 
 def manifest(name: str, replicas: int, version: int = 0) -> str:
@@ -61,6 +65,18 @@ async def settled(ground: Ground, timeout_s: float = _SETTLED_S) -> None:
         return True
 
     await until(look, "every workload has the tasks it should", timeout_s)
+
+
+async def fill(ground: Ground, writes: int) -> None:
+    """Write so much that every memory that is bounded by number is full; what is written is deleted again."""
+    per_writer = math.ceil(writes / _FILLERS)
+    await asyncio.gather(*(_fill(ground, f"fill-{number}", per_writer) for number in range(_FILLERS)))
+
+
+async def _fill(ground: Ground, name: str, writes: int) -> None:
+    for number in range(writes):
+        await _apply(ground, manifest_of("fill", name, str(number)))
+    await ground.client.call(DELETE_WORKLOAD, DeleteWorkloadRequest(namespace="fill", name=name))
 
 
 async def scale(ground: Ground) -> str:
