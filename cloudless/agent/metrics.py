@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 
@@ -54,6 +55,9 @@ class AgentMetrics:
             ends.labels(kind.value).set_function(_ended(links, kind))
         dialled = Gauge("cloudless_agent_reconnects", "Coordinators dialled after the first", registry=self.registry)
         dialled.set_function(lambda: max(0, links.dialled - 2))
+        loop = asyncio.get_running_loop()
+        running = Gauge("cloudless_agent_asyncio_tasks", "Tasks of the event loop", registry=self.registry)
+        running.set_function(lambda: len(asyncio.all_tasks(loop)))
 
     def serve(self, address: str) -> Callable[[], None]:
         """Serve /metrics on `address`; return what ends it. Raises PortInUse."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 
@@ -99,6 +100,8 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
         "state_staleness_seconds": body.replica.staleness_s if body.replica.loaded.is_set() else -1.0,
         "state_quarantined": float(len(machine.quarantined)),
         "agent_sessions": float(body.sessions.count),
+        "state_listeners": float(body.replica.listener_count),
+        "asyncio_tasks": float(len(asyncio.all_tasks())),
         "nodes": float(len(machine.nodes)),
         "nodes_reachable": float(sum(node.reachable for node in machine.nodes.values())),
         "workloads": float(len(machine.workloads)),

@@ -80,6 +80,10 @@ class Replica:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    @property
+    def listener_count(self) -> int:
+        return len(self._listeners)
+
     async def wait_for(self, revision: int, *, timeout_s: float) -> None:
         """Return once this copy holds `revision`. Raises Stale after `timeout_s`."""
         if self.machine.revision >= revision and self.loaded.is_set():

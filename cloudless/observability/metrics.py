@@ -36,6 +36,8 @@ COORDINATOR_GAUGES: dict[str, str] = {
     "state_staleness_seconds": "seconds since the state was last known to be complete, -1 before it was loaded",
     "state_quarantined": "stored values that cannot be read and are ignored",
     "agent_sessions": "agents connected here",
+    "state_listeners": "who is told of every change: controllers, agents' sessions, watches of the API",
+    "asyncio_tasks": "tasks of the event loop",
     "nodes": "nodes known",
     "nodes_reachable": "nodes reachable",
     "workloads": "workloads",
