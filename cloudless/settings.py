@@ -201,8 +201,11 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
             )
         )
     period, timeout = values.get("heartbeat_period_s", 1.0), values.get("node_timeout_s", 4.0)
-    if timeout < 3 * period:
-        problems.append(Problem("CLOUDLESS_NODE_TIMEOUT", f"must be at least three heartbeat periods ({3 * period} s)"))
+    timeout_min = round(3 * period, 6)  # three times 0.2 is a little more than 0.6
+    if timeout < timeout_min:
+        problems.append(
+            Problem("CLOUDLESS_NODE_TIMEOUT", f"must be at least three heartbeat periods ({timeout_min:g} s)")
+        )
     if problems:
         raise BadSettings(problems)
     bind = values.setdefault("bind_address", "0.0.0.0:8080")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from loguru import logger
 
@@ -50,13 +51,16 @@ class ReportWriter:
             task = asyncio.create_task(self._write_all(report.task_id), name=f"report-{report.task_id}")
             self._writing[report.task_id] = task
 
-    async def close(self) -> None:
-        """Drop what waits: the agent keeps it and reports to its next coordinator."""
+    def close(self) -> asyncio.Future[list[Any]]:
+        """Drop what waits, at once: the agent keeps it and reports to its next coordinator.
+
+        Await the result to be sure that nothing is under way any more.
+        """
         self._pending.clear()
         tasks = list(self._writing.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write_all(self, task_id: str) -> None:
         try:

@@ -149,12 +149,12 @@ class Sessions:
             async for message in self._outgoing(session):
                 yield message
         finally:
+            # An agent that hangs up while we end cancels us at the first await: nothing may be left to do after it.
             session.closed = True
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            await writer.close()
             if self._sessions.get(info.id) is session:
                 del self._sessions[info.id]
+            reading.cancel()
+            await asyncio.gather(reading, writer.close(), return_exceptions=True)
 
     async def _first(self, requests: AsyncIterator[pb.AgentMessage]) -> pb.AgentHello:
         try:

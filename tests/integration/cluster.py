@@ -3,6 +3,9 @@
 What a test says of it is what an operator could do: start, signal, stop and restart a process by name, empty its
 directory, ask any coordinator. Nothing is waited for by sleeping: `until` polls with a deadline. `close` ends
 everything by pid, the etcd of killed coordinators and the tasks of killed agents included.
+
+A `Place` says where the processes live. `Loopback` is all on 127.0.0.1; the fault rig has one that gives each a
+network of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -65,12 +68,42 @@ _METRIC_PREFIX = "cloudless_coordinator_"
 _given: set[int] = set()
 
 
+class Place(Protocol):
+    """Where the processes of a cluster live."""
+
+    def host_of(self, name: str) -> str:
+        """Return the address of a process, making its place if there is none yet."""
+        ...
+
+    def ports_of(self, name: str, *uses: str) -> dict[str, int]:
+        """Return a port of that place for each use."""
+        ...
+
+    def command_at(self, name: str, argv: list[str]) -> list[str]:
+        """Return the command that becomes `argv` at that place, in the same process."""
+        ...
+
+
+class Loopback:
+    """All on one address of this machine, told apart by ports that were free just now."""
+
+    def host_of(self, name: str) -> str:
+        return HOST
+
+    def ports_of(self, name: str, *uses: str) -> dict[str, int]:
+        return dict(zip(uses, free_ports(len(uses)), strict=True))
+
+    def command_at(self, name: str, argv: list[str]) -> list[str]:
+        return argv
+
+
 @dataclass
 class Process:
     """One process of the cluster: its settings (without the CLOUDLESS_ prefix), its ports, its present life."""
 
     name: str
     role: str
+    host: str
     ports: dict[str, int]
     settings: dict[str, str]
     log: Path
@@ -87,7 +120,7 @@ class Process:
         return self.popen.pid
 
     def address(self, use: str = "api") -> str:
-        return f"{HOST}:{self.ports[use]}"
+        return f"{self.host}:{self.ports[use]}"
 
 
 @dataclass
@@ -96,6 +129,7 @@ class LocalCluster:
 
     root: Path
     etcd_binary: Path
+    place: Place = field(default_factory=Loopback)
     processes: dict[str, Process] = field(default_factory=dict)
     _clients: dict[tuple[str, ...], Client] = field(default_factory=dict)
 
@@ -104,8 +138,7 @@ class LocalCluster:
     def add_coordinators(self, names: Iterable[str] = COORDINATORS) -> None:
         """Declare coordinators that are told nothing yet of each other; see `found_together`, `bootstrap_with`."""
         for name in names:
-            ports = dict(zip(("api", "http", "metrics", "raft", "etcd"), free_ports(5), strict=True))
-            process = self._declare("coordinator", name, ports)
+            process = self._declare("coordinator", name, "api", "http", "metrics", "raft", "etcd")
             process.settings |= {
                 "BIND_ADDR": process.address(),
                 "HTTP_ADDR": process.address("http"),
@@ -130,8 +163,7 @@ class LocalCluster:
             process.settings |= {"BOOTSTRAP": "true"} if founds else {"RAFT_JOIN_ADDR": self.processes[first].address()}
 
     def add_agent(self, name: str, *, zone: str = "zone-a", cpu_cores: int = 2) -> None:
-        api, metrics = free_ports(2)
-        process = self._declare("agent", name, {"api": api, "metrics": metrics})
+        process = self._declare("agent", name, "api", "metrics")
         process.settings |= {
             "COORDINATOR_ADDR": ",".join(self.api_addresses()),
             "AGENT_ADDR": process.address(),
@@ -151,11 +183,12 @@ class LocalCluster:
         twin.settings = original.settings | twin.settings | settings
         return twin
 
-    def _declare(self, role: str, name: str, ports: dict[str, int]) -> Process:
+    def _declare(self, role: str, name: str, *uses: str) -> Process:
         home = self.root / name
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {"NODE_ID": name, "DATA_DIR": str(home / "data"), "LOG_LEVEL": "DEBUG"}
-        self.processes[name] = Process(name, role, ports, settings, home / f"{name}.log", home / "data")
+        host, ports = self.place.host_of(name), self.place.ports_of(name, *uses)
+        self.processes[name] = Process(name, role, host, ports, settings, home / f"{name}.log", home / "data")
         return self.processes[name]
 
     @property
@@ -186,7 +219,7 @@ class LocalCluster:
             environment |= {f"CLOUDLESS_{key}": value for key, value in process.settings.items()}
             with process.log.open("ab") as log:
                 process.popen = subprocess.Popen(
-                    [sys.executable, "-m", "cloudless.cli.main", process.role, "run"],
+                    self.place.command_at(name, [sys.executable, "-m", "cloudless.cli.main", process.role, "run"]),
                     env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=ROOT,
                 )  # fmt: skip
 
@@ -264,6 +297,10 @@ class LocalCluster:
                     os.kill(state.shim_pid, signal.SIGKILL)
             end_leftovers(task_id, state)
 
+    def task_pids(self, agent: str) -> set[int]:
+        """Return the supervisors of an agent's tasks and the processes they started."""
+        return {pid for _, state in self._attempts(agent) for pid in (state.shim_pid, state.pid)}
+
     def _attempts(self, agent: str) -> Iterator[tuple[str, State]]:
         for path in sorted(self.processes[agent].data_dir.glob("**/tasks/*/*/state.json")):
             task_id = path.parent.parent.name
@@ -314,9 +351,13 @@ class LocalCluster:
 
     def metric(self, name: str, metric: str) -> float:
         """Return the sum of a metric's samples (`name` or `name{label`), 0 if there is none."""
-        with urllib.request.urlopen(f"http://{self.processes[name].address('metrics')}/metrics", timeout=2.0) as answer:
-            lines = answer.read().decode().splitlines()
+        lines = self.metrics_text(name).splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(_METRIC_PREFIX + metric))
+
+    def metrics_text(self, name: str) -> str:
+        """Return all metrics of a coordinator or an agent as they are scraped."""
+        with urllib.request.urlopen(f"http://{self.processes[name].address('metrics')}/metrics", timeout=2.0) as answer:
+            return str(answer.read().decode())
 
     def asked(self, name: str, method: str) -> float:
         """Return how many calls of a method (`ClusterService/GetFormation`) a coordinator has answered."""

@@ -1,0 +1,77 @@
+"""A coordinator's sessions with agents: what is left of one when it ends, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.sessions import Sessions, SessionSettings
+from cloudless.core import keys
+from cloudless.core.model import ClusterRecord
+from cloudless.rpc.codec import to_message
+from cloudless.rpc.v1 import agent_pb2, objects_pb2
+from cloudless.testing.builders import build_node
+from cloudless.testing.faulty_store import Fault, always
+from cloudless.testing.virtual_time import eventually, virtually
+from tests.unit.leading import CLOCK, Cluster, leading, report
+
+
+class Agent:
+    """The agent's end of one session, without a network."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._said: asyncio.Queue[agent_pb2.AgentMessage] = asyncio.Queue()
+        self.heard: list[str | None] = []
+        info = to_message(build_node("n1"), objects_pb2.NodeInfo)
+        hello = agent_pb2.AgentHello(info=info, role=agent_pb2.SESSION_ROLE_PRIMARY)
+        self.say(agent_pb2.AgentMessage(hello=hello))
+
+    def say(self, message: agent_pb2.AgentMessage) -> None:
+        self._said.put_nowait(message)
+
+    async def run(self) -> None:
+        async for message in self._sessions.Session(self._words(), None):
+            self.heard.append(message.WhichOneof("body"))
+
+    async def _words(self) -> AsyncIterator[agent_pb2.AgentMessage]:
+        while True:
+            yield await self._said.get()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[Cluster, Sessions]]:
+    async with leading() as cluster:
+        await cluster.put(keys.CLUSTER, ClusterRecord(id="c1"))
+        await cluster.add_task("t1", "n1")
+        await cluster.replica.linearize(timeout_s=5)
+        settings = SessionSettings(coordinator_id="coordinator-1")
+        yield cluster, Sessions(cluster.replica, cluster.committer, HeardTable(CLOCK), CLOCK, settings)
+
+
+@virtually
+async def test_a_session_that_is_cancelled_while_it_ends_is_gone_with_its_reports() -> None:
+    """An agent that was sent away hangs up at once, which cancels the stream in the middle of its ending."""
+    async with serving() as (cluster, sessions):
+        agent = Agent(sessions)
+        stream = asyncio.create_task(agent.run())
+        await eventually(lambda: "assignments" in agent.heard)
+        cluster.store.choose = always(Fault(answer_delay_s=3600.0))
+        reports = [to_message(report("t1", 1), objects_pb2.TaskObserved)]
+        agent.say(agent_pb2.AgentMessage(reports=agent_pb2.TaskReports(reports=reports)))
+        await eventually(lambda: report_tasks() == 2)
+        sessions.shed_all("cut off from the store")
+        while "shed" not in agent.heard:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not stream.done(), "it ends already: this proves nothing"
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
+        assert sessions.count == 0
+        await eventually(lambda: report_tasks() == 0)
+
+
+def report_tasks() -> int:
+    return sum(task.get_name().startswith(("report-", "session-read-")) for task in asyncio.all_tasks())
