@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from loguru import logger
 
 from cloudless.adapters.grpc.channel import open_channel
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.election import decide_doubt
@@ -46,6 +47,25 @@ class PeerSettings:
     store_timeout_s: float = 1.5
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What goes with every beat, both ways: who lives, and how far the sender's member has got."""
+
+    heard: HeardTable
+    progress: ProgressTable
+    within_s: float
+
+    def tell(self) -> tuple[list[pb.HeardAgent], pb.MemberProgress | None]:
+        recent = self.heard.recent(self.within_s)
+        agents = [pb.HeardAgent(node_id=node_id, age_ms=int(age_s * 1000)) for node_id, age_s in recent.items()]
+        return agents, self.progress.tell()
+
+    def take(self, told: pb.PeerBeat | pb.PeerBeatAck) -> None:
+        for agent in told.heard:
+            self.heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
+        self.progress.take(told.coordinator_id, told.progress)
+
+
 class Link:
     """One dialled link to another coordinator; keeps itself up until cancelled."""
 
@@ -53,12 +73,12 @@ class Link:
         self,
         own_id: str,
         address: str,
-        heard: HeardTable,
+        news: News,
         clock: Clock,
         changed: Callable[[], None],
         settings: PeerSettings,
     ) -> None:
-        self._own_id, self.address, self._heard, self._clock = own_id, address, heard, clock
+        self._own_id, self.address, self._news, self._clock = own_id, address, news, clock
         self._changed, self._settings = changed, settings
         self.up = False
         self.lost = False
@@ -108,26 +128,16 @@ class Link:
                 await ended.wait()
 
     async def _beat(self, call: Any, sequence: int) -> None:
-        news = _news(self._heard, self._settings.news_within_s)
-        await call.write(pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=news))
+        heard, progress = self._news.tell()
+        beat = pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=heard, progress=progress)
+        await call.write(beat)
         while True:
             answer = await call.read()
             if answer is grpc.aio.EOF:
                 raise TimeoutError("the link was closed")
-            _take_news(self._heard, answer.heard)
+            self._news.take(answer)
             if answer.sequence >= sequence:
                 return
-
-
-def _news(heard: HeardTable, within_s: float) -> list[pb.HeardAgent]:
-    return [
-        pb.HeardAgent(node_id=node_id, age_ms=int(age_s * 1000)) for node_id, age_s in heard.recent(within_s).items()
-    ]
-
-
-def _take_news(heard: HeardTable, news: Iterable[pb.HeardAgent]) -> None:
-    for agent in news:
-        heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
 
 
 class Peers:
@@ -143,11 +153,13 @@ class Peers:
         *,
         lease_id: Callable[[], int],
         voters: Callable[[], frozenset[str]],
+        progress: ProgressTable | None = None,
         settings: PeerSettings | None = None,
     ) -> None:
-        self._own_id, self._store, self._replica, self._heard, self._clock = own_id, store, replica, heard, clock
+        self._own_id, self._store, self._replica, self._clock = own_id, store, replica, clock
         self._lease_id, self._voters = lease_id, voters
         self._settings = settings or PeerSettings()
+        self._news = News(heard, progress or ProgressTable(), self._settings.news_within_s)
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
         self.deposed_total = 0
@@ -160,11 +172,11 @@ class Peers:
     # --- served to the others ---
 
     async def Link(self, requests: AsyncIterator[pb.PeerBeat], context: Any) -> AsyncIterator[pb.PeerBeatAck]:
-        """PeerService.Link: answer every beat, take in its news of agents."""
+        """PeerService.Link: answer every beat, take in its news."""
         async for beat in requests:
-            _take_news(self._heard, beat.heard)
-            news = _news(self._heard, self._settings.news_within_s)
-            yield pb.PeerBeatAck(coordinator_id=self._own_id, sequence=beat.sequence, heard=news)
+            self._news.take(beat)
+            heard, progress = self._news.tell()
+            yield pb.PeerBeatAck(coordinator_id=self._own_id, sequence=beat.sequence, heard=heard, progress=progress)
 
     # --- dialling and doubting ---
 
@@ -211,7 +223,7 @@ class Peers:
                 del self._links[coordinator_id]
         for coordinator_id in sorted(wanted.keys() - self._links.keys()):
             link = Link(
-                self._own_id, wanted[coordinator_id], self._heard, self._clock, self._changed.set, self._settings
+                self._own_id, wanted[coordinator_id], self._news, self._clock, self._changed.set, self._settings
             )
             self._links[coordinator_id] = (link, asyncio.create_task(link.run(), name=f"link-{coordinator_id}"))
 

@@ -130,16 +130,13 @@ class Cluster:
         )
 
     async def JoinRaftCluster(self, request: pb.JoinRaftClusterRequest, context: Any) -> pb.JoinRaftClusterResponse:
-        problems = []
-        if not keys.NAME_PATTERN.fullmatch(request.node_id):
-            problems.append(Problem("node_id", "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
-        try:
-            raft_address = parse_address(request.raft_address)
-        except ValueError as error:
-            problems.append(Problem("raft_address", str(error)))
-        if problems:
-            raise InvalidSpec(problems)
+        raft_address = _check_member("node_id", request.node_id, request.raft_address)
         return await self._members.admit(Joiner(request.node_id, raft_address, request.empty))
+
+    async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Any) -> pb.UpdateMemberResponse:
+        raft_address = _check_member("coordinator_id", request.coordinator_id, request.raft_address)
+        await self._members.move(request.coordinator_id, raft_address)
+        return pb.UpdateMemberResponse(header=self._access.header())
 
     async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Any) -> pb.RemoveMemberResponse:
         if not request.coordinator_id:
@@ -172,3 +169,18 @@ class Cluster:
     def _transferred(self) -> pb.TransferLeaderResponse:
         header = self._access.header()
         return pb.TransferLeaderResponse(header=header, leader_id=header.leader_id, term=header.term)
+
+
+def _check_member(id_field: str, coordinator_id: str, raft_address: str) -> str:
+    """Return the raft address in full. Raises InvalidSpec with every fault of the two."""
+    problems = []
+    if not keys.NAME_PATTERN.fullmatch(coordinator_id):
+        problems.append(Problem(id_field, "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
+    address = raft_address
+    try:
+        address = parse_address(raft_address)
+    except ValueError as error:
+        problems.append(Problem("raft_address", str(error)))
+    if problems:
+        raise InvalidSpec(problems)
+    return address
