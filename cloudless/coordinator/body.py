@@ -16,6 +16,7 @@ from cloudless import __version__
 from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.system import RandomIds, SystemClock
+from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.cluster import Cluster
 from cloudless.coordinator.api.events import Events
@@ -85,6 +86,7 @@ class Body:
             lease_id=lambda: self.leadership.lease_id,
             voters=lambda: self.members.voters(),
             progress=formation.progress,
+            ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
         )
         self.members = Members(self.admin, self.replica, self.clock, self.peers.linked)
         self.notes = ProgressNotes(

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -33,6 +33,10 @@ from cloudless.rpc.codec import encode_record
 from cloudless.rpc.v1 import peer_pb2 as pb
 from cloudless.rpc.v1.peer_pb2_grpc import PeerServiceStub
 
+_Beat = TypeVar("_Beat", pb.PeerBeat, pb.PeerBeatAck)
+TELLERS_MAX = 16
+"""Bounds what is kept of callers that make names up."""
+
 
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
@@ -49,21 +53,37 @@ class PeerSettings:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What goes with every beat, both ways: who lives, and how far the sender's member has got."""
+    """What goes with every beat, both ways: who lives, how far the sender's member has got, what ails it."""
 
+    own_id: str
     heard: HeardTable
     progress: ProgressTable
+    ailment: Callable[[], str]
+    clock: Clock
     within_s: float
+    told: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    def tell(self) -> tuple[list[pb.HeardAgent], pb.MemberProgress | None]:
-        recent = self.heard.recent(self.within_s)
-        agents = [pb.HeardAgent(node_id=node_id, age_ms=int(age_s * 1000)) for node_id, age_s in recent.items()]
-        return agents, self.progress.tell()
+    def fill(self, beat: _Beat, sequence: int) -> _Beat:
+        """Return the beat with everything there is to tell."""
+        beat.coordinator_id, beat.sequence, beat.ailment = self.own_id, sequence, self.ailment()
+        for node_id, age_s in self.heard.recent(self.within_s).items():
+            beat.heard.add(node_id=node_id, age_ms=int(age_s * 1000))
+        if (progress := self.progress.tell()) is not None:
+            beat.progress.CopyFrom(progress)
+        return beat
 
     def take(self, told: pb.PeerBeat | pb.PeerBeatAck) -> None:
         for agent in told.heard:
             self.heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
         self.progress.take(told.coordinator_id, told.progress)
+        if told.coordinator_id in self.told or len(self.told) < TELLERS_MAX:
+            self.told[told.coordinator_id] = told.ailment, self.clock.monotonic_s()
+
+    def ailments(self) -> dict[str, str]:
+        """Return what ails whom, of those heard lately and of this one."""
+        since_s = self.clock.monotonic_s() - self.within_s
+        heard = {id: said for id, (said, at_s) in self.told.items() if at_s > since_s}
+        return {id: said for id, said in {**heard, self.own_id: self.ailment()}.items() if said}
 
 
 class Link:
@@ -71,14 +91,13 @@ class Link:
 
     def __init__(
         self,
-        own_id: str,
         address: str,
         news: News,
         clock: Clock,
         changed: Callable[[], None],
         settings: PeerSettings,
     ) -> None:
-        self._own_id, self.address, self._news, self._clock = own_id, address, news, clock
+        self.address, self._news, self._clock = address, news, clock
         self._changed, self._settings = changed, settings
         self.up = False
         self.lost = False
@@ -128,9 +147,7 @@ class Link:
                 await ended.wait()
 
     async def _beat(self, call: Any, sequence: int) -> None:
-        heard, progress = self._news.tell()
-        beat = pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=heard, progress=progress)
-        await call.write(beat)
+        await call.write(self._news.fill(pb.PeerBeat(), sequence))
         while True:
             answer = await call.read()
             if answer is grpc.aio.EOF:
@@ -154,12 +171,13 @@ class Peers:
         lease_id: Callable[[], int],
         voters: Callable[[], frozenset[str]],
         progress: ProgressTable | None = None,
+        ailment: Callable[[], str] = str,
         settings: PeerSettings | None = None,
     ) -> None:
         self._own_id, self._store, self._replica, self._clock = own_id, store, replica, clock
         self._lease_id, self._voters = lease_id, voters
         self._settings = settings or PeerSettings()
-        self._news = News(heard, progress or ProgressTable(), self._settings.news_within_s)
+        self._news = News(own_id, heard, progress or ProgressTable(), ailment, clock, self._settings.news_within_s)
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
         self.deposed_total = 0
@@ -169,14 +187,17 @@ class Peers:
         held = self._links.get(coordinator_id)
         return coordinator_id == self._own_id or (held is not None and held[0].up)
 
+    def ailments(self) -> dict[str, str]:
+        """Return what ails which coordinator's store. Told by it, whether or not it can be dialled."""
+        return self._news.ailments()
+
     # --- served to the others ---
 
     async def Link(self, requests: AsyncIterator[pb.PeerBeat], context: Any) -> AsyncIterator[pb.PeerBeatAck]:
         """PeerService.Link: answer every beat, take in its news."""
         async for beat in requests:
             self._news.take(beat)
-            heard, progress = self._news.tell()
-            yield pb.PeerBeatAck(coordinator_id=self._own_id, sequence=beat.sequence, heard=heard, progress=progress)
+            yield self._news.fill(pb.PeerBeatAck(), beat.sequence)
 
     # --- dialling and doubting ---
 
@@ -222,9 +243,7 @@ class Peers:
                 task.cancel()
                 del self._links[coordinator_id]
         for coordinator_id in sorted(wanted.keys() - self._links.keys()):
-            link = Link(
-                self._own_id, wanted[coordinator_id], self._news, self._clock, self._changed.set, self._settings
-            )
+            link = Link(wanted[coordinator_id], self._news, self._clock, self._changed.set, self._settings)
             self._links[coordinator_id] = (link, asyncio.create_task(link.run(), name=f"link-{coordinator_id}"))
 
     def _leader(self) -> Candidate | None:

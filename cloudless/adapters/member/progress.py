@@ -15,8 +15,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.durable import write_durably
-from cloudless.core.membership.returning import Reached
+from cloudless.adapters.member.marker import Marker
+from cloudless.adapters.member.wal import last_index
+from cloudless.core.membership.returning import Reached, find_outdated
 
 _FORMAT = 1
 
@@ -50,6 +53,13 @@ class Progress:
     def write(self, path: Path) -> None:
         """Replace the file at `path`, durably. Raises OSError."""
         write_durably(path, json.dumps({"format": _FORMAT, **asdict(self)}, indent=1))
+
+
+def find_shortfall(datadir: DataDir) -> str:
+    """Return why the log is not whole by this node's own note, "" if it is as far as that tells."""
+    noted = Progress.read(datadir.progress).reached
+    witnesses = [] if noted is None else [("this node itself", noted)]
+    return find_outdated(Marker.read(datadir.marker).member_id, last_index(datadir.etcd_dir), witnesses)
 
 
 def _reached(document: dict[str, object]) -> Reached:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloudless.coordinator.ailment import STALE_S
 from cloudless.coordinator.api.access import Access, deadline_s
 from cloudless.coordinator.leadership import Leadership
 from cloudless.coordinator.membership import Joiner, Members
@@ -18,8 +19,6 @@ from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 from cloudless.settings import parse_address
-
-STALE_S = 3.0
 
 
 class Cluster:
@@ -70,15 +69,12 @@ class Cluster:
 
     def _problems(self, leader_id: str, phases: list[NodePhase]) -> list[str]:
         machine = self._access.replica.machine
-        found = []
-        if self._access.replica.staleness_s > STALE_S:
-            found.append(
-                f"{self._access.own_id} is cut off from the store for {self._access.replica.staleness_s:.0f} s"
-            )
+        ailments = self._peers.ailments()
+        found = [f"{coordinator_id} {said}" for coordinator_id, said in sorted(ailments.items())]
         if not leader_id:
             found.append("there is no leader at the moment")
         voters = self._members.voters()
-        silent = sorted(voter for voter in voters if not self._peers.linked(voter))
+        silent = sorted(voter for voter in voters if voter not in ailments and not self._peers.linked(voter))
         if silent:
             found.append(f"no answer from {', '.join(silent)}")
         if len(voters) in (1, 2):

@@ -26,8 +26,11 @@ class PeerBeat(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    AILMENT_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
     sequence: _builtins.int
+    ailment: _builtins.str
+    """What is wrong with the sender's own store, in words; "" if nothing is."""
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardAgent]:
         """Agents heard by the sender since its beat before, with the age of the newest sign of life in ms."""
@@ -43,10 +46,11 @@ class PeerBeat(_message.Message):
         sequence: _builtins.int = ...,
         heard: _abc.Iterable[Global___HeardAgent] | None = ...,
         progress: Global___MemberProgress | None = ...,
+        ailment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "heard", b"heard", "progress", b"progress", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ailment", b"ailment", "coordinator_id", b"coordinator_id", "heard", b"heard", "progress", b"progress", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -107,8 +111,10 @@ class PeerBeatAck(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    AILMENT_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
     sequence: _builtins.int
+    ailment: _builtins.str
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardAgent]:
         """The same news the other way: one of the two directions may not be dialable."""
@@ -122,10 +128,11 @@ class PeerBeatAck(_message.Message):
         sequence: _builtins.int = ...,
         heard: _abc.Iterable[Global___HeardAgent] | None = ...,
         progress: Global___MemberProgress | None = ...,
+        ailment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "heard", b"heard", "progress", b"progress", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ailment", b"ailment", "coordinator_id", b"coordinator_id", "heard", b"heard", "progress", b"progress", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
