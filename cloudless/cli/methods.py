@@ -48,6 +48,7 @@ GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStat
 LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse)
 GET_DIGEST = _method("ClusterService/GetDigest", _c.GetDigestRequest, _c.GetDigestResponse)
 REMOVE_MEMBER = _method("ClusterService/RemoveMember", _c.RemoveMemberRequest, _c.RemoveMemberResponse, attempt_s=5.0)
+UPDATE_MEMBER = _method("ClusterService/UpdateMember", _c.UpdateMemberRequest, _c.UpdateMemberResponse, attempt_s=5.0)
 # No request id: asked twice it would move leadership twice.
 TRANSFER_LEADER = _method(
     "ClusterService/TransferLeader", _c.TransferLeaderRequest, _c.TransferLeaderResponse, repeatable=False

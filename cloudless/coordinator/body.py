@@ -13,10 +13,10 @@ import os
 from loguru import logger
 
 from cloudless import __version__
-from cloudless.adapters.etcd.admin import EtcdAdmin
 from cloudless.adapters.etcd.store import EtcdStore
-from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
+from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.system import RandomIds, SystemClock
+from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.cluster import Cluster
 from cloudless.coordinator.api.events import Events
@@ -26,12 +26,14 @@ from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
+from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members, MembershipController
 from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.coordinator.peers import Peers
+from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
@@ -53,10 +55,9 @@ REGISTER_RETRY_PAUSE_S = 0.1
 class Body:
     """All parts of a coordinator whose member votes."""
 
-    def __init__(
-        self, settings: CoordinatorSettings, admin: EtcdAdmin, supervisor: MemberSupervisor, etcd_version: str
-    ) -> None:
-        self.settings, self.admin, self.supervisor = settings, admin, supervisor
+    def __init__(self, settings: CoordinatorSettings, formation: Formation, etcd_version: str) -> None:
+        assert formation.supervisor is not None
+        self.settings, self.admin, self.supervisor = settings, formation.admin, formation.supervisor
         self._etcd_version = etcd_version
         self.clock, self.ids = SystemClock(), RandomIds()
         self.store = EtcdStore(settings.etcd_client_address)
@@ -84,8 +85,13 @@ class Body:
             self.clock,
             lease_id=lambda: self.leadership.lease_id,
             voters=lambda: self.members.voters(),
+            progress=formation.progress,
+            ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
         )
-        self.members = Members(admin, self.replica, self.clock, self.peers.linked)
+        self.members = Members(self.admin, self.replica, self.clock, self.peers.linked)
+        self.notes = ProgressNotes(
+            settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
+        )
         self.sessions = Sessions(
             self.replica,
             self.committer,
@@ -116,6 +122,7 @@ class Body:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self.leases.run(self.clock), name="leases")
+            group.create_task(self.notes.run(self.clock), name="progress-notes")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
 

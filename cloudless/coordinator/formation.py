@@ -4,8 +4,9 @@
 
     own data      given                     way
     ────────────  ────────────────────────  ──────────────────────────────────────────────────────────
-    PRESENT       –                         start etcd; it finds its peers by itself
+    PRESENT       –                         start etcd; it finds its peers by itself (but see `returning`)
     FORMING, WAL  –                         finish the interrupted start in the same way
+    PRESENT, old  others                    as LOST: an older copy of the data is put aside, never started
     FRESH         bootstrap                 found alone, unless a join address already has a cluster
     FRESH         bootstrap-expect          ask all founders; found together or join (core.membership.founding)
     FRESH         join addresses            JoinRaftCluster at any of them → learner → promoted by the leader
@@ -22,32 +23,27 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
-import grpc
-import grpc.aio
 from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin
-from cloudless.adapters.grpc.channel import open_channel
-from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
+from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
+from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
+from cloudless.coordinator.progress import ProgressTable
+from cloudless.coordinator.returning import Returning
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
 from cloudless.errors import CloudlessError, DataLost, FormationRefused, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
-from cloudless.rpc.v1.cluster_pb2_grpc import ClusterServiceStub
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 from etcd.flags import MemberConfig, gateway_url
 from etcd.profiles import PROFILES
 
-T = TypeVar("T")
-
-ASK_TIMEOUT_S = 1.5
 RETRY_PAUSE_S = 0.25
 RETRY_PAUSE_MAX_S = 2.0
 # Short: a founder that looks rarely finds the others done and has to join the long way.
@@ -81,10 +77,12 @@ class Formation:
     """Brings one member into its cluster; `standing` answers the other founders meanwhile."""
 
     def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found) -> None:
-        self._settings, self._datadir, self._binary = settings, datadir, binary
+        self._settings, self.datadir, self._binary = settings, datadir, binary
         self._config = self._base_config()
         self._token = ""
         self._waiting = _Waiting()
+        self._returning = Returning(settings, datadir, self._waiting.say)
+        self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.supervisor: MemberSupervisor | None = None
         self.admin = EtcdAdmin(gateway_url(self._config, binary.version))
         self.done = False
@@ -93,28 +91,32 @@ class Formation:
 
     def standing(self) -> pb.GetFormationResponse:
         """Return what this node brings to the forming of a cluster."""
-        standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self._datadir)]
+        standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
         return pb.GetFormationResponse(
             node_id=self._settings.node_id,
             raft_address=self._settings.raft_address,
             phase=standing.value,
             founders=sorted(self._settings.join_addresses) if self._settings.bootstrap_expect else [],
             cluster_token=self._token,
+            heard=[
+                pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
+                for node_id, said in sorted(self.progress.heard.items())
+            ],
         )
 
     # --- forming ---
 
     async def form(self) -> MemberSupervisor:
         """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
-        state = judge_data(self._datadir)
-        marker = Marker.read(self._datadir.marker)
+        state = judge_data(self.datadir)
+        marker = Marker.read(self.datadir.marker)
         if state is DataState.FOREIGN:
             raise FormationRefused(
-                f"{self._datadir.etcd_dir} holds data of a member that this coordinator did not make",
+                f"{self.datadir.etcd_dir} holds data of a member that this coordinator did not make",
                 hint="give CLOUDLESS_DATA_DIR an empty directory, or bring back the data's own member.json",
             )
-        if state is DataState.PRESENT or (state is DataState.FORMING and self._datadir.has_wal()):
-            await self._start(replace(self._config, initial_cluster=marker.initial_cluster), marker)
+        if state is DataState.PRESENT or (state is DataState.FORMING and self.datadir.has_wal()):
+            await self._return(marker)
         elif state is DataState.LOST:
             logger.warning("etcd's data is gone: joining anew in place of the lost member")
             await self._join()
@@ -124,6 +126,15 @@ class Formation:
         self.done = True
         assert self.supervisor is not None
         return self.supervisor
+
+    async def _return(self, marker: Marker) -> None:
+        outdated = await self._returning.find_outdated(marker)
+        if outdated:
+            logger.error("these are not this node's data of today: {}", outdated)
+            self._put_aside("outdated")
+            return await self._join()
+        await self._returning.announce_address()
+        await self._start(replace(self._config, initial_cluster=marker.initial_cluster), marker)
 
     async def _form_fresh(self) -> None:
         if self._settings.bootstrap:
@@ -180,7 +191,7 @@ class Formation:
             cluster_token=founding.token,
             initial_cluster=founding.initial_cluster,
         )
-        marker.write(self._datadir.marker)
+        marker.write(self.datadir.marker)
         logger.info("founding a cluster of {}", ", ".join(name for name, _ in founding.initial_cluster))
         config = replace(
             self._config,
@@ -191,7 +202,7 @@ class Formation:
         await self._start(config, marker)
 
     async def _join(self) -> None:
-        if not self._settings.join_addresses:
+        if not self._returning.others:
             raise DataLost(
                 "etcd's data is gone and no other coordinator is known",
                 hint="set CLOUDLESS_RAFT_JOIN_ADDR to the others, or restore a backup",
@@ -207,18 +218,21 @@ class Formation:
             cluster_token=answer.cluster_token,
             initial_cluster=members,
         )
-        marker.write(self._datadir.marker)
+        marker.write(self.datadir.marker)
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
         await self._start(replace(self._config, initial_cluster=members, initial_cluster_state="existing"), marker)
 
     def _clear_member_data(self) -> None:
         """A joiner's member is new: what is left of an earlier one is put aside, never deleted."""
-        if self._datadir.has_wal():
-            raise FormationRefused(f"{self._datadir.etcd_dir} holds a member's data: refusing to join as a new one")
-        if self._datadir.etcd_dir.exists() and any(self._datadir.etcd_dir.iterdir()):
-            aside = self._datadir.path / f"etcd.remnant-{secrets.token_hex(4)}"
-            self._datadir.etcd_dir.rename(aside)
-            logger.warning("remnant of an earlier member moved to {}", aside)
+        if self.datadir.has_wal():
+            raise FormationRefused(f"{self.datadir.etcd_dir} holds a member's data: refusing to join as a new one")
+        if self.datadir.etcd_dir.exists() and any(self.datadir.etcd_dir.iterdir()):
+            self._put_aside("remnant")
+
+    def _put_aside(self, why: str) -> None:
+        aside = self.datadir.path / f"etcd.{why}-{secrets.token_hex(4)}"
+        self.datadir.etcd_dir.rename(aside)
+        logger.warning("data of an earlier member moved to {}", aside)
 
     async def _ask_to_join(self) -> pb.JoinRaftClusterResponse:
         request = pb.JoinRaftClusterRequest(
@@ -229,12 +243,12 @@ class Formation:
         )
         pause_s = RETRY_PAUSE_S
         while True:
-            addresses = await resolve_all(self._settings.join_addresses)
+            addresses = await resolve_all(self._settings.join_addresses or self._returning.others)
             random.shuffle(addresses)
             refusals = {}
             for address in addresses:
                 try:
-                    return await _call_once(address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0))
+                    return await call_once(address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0))
                 except FormationRefused:
                     raise
                 except CloudlessError as error:
@@ -246,23 +260,13 @@ class Formation:
 
     async def _ask_all(self) -> Mapping[str, Founder]:
         """Ask every given address what it brings; the own one is answered here. Silent ones are left out."""
-
-        async def ask(address: str) -> tuple[str, Founder | None]:
-            try:
-                answer = await _call_once(
-                    address, lambda stub: stub.GetFormation(pb.GetFormationRequest(), timeout=ASK_TIMEOUT_S)
-                )
-            except CloudlessError:
-                return address, None
-            return address, _to_founder(answer)
-
-        found = await asyncio.gather(*(ask(address) for address in self._settings.join_addresses))
-        return {address: founder for address, founder in found if founder is not None}
+        answers = await ask_formation(self._settings.join_addresses)
+        return {address: _to_founder(answer) for address, answer in answers.items()}
 
     # --- starting and waiting ---
 
     async def _start(self, config: MemberConfig, marker: Marker) -> None:
-        self.supervisor = MemberSupervisor(self._binary, config, self._datadir, log=_SupervisorLog())
+        self.supervisor = MemberSupervisor(self._binary, config, self.datadir, log=_SupervisorLog())
         await self.supervisor.start()
 
     async def _await_voter(self) -> None:
@@ -285,7 +289,7 @@ class Formation:
         finally:
             supervising.cancel()
             await asyncio.wait([supervising])
-        marker = Marker.read(self._datadir.marker)
+        marker = Marker.read(self.datadir.marker)
         self._check_cluster(marker, status.cluster_id)
         replace(
             marker,
@@ -293,7 +297,7 @@ class Formation:
             node_id=self._settings.node_id,
             member_id=f"{status.member_id:x}",
             cluster_id=f"{status.cluster_id:x}",
-        ).write(self._datadir.marker)
+        ).write(self.datadir.marker)
         logger.info("member {:x} votes in cluster {:x}", status.member_id, status.cluster_id)
 
     async def _await_answer(self) -> None:
@@ -307,7 +311,7 @@ class Formation:
     def _check_cluster(self, marker: Marker, cluster_id: int) -> None:
         if marker.cluster_id and marker.cluster_id != f"{cluster_id:x}":
             raise DataLost(
-                f"{self._datadir.etcd_dir} holds data of cluster {cluster_id:x}, not of {marker.cluster_id}",
+                f"{self.datadir.etcd_dir} holds data of cluster {cluster_id:x}, not of {marker.cluster_id}",
                 hint="bring back the right data, or empty the data directory and join again",
             )
 
@@ -316,7 +320,7 @@ class Formation:
         listen_host, _, listen_port = self._settings.raft_bind_address.rpartition(":")
         return MemberConfig(
             name=self._settings.node_id,
-            data_dir=str(self._datadir.etcd_dir),
+            data_dir=str(self.datadir.etcd_dir),
             peer_listen_url=f"http://{_listen_ip(listen_host)}:{listen_port}",
             peer_advertise_url=f"http://{self._settings.raft_address}",
             client_url=f"http://{self._settings.etcd_client_address}",
@@ -336,32 +340,6 @@ class _SupervisorLog:
 
     def warning(self, message: str, /) -> None:
         logger.warning("etcd: {}", message)
-
-
-async def resolve_all(addresses: tuple[str, ...]) -> list[str]:
-    """Return every address the names stand for (`host:port`); a name that does not resolve is left as it is."""
-    found: dict[str, None] = {}
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        try:
-            answers = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=1)
-        except OSError:
-            found[address] = None
-            continue
-        for *_, socket_address in answers:
-            ip = socket_address[0]
-            found[f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}"] = None
-    return list(found)
-
-
-async def _call_once(address: str, call: Callable[[Any], Awaitable[T]]) -> T:
-    channel = open_channel(address)
-    try:
-        return await call(ClusterServiceStub(channel))  # type: ignore[no-untyped-call]
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error) from error
-    finally:
-        await channel.close()
 
 
 def _to_founder(answer: pb.GetFormationResponse) -> Founder:

@@ -168,6 +168,29 @@ class Members:
                 raise NotFound(f"no member belongs to {coordinator_id}", hint="see cloudless cluster members")
             await self._remove(member)
 
+    async def move(self, coordinator_id: str, raft_address: str) -> None:
+        """Tell the cluster where a coordinator's member will listen; repeating it changes nothing.
+
+        Raises NotFound, FormationRefused if the address is another member's.
+        """
+        async with self._changing:
+            await self.refresh()
+            peer_url = f"http://{raft_address}"
+            member = next((member for member in self.list if member.name == coordinator_id), None)
+            if member is None:
+                raise NotFound(f"no member belongs to {coordinator_id}", hint="see cloudless cluster members")
+            if member.peer_urls == (peer_url,):
+                return
+            owner = next((m for m in self.list if peer_url in m.peer_urls and m.id != member.id), None)
+            if owner is not None:
+                raise FormationRefused(
+                    f"the raft address {raft_address} belongs to {owner.name or hex(owner.id)}",
+                    hint="give each coordinator a raft address of its own",
+                )
+            await self._admin.update_peer_urls(member.id, [peer_url])
+            logger.warning("member {:x} of {} moves to {}", member.id, coordinator_id, raft_address)
+            await self.refresh()
+
     async def _remove(self, member: Member) -> None:
         danger = check_removal(self.views(), member.id)
         if danger:

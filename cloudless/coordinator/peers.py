@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -21,6 +21,7 @@ from loguru import logger
 
 from cloudless.adapters.grpc.channel import open_channel
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.election import decide_doubt
@@ -31,6 +32,10 @@ from cloudless.ports import Clock, Compare, Delete, Put, Relation, Store, Target
 from cloudless.rpc.codec import encode_record
 from cloudless.rpc.v1 import peer_pb2 as pb
 from cloudless.rpc.v1.peer_pb2_grpc import PeerServiceStub
+
+_Beat = TypeVar("_Beat", pb.PeerBeat, pb.PeerBeatAck)
+TELLERS_MAX = 16
+"""Bounds what is kept of callers that make names up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +51,53 @@ class PeerSettings:
     store_timeout_s: float = 1.5
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What goes with every beat, both ways: who lives, how far the sender's member has got, what ails it."""
+
+    own_id: str
+    heard: HeardTable
+    progress: ProgressTable
+    ailment: Callable[[], str]
+    clock: Clock
+    within_s: float
+    told: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def fill(self, beat: _Beat, sequence: int) -> _Beat:
+        """Return the beat with everything there is to tell."""
+        beat.coordinator_id, beat.sequence, beat.ailment = self.own_id, sequence, self.ailment()
+        for node_id, age_s in self.heard.recent(self.within_s).items():
+            beat.heard.add(node_id=node_id, age_ms=int(age_s * 1000))
+        if (progress := self.progress.tell()) is not None:
+            beat.progress.CopyFrom(progress)
+        return beat
+
+    def take(self, told: pb.PeerBeat | pb.PeerBeatAck) -> None:
+        for agent in told.heard:
+            self.heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
+        self.progress.take(told.coordinator_id, told.progress)
+        if told.coordinator_id in self.told or len(self.told) < TELLERS_MAX:
+            self.told[told.coordinator_id] = told.ailment, self.clock.monotonic_s()
+
+    def ailments(self) -> dict[str, str]:
+        """Return what ails whom, of those heard lately and of this one."""
+        since_s = self.clock.monotonic_s() - self.within_s
+        heard = {id: said for id, (said, at_s) in self.told.items() if at_s > since_s}
+        return {id: said for id, said in {**heard, self.own_id: self.ailment()}.items() if said}
+
+
 class Link:
     """One dialled link to another coordinator; keeps itself up until cancelled."""
 
     def __init__(
         self,
-        own_id: str,
         address: str,
-        heard: HeardTable,
+        news: News,
         clock: Clock,
         changed: Callable[[], None],
         settings: PeerSettings,
     ) -> None:
-        self._own_id, self.address, self._heard, self._clock = own_id, address, heard, clock
+        self.address, self._news, self._clock = address, news, clock
         self._changed, self._settings = changed, settings
         self.up = False
         self.lost = False
@@ -108,26 +147,14 @@ class Link:
                 await ended.wait()
 
     async def _beat(self, call: Any, sequence: int) -> None:
-        news = _news(self._heard, self._settings.news_within_s)
-        await call.write(pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=news))
+        await call.write(self._news.fill(pb.PeerBeat(), sequence))
         while True:
             answer = await call.read()
             if answer is grpc.aio.EOF:
                 raise TimeoutError("the link was closed")
-            _take_news(self._heard, answer.heard)
+            self._news.take(answer)
             if answer.sequence >= sequence:
                 return
-
-
-def _news(heard: HeardTable, within_s: float) -> list[pb.HeardAgent]:
-    return [
-        pb.HeardAgent(node_id=node_id, age_ms=int(age_s * 1000)) for node_id, age_s in heard.recent(within_s).items()
-    ]
-
-
-def _take_news(heard: HeardTable, news: Iterable[pb.HeardAgent]) -> None:
-    for agent in news:
-        heard.hear(agent.node_id, age_s=agent.age_ms / 1000, own=False)
 
 
 class Peers:
@@ -143,11 +170,14 @@ class Peers:
         *,
         lease_id: Callable[[], int],
         voters: Callable[[], frozenset[str]],
+        progress: ProgressTable | None = None,
+        ailment: Callable[[], str] = str,
         settings: PeerSettings | None = None,
     ) -> None:
-        self._own_id, self._store, self._replica, self._heard, self._clock = own_id, store, replica, heard, clock
+        self._own_id, self._store, self._replica, self._clock = own_id, store, replica, clock
         self._lease_id, self._voters = lease_id, voters
         self._settings = settings or PeerSettings()
+        self._news = News(own_id, heard, progress or ProgressTable(), ailment, clock, self._settings.news_within_s)
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
         self.deposed_total = 0
@@ -157,14 +187,17 @@ class Peers:
         held = self._links.get(coordinator_id)
         return coordinator_id == self._own_id or (held is not None and held[0].up)
 
+    def ailments(self) -> dict[str, str]:
+        """Return what ails which coordinator's store. Told by it, whether or not it can be dialled."""
+        return self._news.ailments()
+
     # --- served to the others ---
 
     async def Link(self, requests: AsyncIterator[pb.PeerBeat], context: Any) -> AsyncIterator[pb.PeerBeatAck]:
-        """PeerService.Link: answer every beat, take in its news of agents."""
+        """PeerService.Link: answer every beat, take in its news."""
         async for beat in requests:
-            _take_news(self._heard, beat.heard)
-            news = _news(self._heard, self._settings.news_within_s)
-            yield pb.PeerBeatAck(coordinator_id=self._own_id, sequence=beat.sequence, heard=news)
+            self._news.take(beat)
+            yield self._news.fill(pb.PeerBeatAck(), beat.sequence)
 
     # --- dialling and doubting ---
 
@@ -210,9 +243,7 @@ class Peers:
                 task.cancel()
                 del self._links[coordinator_id]
         for coordinator_id in sorted(wanted.keys() - self._links.keys()):
-            link = Link(
-                self._own_id, wanted[coordinator_id], self._heard, self._clock, self._changed.set, self._settings
-            )
+            link = Link(wanted[coordinator_id], self._news, self._clock, self._changed.set, self._settings)
             self._links[coordinator_id] = (link, asyncio.create_task(link.run(), name=f"link-{coordinator_id}"))
 
     def _leader(self) -> Candidate | None:

@@ -61,9 +61,7 @@ class Coordinator:
             await self._listen(stack)
             if not await _unless(stop, self._formation.form()):
                 return
-            supervisor = self._formation.supervisor
-            assert supervisor is not None
-            body = Body(self._settings, self._formation.admin, supervisor, str(self._binary.version))
+            body = Body(self._settings, self._formation, str(self._binary.version))
             stack.push_async_callback(body.store.close)
             await self._serve(body, stop)
 

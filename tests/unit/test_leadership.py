@@ -252,8 +252,8 @@ class FakeLink:
 
     lost_pairs: set[tuple[str, str]]
 
-    def __init__(self, own_id, address, heard, clock, changed, settings) -> None:
-        self._pair, self.address, self._changed = (own_id, address), address, changed
+    def __init__(self, address, news, clock, changed, settings) -> None:
+        self._pair, self.address, self._changed = (news.own_id, address), address, changed
         self.up, self.lost = True, False
 
     async def run(self) -> None:

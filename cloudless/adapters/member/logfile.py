@@ -13,7 +13,7 @@ _REMOVED = "the member has been permanently removed from the cluster"
 _TAIL_BYTES = 16 * 1024
 _HEAD_LINES, _TAIL_LINES = 2, 10
 # Go's stack: "goroutine 1 [running]:", "package.function(0x1, ...)", and "\tfile.go:27 +0x51" below it.
-_STACK_LINE = re.compile(r"\t.*|goroutine \d+ .*|[\w./*()-]+\.[\w*()]+\(.*\)|\s*")
+_STACK_LINE = re.compile(r"\t.*|goroutine \d+ .*|created by .*|[\w./*()-]+\.[\w*()]+\(.*\)|\s*")
 
 
 def rotate(path: Path, above_bytes: int = ROTATE_ABOVE_BYTES) -> None:
@@ -41,6 +41,12 @@ def excerpt(path: Path, since_bytes: int) -> str:
     if len(lines) > _HEAD_LINES + _TAIL_LINES:
         lines[_HEAD_LINES:-_TAIL_LINES] = ["..."]
     return "\n".join(lines)
+
+
+def last_words(path: Path, since_bytes: int) -> str:
+    """Return the last line that etcd wrote after the first `since_bytes`, without stacks; "" if there is none."""
+    lines = [line for line in _since(path, since_bytes).splitlines() if not _STACK_LINE.fullmatch(line)]
+    return lines[-1].strip() if lines else ""
 
 
 def says_removed(path: Path, since_bytes: int) -> bool:

@@ -29,8 +29,9 @@ from cloudless.adapters.member.pidfile import find_orphan, identify, write_pidfi
 from cloudless.adapters.member.ports import require_free
 from cloudless.adapters.member.probe import answers
 from cloudless.adapters.member.process import EtcdProcess, build_environment
+from cloudless.adapters.member.progress import find_shortfall
 from cloudless.adapters.member.restart import RestartPolicy, count_failures, restart_delay_s
-from cloudless.errors import MemberFailed, MemberRemoved, StartupError, StoreTimeout
+from cloudless.errors import DataLost, MemberFailed, MemberRemoved, StartupError, StoreTimeout
 from etcd.find import Found
 from etcd.flags import MemberConfig, build_argv, effective, gateway_url
 from etcd.gate import Version, check_against_last_writer
@@ -51,13 +52,17 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MemberState:
-    """What the supervisor knows. `restarts` counts since `start`; `last_exit` is words, "" before the first end."""
+    """What the supervisor knows. `restarts` counts since `start`; `last_exit` is words, "" before the first end.
+
+    `last_words` is the last line of etcd's log at its last end, if it ended by itself.
+    """
 
     phase: Phase = Phase.STOPPED
     pid: int | None = None
     adopted: bool = False
     restarts: int = 0
     last_exit: str = ""
+    last_words: str = ""
     next_start_in_s: float | None = None
 
 
@@ -133,7 +138,11 @@ class MemberSupervisor:
         )
 
     async def run(self) -> None:
-        """Supervise until `stop`, or until the cluster has removed the member. Never raises for etcd's failures."""
+        """Supervise until `stop`, or until the cluster has removed the member.
+
+        Never raises for etcd's failures. Raises DataLost when etcd's log has become shorter than it was: etcd cuts off
+        what it cannot read, and a member that has forgotten what it acknowledged must not be started again.
+        """
         while not self._stopping.is_set() and self._state.phase is not Phase.REMOVED:
             process = self._process
             if process is None:
@@ -274,7 +283,8 @@ class MemberSupervisor:
         delay_s = restart_delay_s(self._policy, self._failures, random.random())
         self._next_start_at_s = asyncio.get_running_loop().time() + delay_s
         phase = Phase.REMOVED if removed else Phase.BACKOFF
-        self._state = replace(self._state, phase=phase, pid=None, last_exit=process.exit_text)
+        words = logfile.last_words(self._datadir.log_file, self._log_start_bytes)
+        self._state = replace(self._state, phase=phase, pid=None, last_exit=process.exit_text, last_words=words)
         if removed:
             self._log.warning("etcd ended: the cluster has removed this member; it is not started again")
         else:
@@ -286,8 +296,17 @@ class MemberSupervisor:
             async with self._changing:
                 if self._stopping.is_set() or self._process is not process:
                     return
+                await self._require_whole_log()
                 self._state = replace(self._state, restarts=self._state.restarts + 1)
                 self._try_spawn()
+
+    async def _require_whole_log(self) -> None:
+        shortfall = await asyncio.to_thread(find_shortfall, self._datadir)
+        if shortfall:
+            raise DataLost(
+                f"etcd has lost a part of its log: {shortfall}",
+                hint="start the coordinator again: if another one is there, its member is replaced",
+            )
 
     def _try_spawn(self) -> None:
         """Start again; what hinders it (a port taken meanwhile) counts as one more failure."""
@@ -297,7 +316,7 @@ class MemberSupervisor:
             self._failures += 1
             delay_s = restart_delay_s(self._policy, self._failures, random.random())
             self._next_start_at_s = asyncio.get_running_loop().time() + delay_s
-            self._state = replace(self._state, phase=Phase.BACKOFF, pid=None, last_exit=str(error))
+            self._state = replace(self._state, phase=Phase.BACKOFF, pid=None, last_exit=str(error), last_words="")
             self._log.warning(f"etcd cannot be started: {error}; trying again in {delay_s:.1f} s")
 
     # --- ending ---------------------------------------------------------------------------------

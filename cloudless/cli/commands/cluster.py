@@ -204,6 +204,27 @@ def remove(coordinator_id: str, yes: bool, request_id: str) -> None:
     click.echo(f"coordinator/{coordinator_id} removed")
 
 
+@cluster.command("update-member", cls=Command)
+@click.argument("coordinator_id")
+@click.option("--raft-address", required=True, metavar="HOST:PORT", help="Where its member will listen.")
+@click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
+def update_member(coordinator_id: str, raft_address: str, request_id: str) -> None:
+    """Tell the cluster the new raft address of COORDINATOR_ID, before it is restarted with it.
+
+    Needed only where the others have no quorum without it; otherwise it asks them itself when it starts.
+    """
+    from cloudless.cli.methods import UPDATE_MEMBER
+    from cloudless.rpc.v1.cluster_pb2 import UpdateMemberRequest
+    from cloudless.rpc.v1.common_pb2 import WriteOptions
+
+    request = UpdateMemberRequest(
+        options=WriteOptions(request_id=request_id), coordinator_id=coordinator_id, raft_address=raft_address
+    )
+    with current().client() as client:
+        client.call(UPDATE_MEMBER, request)
+    click.echo(f"coordinator/{coordinator_id} is expected at {raft_address}: restart it with CLOUDLESS_RAFT_ADDR")
+
+
 @cluster.command("digest", cls=Command)
 @click.option("--revision", default=0, metavar="N", help="Compare at this revision. Default: the newest all have.")
 def digest(revision: int) -> None:

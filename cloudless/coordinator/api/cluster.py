@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloudless.coordinator.ailment import STALE_S
 from cloudless.coordinator.api.access import Access, deadline_s
 from cloudless.coordinator.leadership import Leadership
 from cloudless.coordinator.membership import Joiner, Members
@@ -18,8 +19,6 @@ from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 from cloudless.settings import parse_address
-
-STALE_S = 3.0
 
 
 class Cluster:
@@ -70,15 +69,12 @@ class Cluster:
 
     def _problems(self, leader_id: str, phases: list[NodePhase]) -> list[str]:
         machine = self._access.replica.machine
-        found = []
-        if self._access.replica.staleness_s > STALE_S:
-            found.append(
-                f"{self._access.own_id} is cut off from the store for {self._access.replica.staleness_s:.0f} s"
-            )
+        ailments = self._peers.ailments()
+        found = [f"{coordinator_id} {said}" for coordinator_id, said in sorted(ailments.items())]
         if not leader_id:
             found.append("there is no leader at the moment")
         voters = self._members.voters()
-        silent = sorted(voter for voter in voters if not self._peers.linked(voter))
+        silent = sorted(voter for voter in voters if voter not in ailments and not self._peers.linked(voter))
         if silent:
             found.append(f"no answer from {', '.join(silent)}")
         if len(voters) in (1, 2):
@@ -130,16 +126,13 @@ class Cluster:
         )
 
     async def JoinRaftCluster(self, request: pb.JoinRaftClusterRequest, context: Any) -> pb.JoinRaftClusterResponse:
-        problems = []
-        if not keys.NAME_PATTERN.fullmatch(request.node_id):
-            problems.append(Problem("node_id", "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
-        try:
-            raft_address = parse_address(request.raft_address)
-        except ValueError as error:
-            problems.append(Problem("raft_address", str(error)))
-        if problems:
-            raise InvalidSpec(problems)
+        raft_address = _check_member("node_id", request.node_id, request.raft_address)
         return await self._members.admit(Joiner(request.node_id, raft_address, request.empty))
+
+    async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Any) -> pb.UpdateMemberResponse:
+        raft_address = _check_member("coordinator_id", request.coordinator_id, request.raft_address)
+        await self._members.move(request.coordinator_id, raft_address)
+        return pb.UpdateMemberResponse(header=self._access.header())
 
     async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Any) -> pb.RemoveMemberResponse:
         if not request.coordinator_id:
@@ -172,3 +165,18 @@ class Cluster:
     def _transferred(self) -> pb.TransferLeaderResponse:
         header = self._access.header()
         return pb.TransferLeaderResponse(header=header, leader_id=header.leader_id, term=header.term)
+
+
+def _check_member(id_field: str, coordinator_id: str, raft_address: str) -> str:
+    """Return the raft address in full. Raises InvalidSpec with every fault of the two."""
+    problems = []
+    if not keys.NAME_PATTERN.fullmatch(coordinator_id):
+        problems.append(Problem(id_field, "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
+    address = raft_address
+    try:
+        address = parse_address(raft_address)
+    except ValueError as error:
+        problems.append(Problem("raft_address", str(error)))
+    if problems:
+        raise InvalidSpec(problems)
+    return address

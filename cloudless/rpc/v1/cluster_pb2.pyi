@@ -323,6 +323,7 @@ class GetFormationResponse(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     FOUNDERS_FIELD_NUMBER: _builtins.int
     CLUSTER_TOKEN_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     raft_address: _builtins.str
     phase: _builtins.str
@@ -334,6 +335,10 @@ class GetFormationResponse(_message.Message):
     def founders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sorted raft addresses of the founders it expects; only for bootstrap-expect."""
 
+    @_builtins.property
+    def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardMember]:
+        """How far it has heard the other coordinators' members get."""
+
     def __init__(
         self,
         *,
@@ -342,14 +347,40 @@ class GetFormationResponse(_message.Message):
         phase: _builtins.str = ...,
         founders: _abc.Iterable[_builtins.str] | None = ...,
         cluster_token: _builtins.str = ...,
+        heard: _abc.Iterable[Global___HeardMember] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_token", b"cluster_token", "founders", b"founders", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_token", b"cluster_token", "founders", b"founders", "heard", b"heard", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetFormationResponse: _TypeAlias = GetFormationResponse  # noqa: Y015
+
+@_typing.final
+class HeardMember(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    RAFT_INDEX_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    member_id: _builtins.int
+    raft_index: _builtins.int
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        member_id: _builtins.int = ...,
+        raft_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "node_id", b"node_id", "raft_index", b"raft_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeardMember: _TypeAlias = HeardMember  # noqa: Y015
 
 @_typing.final
 class JoinRaftClusterRequest(_message.Message):
@@ -480,6 +511,54 @@ class RemoveMemberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveMemberResponse: _TypeAlias = RemoveMemberResponse  # noqa: Y015
+
+@_typing.final
+class UpdateMemberRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    COORDINATOR_ID_FIELD_NUMBER: _builtins.int
+    RAFT_ADDRESS_FIELD_NUMBER: _builtins.int
+    coordinator_id: _builtins.str
+    """The coordinator's id."""
+    raft_address: _builtins.str
+    """Where its member will listen for the others (host:port)."""
+    @_builtins.property
+    def options(self) -> _common_pb2.WriteOptions: ...
+    def __init__(
+        self,
+        *,
+        options: _common_pb2.WriteOptions | None = ...,
+        coordinator_id: _builtins.str = ...,
+        raft_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "options", b"options", "raft_address", b"raft_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMemberRequest: _TypeAlias = UpdateMemberRequest  # noqa: Y015
+
+@_typing.final
+class UpdateMemberResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> _common_pb2.ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: _common_pb2.ResponseHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMemberResponse: _TypeAlias = UpdateMemberResponse  # noqa: Y015
 
 @_typing.final
 class TransferLeaderRequest(_message.Message):

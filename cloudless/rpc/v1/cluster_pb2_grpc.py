@@ -64,6 +64,11 @@ class ClusterServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
+        self.UpdateMember = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/UpdateMember',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberResponse.FromString,
+                _registered_method=True)
         self.TransferLeader = channel.unary_unary(
                 '/cloudless.rpc.v1.ClusterService/TransferLeader',
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
@@ -116,6 +121,13 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateMember(self, request, context):
+        """Change the raft address of a coordinator's member, before it is restarted with the new one. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TransferLeader(self, request, context):
         """Make the leader resign in favour of another coordinator.
         """
@@ -155,6 +167,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.RemoveMember,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.RemoveMemberRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'UpdateMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMember,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberResponse.SerializeToString,
             ),
             'TransferLeader': grpc.unary_unary_rpc_method_handler(
                     servicer.TransferLeader,
@@ -324,6 +341,33 @@ class ClusterService:
             '/cloudless.rpc.v1.ClusterService/RemoveMember',
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.RemoveMemberRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/UpdateMember',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,11 +25,19 @@ class PeerBeat(_message.Message):
     COORDINATOR_ID_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    AILMENT_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
     sequence: _builtins.int
+    ailment: _builtins.str
+    """What is wrong with the sender's own store, in words; "" if nothing is."""
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardAgent]:
         """Agents heard by the sender since its beat before, with the age of the newest sign of life in ms."""
+
+    @_builtins.property
+    def progress(self) -> Global___MemberProgress:
+        """How far the sender's member has got; absent until it is known."""
 
     def __init__(
         self,
@@ -37,10 +45,12 @@ class PeerBeat(_message.Message):
         coordinator_id: _builtins.str = ...,
         sequence: _builtins.int = ...,
         heard: _abc.Iterable[Global___HeardAgent] | None = ...,
+        progress: Global___MemberProgress | None = ...,
+        ailment: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "heard", b"heard", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ailment", b"ailment", "coordinator_id", b"coordinator_id", "heard", b"heard", "progress", b"progress", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -69,28 +79,60 @@ class HeardAgent(_message.Message):
 Global___HeardAgent: _TypeAlias = HeardAgent  # noqa: Y015
 
 @_typing.final
+class MemberProgress(_message.Message):
+    """The other one keeps it, to notice an older copy of this member's data when that comes back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    RAFT_INDEX_FIELD_NUMBER: _builtins.int
+    member_id: _builtins.int
+    raft_index: _builtins.int
+    """Raft index up to which everything is in the member's log."""
+    def __init__(
+        self,
+        *,
+        member_id: _builtins.int = ...,
+        raft_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "raft_index", b"raft_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberProgress: _TypeAlias = MemberProgress  # noqa: Y015
+
+@_typing.final
 class PeerBeatAck(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COORDINATOR_ID_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    AILMENT_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
     sequence: _builtins.int
+    ailment: _builtins.str
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardAgent]:
         """The same news the other way: one of the two directions may not be dialable."""
 
+    @_builtins.property
+    def progress(self) -> Global___MemberProgress: ...
     def __init__(
         self,
         *,
         coordinator_id: _builtins.str = ...,
         sequence: _builtins.int = ...,
         heard: _abc.Iterable[Global___HeardAgent] | None = ...,
+        progress: Global___MemberProgress | None = ...,
+        ailment: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "heard", b"heard", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ailment", b"ailment", "coordinator_id", b"coordinator_id", "heard", b"heard", "progress", b"progress", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,94 @@
+"""Read from etcd's write-ahead log how far it goes, before any etcd is started on it.
+
+A member whose log ends earlier than the member had got has forgotten what it acknowledged and whom it voted for:
+started as it is, it can help a minority to a majority. etcd itself does not notice, because an older log, or one cut
+off at the end, looks like a good one.
+
+    segment   <sequence>-<index of its first entry>.wal, allocated ahead: zeros follow the last record
+    frame     8 bytes little endian: length in the low 56 bits; if the top bit is set, bits 56 to 58 are the padding
+    record    protobuf {1: type, 2: crc, 3: data}; type 2 is an entry {2: term, 3: index}, type 5 a snapshot {1: index}
+
+The same in every etcd from 3.0 to 3.6 (server/storage/wal). Checksums are not verified: etcd does that when it starts.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+_ENTRY, _SNAPSHOT = 2, 5
+_LENGTH = struct.Struct("<q")
+_LENGTH_BITS = (1 << 56) - 1
+
+
+def last_index(etcd_dir: Path) -> int:
+    """Return the raft index at which the log of a member ends, 0 if there is no log.
+
+    What cannot be read ends the log there. Raises OSError.
+    """
+    segments = sorted((etcd_dir / "member" / "wal").glob("*.wal"))
+    if not segments:
+        return 0
+    # The name alone tells that everything before its first entry had been written.
+    index = max(0, int(segments[-1].stem.rpartition("-")[2], 16) - 1)
+    for kind, data in _records(segments[-1].read_bytes()):
+        fields = dict(_fields(data)) if kind in (_ENTRY, _SNAPSHOT) else {}
+        if kind == _ENTRY:
+            # Not the highest: an entry of a newer term overwrites those that followed it.
+            index = _number(fields, 3)
+        elif kind == _SNAPSHOT:
+            index = max(index, _number(fields, 1))
+    return index
+
+
+def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (type, data) of each whole record, up to the zeros or the nonsense that follows."""
+    at = 0
+    while at + _LENGTH.size <= len(content):
+        (head,) = _LENGTH.unpack_from(content, at)
+        length, padding = head & _LENGTH_BITS, (head >> 56) & 7 if head < 0 else 0
+        at += _LENGTH.size
+        if head == 0 or at + length + padding > len(content):
+            return
+        try:
+            fields = dict(_fields(content[at : at + length]))
+            data = fields.get(3, b"")
+            yield _number(fields, 1), data if isinstance(data, bytes) else b""
+        except ValueError:
+            return
+        at += length + padding
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield the fields of a protobuf message. Raises ValueError for what is none."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        value, at = _varint(message, at)
+        if tag & 7 == 0:
+            yield tag >> 3, value
+        elif tag & 7 == 2 and at + value <= len(message):
+            yield tag >> 3, message[at : at + value]
+            at += value
+        else:
+            raise ValueError("not a field that etcd's log has")
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    result = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            break
+        result |= (message[at] & 0x7F) << shift
+        at += 1
+        if message[at - 1] < 0x80:
+            return result, at
+    raise ValueError("a number that does not end")
+
+
+def _number(fields: dict[int, int | bytes], field: int) -> int:
+    value = fields.get(field, 0)
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number belongs")
+    return value

@@ -1,0 +1,86 @@
+"""How far each coordinator's member has got: told to the others on every beat, kept on disk by all.
+
+This is what tells an older copy of a data directory from the real one (`core.membership.returning`). What is told
+of our own member was seen a period ago, so that it is in our log for certain: etcd may apply an entry a moment
+before its own disk has it. A crash while that disk hangs longer can cost a needless replacement, never a lost write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+from loguru import logger
+
+from cloudless.adapters.member.progress import Progress
+from cloudless.coordinator.membership import Members
+from cloudless.coordinator.replica import Replica
+from cloudless.core.membership.returning import Reached, newer
+from cloudless.ports import Clock
+from cloudless.rpc.v1 import peer_pb2 as pb
+
+NOTE_PERIOD_S = 2.0
+WITNESSED_MAX = 16
+"""Bounds the table against callers that make names up; a cluster has at most seven voters."""
+
+
+class ProgressTable:
+    """What is known now: of our own member, and of the others as they tell it themselves."""
+
+    def __init__(self, heard: Mapping[str, Reached] | None = None) -> None:
+        self.own: Reached | None = None
+        self.heard: dict[str, Reached] = dict(heard or {})
+
+    def tell(self) -> pb.MemberProgress | None:
+        """Return what goes with each beat, None until our own member is known."""
+        own = self.own
+        return pb.MemberProgress(member_id=int(own.member_id, 16), raft_index=own.raft_index) if own else None
+
+    def take(self, node_id: str, said: pb.MemberProgress) -> None:
+        """Keep what another coordinator tells of its member."""
+        if said.member_id and (node_id in self.heard or len(self.heard) < WITNESSED_MAX):
+            self.heard[node_id] = newer(self.heard.get(node_id), Reached(f"{said.member_id:x}", said.raft_index))
+
+
+class ProgressNotes:
+    """Writes down, every `NOTE_PERIOD_S` and only if it changed, what `table` and the member list say."""
+
+    def __init__(self, own_id: str, path: Path, table: ProgressTable, members: Members, replica: Replica) -> None:
+        self._own_id, self._path, self._table = own_id, path, table
+        self._members, self._replica = members, replica
+        self._seen: Reached | None = None
+        self._written: Progress | None = None
+
+    async def run(self, clock: Clock) -> None:
+        hindered = False
+        while True:
+            try:
+                await self._note()
+                hindered = False
+            except OSError as error:  # a full disk: the others' memory still bears witness
+                if not hindered:
+                    logger.warning("cannot note how far the members have got: {}", error)
+                hindered = True
+            await clock.sleep(NOTE_PERIOD_S)
+
+    async def _note(self) -> None:
+        status = self._members.status
+        own = next((m for m in self._members.list if status and m.id == status.member_id), None)
+        if status is None or own is None:
+            return
+        reached, self._seen = self._seen, Reached(f"{status.member_id:x}", status.raft_applied_index)
+        progress = Progress(
+            reached=reached or self._table.own,
+            peer_url=own.peer_urls[0] if own.peer_urls else "",
+            heard=dict(self._table.heard),
+            addresses={
+                record.id: record.api_address
+                for record in self._replica.machine.coordinators.values()
+                if record.id != self._own_id and record.api_address
+            },
+        )
+        self._table.own = reached or self._table.own
+        if progress != self._written:
+            await asyncio.to_thread(progress.write, self._path)
+            self._written = progress

@@ -1,0 +1,106 @@
+"""What a coordinator with data makes sure of before it starts etcd on them.
+
+First that they are not an older copy: the log must go at least as far as this node noted itself and as any other
+coordinator has heard (`core.membership.returning`). Then that the cluster knows the member under its present raft
+address: the member list is changed before the member starts there, never after.
+
+The others are asked for a few seconds only. If none answers, etcd starts all the same and says so in the log: an
+older copy *and* nobody who could tell is left to the operator; a cluster that waits for ever is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from loguru import logger
+
+from cloudless.adapters.member.datadir import DataDir
+from cloudless.adapters.member.marker import Marker
+from cloudless.adapters.member.pidfile import find_orphan
+from cloudless.adapters.member.progress import Progress
+from cloudless.adapters.member.wal import last_index
+from cloudless.coordinator.asking import ask_formation, call_once
+from cloudless.core.membership.returning import Reached, find_outdated
+from cloudless.errors import CloudlessError, FormationRefused, NotFound
+from cloudless.rpc.v1 import cluster_pb2 as pb
+from cloudless.settings import CoordinatorSettings
+
+WITNESS_WAIT_S = 5.0
+PAUSE_S = 0.25
+MOVE_TIMEOUT_S = 5.0
+
+
+class Returning:
+    """The return of one node to its cluster. `say` tells what is waited for."""
+
+    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, say: Callable[[str], None]) -> None:
+        self._settings, self._datadir, self._say = settings, datadir, say
+        self._noted = Progress.read(datadir.progress)
+
+    @property
+    def others(self) -> list[str]:
+        """Return the API addresses at which the other coordinators are or were."""
+        known = {*self._settings.join_addresses, *self._noted.addresses.values()}
+        return sorted(known - {self._settings.advertise_address})
+
+    async def find_outdated(self, marker: Marker) -> str:
+        """Return why the data are older than they must be, "" if nobody contradicts them."""
+        if find_orphan(self._datadir.pidfile, str(self._datadir.etcd_dir)):
+            return ""  # its etcd never ended
+        log_ends = await asyncio.to_thread(last_index, self._datadir.etcd_dir)
+        witnesses = await self._ask_witnesses()
+        if self._noted.reached is not None:
+            witnesses.append((f"{self._settings.node_id} itself", self._noted.reached))
+        reason = find_outdated(marker.member_id, log_ends, witnesses)
+        if reason and not self.others:
+            logger.error("{}; there is no other coordinator to get the rest from", reason)
+            return ""
+        return reason
+
+    async def _ask_witnesses(self) -> list[tuple[str, Reached]]:
+        own_id = self._settings.node_id
+        ends_s = asyncio.get_running_loop().time() + WITNESS_WAIT_S
+        while self.others:
+            answers = [a for a in (await ask_formation(self.others)).values() if a.node_id != own_id]
+            if answers:
+                return [
+                    (answer.node_id, Reached(f"{heard.member_id:x}", heard.raft_index))
+                    for answer in answers
+                    for heard in answer.heard
+                    if heard.node_id == own_id
+                ]
+            if asyncio.get_running_loop().time() > ends_s:
+                logger.warning("no other coordinator answers: nobody can tell whether this node's data are of today")
+                break
+            self._say(f"asking {', '.join(self.others)} how far this member had got")
+            await asyncio.sleep(PAUSE_S)
+        return []
+
+    async def announce_address(self) -> None:
+        """Make the cluster know the member under today's raft address, if it is another than before.
+
+        Waits for a quorum of the others. Raises FormationRefused if the address is another member's.
+        """
+        raft_address = self._settings.raft_address
+        if self._noted.peer_url in ("", f"http://{raft_address}"):
+            return
+        logger.info("this member moves from {} to {}", self._noted.peer_url, raft_address)
+        request = pb.UpdateMemberRequest(coordinator_id=self._settings.node_id, raft_address=raft_address)
+        while True:
+            refusals = []
+            for address in self.others:
+                try:
+                    await call_once(address, lambda stub: stub.UpdateMember(request, timeout=MOVE_TIMEOUT_S))
+                    return
+                except FormationRefused:
+                    raise
+                except NotFound:
+                    return  # removed meanwhile: etcd will say so
+                except CloudlessError as error:
+                    refusals.append(f"{address}: {error.message}")
+            self._say(
+                f"waiting for a quorum of the others to take {raft_address} for {self._noted.peer_url} "
+                f"({'; '.join(refusals) or 'none is known'}); started once with its old address it could help them"
+            )
+            await asyncio.sleep(PAUSE_S)
