@@ -1,0 +1,142 @@
+"""`scripts/bench`: measure cloudless beside raw etcd and empty gRPC calls, in one run, on this machine's loopback.
+
+Sections are modules of `tests.bench.sections` with `measure(bench) -> list[Figure]`. The result is JSON; with
+`--write-docs` it becomes docs/results/bench.json and what `tests.bench.docs` makes of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.architecture.tree import ROOT
+from tests.bench.bench import QUICK, Bench
+from tests.bench.docs import page_of
+from tests.bench.figures import SCHEMA
+from tests.bench.hotspots import show_hotspots
+from tests.bench.machine import machine_facts, versions
+from tests.bench.plots import draw
+from tests.bench.table import table_of
+
+SECTIONS = {
+    "transport": "what gRPC on asyncio can carry here at all",
+    "writes": "durable writes beside raw etcd puts and empty calls",
+    "reads": "gets by consistency, lists beside etcd's range",
+    "watch": "apply lag at 5,000 changes a second, a watch with 1,000 readers",
+    "startup": "a coordinator with 100,000 tasks, a cluster, the command line",
+    "failover": "gaps after faults beside bare etcd losing its leader",
+    "memory": "each process idle, and after a minute of writes",
+    "scheduler": "placements a second on 1,000 to 10,000 nodes",
+}
+PROFILED_S = 8.0
+PAGE = ROOT / "docs/performance.md"
+RESULT = ROOT / "docs/results/bench.json"
+
+
+def main() -> int:
+    # Ended from outside, a section still takes down what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options = _parse()
+    if options.profile:
+        return _profile(options)
+    if options.redraw:
+        _write_docs(json.loads(RESULT.read_text(encoding="utf-8")))
+        return 0
+    result = _measure_all(options)
+    if options.json:
+        _write_json(options.json, result)
+    if options.write_docs:
+        _write_json(RESULT, result)
+        _write_docs(result)
+    return 0
+
+
+def _measure_all(options: argparse.Namespace) -> dict[str, Any]:
+    bench = _bench(options)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "quick": options.quick,
+        "machine": machine_facts(),
+        "versions": versions(),
+        "sections": {},
+    }
+    for name in options.sections or SECTIONS:
+        print(f"--- {name}: {SECTIONS[name]}", file=sys.stderr)
+        result["sections"][name] = asyncio.run(_measured(name, bench))
+        print(f"{'' if not sys.stderr.isatty() else chr(10)}{table_of(result['sections'][name])}", flush=True)
+    return result
+
+
+def _write_json(file: Path, result: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_docs(result: dict[str, Any]) -> None:
+    PAGE.write_text(page_of(result), encoding="utf-8")
+    draw(result, PAGE.parent / "plots")
+
+
+def _profile(options: argparse.Namespace) -> int:
+    """Measure one section with its busiest process under cProfile, which slows that down to about half."""
+    with tempfile.TemporaryDirectory(prefix="cloudless-profile-") as folder:
+        bench = replace(_bench(options), profile_dir=Path(folder), rounds=1, slice_s=PROFILED_S)
+        print(table_of(asyncio.run(_measured(options.profile, bench))))
+        show_hotspots(Path(folder))
+    return 0
+
+
+async def _measured(name: str, bench: Bench) -> dict[str, Any]:
+    section = importlib.import_module(f"tests.bench.sections.{name}")
+    started_s = time.monotonic()
+    figures = await section.measure(bench)
+    return {"took_s": round(time.monotonic() - started_s, 1), "figures": [figure.to_plain() for figure in figures]}
+
+
+def _bench(options: argparse.Namespace) -> Bench:
+    settings: dict[str, Any] = {**(QUICK if options.quick else {})}
+    if options.rounds:
+        settings["failovers"] = options.rounds
+    if options.only:
+        settings["only"] = tuple(options.only)
+    return Bench(**settings)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure cloudless beside raw etcd and empty calls, on loopback.",
+        epilog="sections:\n" + "\n".join(f"  {name:<10} {text}" for name, text in SECTIONS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="default: all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: to see that it works")
+    parser.add_argument("--rounds", type=int, metavar="N", help="failovers of each kind (default 10)")
+    parser.add_argument("--profile", metavar="SECTION", choices=[*SECTIONS], help="show where its time goes")
+    parser.add_argument(
+        "--only", action="append", metavar="STEP", help="only steps whose name contains this; may be repeated"
+    )
+    parser.add_argument("--write-docs", action="store_true", help="store the result under docs/ and write its page")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing; write the page from the stored result")
+    options = parser.parse_args()
+    if unknown := [name for name in options.sections if name not in SECTIONS]:
+        parser.error(f"there is no section {unknown[0]!r}: {', '.join(SECTIONS)}")
+    if options.write_docs and (options.sections or options.only):
+        parser.error("--write-docs goes with a whole run: the page shows one run's figures side by side")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""How many tasks a second the scheduler places, and a whole planning round with it. Pure: no process, no store.
+
+Two shapes of the same 10,000 tasks: one workload of all of them, and 1,000 workloads of ten each. Replicas are
+spread over ten zones. *place* is `core.scheduling` alone, one workload after the other in one scratch view, as far as
+it gets in `BUDGET_S`. *plan* is one round of `plan_workloads` over new workloads, at most as many as the leader takes
+in one round: census, draft, placement, and the records and preconditions to be written.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+from cloudless.core import keys
+from cloudless.core.model import NodeStatus, Placement, Reachability, Record, SpreadTopology, WorkloadRecord
+from cloudless.core.orchestration import plan_workloads
+from cloudless.core.scheduling import Ask, Placed, Scratch, place
+from cloudless.core.state import StateMachine
+from cloudless.testing.builders import SMALL, build_node, build_stored, build_workload
+from tests.bench.bench import Bench
+from tests.bench.figures import Bar, Figure, at_least
+
+TASKS = 10_000
+NODES = (1_000, 5_000, 10_000)
+ZONES = 10
+SHAPES = {"one": (1, TASKS), "thousand": (TASKS // 10, 10)}
+_TEXTS = {"one": "one workload of 10,000", "thousand": "1,000 workloads of 10"}
+_BARS = {5_000: at_least(10_000), 10_000: at_least(5_000)}
+BUDGET_S = 2.0
+ROUND_WORKLOADS = 100
+_ROUNDS_MAX = 3
+_PLACEMENT = Placement(spread_topology=SpreadTopology.ZONE)
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    figures = []
+    for nodes in NODES:
+        for shape, (workloads, replicas) in SHAPES.items():
+            records = [build_workload(f"w-{n:04d}", replicas=replicas, placement=_PLACEMENT) for n in range(workloads)]
+            view = _view(nodes, records[:ROUND_WORKLOADS])
+            asks = list(_asks(workloads, replicas))
+            placed = _repeat(bench, f"place-{shape}-{nodes}", lambda a=asks, v=view: _place(a, v))  # type: ignore[misc]
+            planned = _repeat(bench, f"plan-{shape}-{nodes}", lambda v=view: _plan(v))  # type: ignore[misc]
+            figures += [
+                *_figure("place", shape, nodes, placed, _BARS.get(nodes)),
+                *_figure("plan", shape, nodes, planned, None),
+            ]
+    return figures
+
+
+def _figure(what: str, shape: str, nodes: int, rates: tuple[float, ...], bar: Bar | None) -> list[Figure]:
+    shown = f"{ROUND_WORKLOADS} workloads of 10" if (what, shape) == ("plan", "thousand") else _TEXTS[shape]
+    text = f"{what}: {shown} on {nodes:,} nodes"
+    return [Figure(f"{what}_{shape}_{nodes}", text, "1/s", rates, bar)] if rates else []
+
+
+def _repeat(bench: Bench, name: str, run: Callable[[], int]) -> tuple[float, ...]:
+    """Return tasks a second, one value a round; nothing if this was not asked for."""
+    if bench.only and not any(word in name for word in bench.only):
+        return ()
+    found: list[float] = []
+    begun_s = time.perf_counter()
+    for _ in range(min(bench.rounds, _ROUNDS_MAX)):
+        file = bench.profile_file(name)
+        profile: Any = cProfile.Profile() if file else nullcontext()
+        with profile:
+            started_s = time.perf_counter()
+            count = run()
+            elapsed_s = time.perf_counter() - started_s
+        if file:
+            profile.dump_stats(file)
+        found.append(count / elapsed_s)
+        bench.say(f"{name}: {found[-1]:,.0f} a second")
+        if time.perf_counter() - begun_s > 2 * BUDGET_S:
+            break
+    return tuple(found)
+
+
+def _place(workloads: list[list[Ask]], view: StateMachine) -> int:
+    scratch = Scratch(view)
+    ends_s, placed = time.perf_counter() + BUDGET_S, 0
+    for asks in workloads:
+        outcomes = place(asks, view, scratch)
+        assert all(isinstance(outcome, Placed) for outcome in outcomes)
+        placed += len(outcomes)
+        if time.perf_counter() > ends_s:
+            break
+    return placed
+
+
+def _plan(view: StateMachine) -> int:
+    result = plan_workloads(view, sorted(view.workloads), 1_700_000_000_000, 7, {})
+    assert not any(workload.unplaced for workload in result.workloads)
+    return len(result.plan.changes)
+
+
+def _asks(workloads: int, replicas: int) -> Iterator[list[Ask]]:
+    for n in range(workloads):
+        yield [
+            Ask(namespace="default", workload=f"w-{n:04d}", seed=f"w-{n}-{slot}", requests=SMALL, placement=_PLACEMENT)
+            for slot in range(replicas)
+        ]
+
+
+def _view(nodes: int, workloads: Iterable[WorkloadRecord]) -> StateMachine:
+    machine = StateMachine()
+    records: list[tuple[str, Record]] = []
+    for n in range(nodes):
+        node = build_node(f"node-{n:05d}", zone=f"zone-{n % ZONES}")
+        records.append((keys.node_info(node.id), node))
+        records.append((keys.node_status(node.id), NodeStatus(reachability=Reachability.REACHABLE)))
+    records += [(keys.workload(w.namespace, w.name), w) for w in workloads]
+    machine.apply(1, [build_stored(key, record, 1) for key, record in records])
+    return machine
