@@ -15,12 +15,10 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-import grpc.aio
 from loguru import logger
 
-from cloudless.adapters.grpc.channel import open_channel
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.peer_stream import LinkBroken, PeerDial, PeerStream, dial_peer
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.election import decide_doubt
@@ -30,7 +28,6 @@ from cloudless.errors import CloudlessError
 from cloudless.ports import Clock, Compare, Delete, Put, Relation, Store, Target, Txn
 from cloudless.rpc.codec import encode_record
 from cloudless.rpc.v1 import peer_pb2 as pb
-from cloudless.rpc.v1.peer_pb2_grpc import PeerServiceStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +54,24 @@ class Link:
         clock: Clock,
         changed: Callable[[], None],
         settings: PeerSettings,
+        dial: PeerDial = dial_peer,
     ) -> None:
         self._own_id, self.address, self._heard, self._clock = own_id, address, heard, clock
-        self._changed, self._settings = changed, settings
+        self._changed, self._settings, self._dial = changed, settings, dial
         self.up = False
         self.lost = False
         self._was_ever_up = False
 
     async def run(self) -> None:
         while True:
-            channel = open_channel(self.address)
+            stream = self._dial(self.address)
             try:
-                await self._hold(channel)
-            except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                await self._hold(stream)
+            except (LinkBroken, TimeoutError) as error:
                 logger.debug("link to {}: {!r}", self.address, error)
             finally:
                 was_up, self.up = self.up, False
-                await channel.close()
+                await stream.close()
             if was_up:
                 continue  # dial again at once: only a failure of that makes the link lost
             if not self.lost and self._was_ever_up:
@@ -81,25 +79,19 @@ class Link:
                 self._changed()
             await self._clock.sleep(self._settings.redial_pause_s)
 
-    async def _hold(self, channel: grpc.aio.Channel) -> None:
-        call: Any = PeerServiceStub(channel).Link()  # type: ignore[no-untyped-call]
-        try:
-            async with asyncio.timeout(self._settings.redial_timeout_s):
-                await self._beat(call, 0)
-            self.up = self._was_ever_up = True
-            if self.lost:
-                self.lost = False
-                self._changed()
-            ended = asyncio.Event()
-            call.add_done_callback(lambda _: ended.set())
-            sequence = 0
-            while not ended.is_set():
-                await self._pause(ended)
-                sequence += 1
-                async with asyncio.timeout(self._settings.silence_max_s):
-                    await self._beat(call, sequence)
-        finally:
-            call.cancel()
+    async def _hold(self, stream: PeerStream) -> None:
+        async with asyncio.timeout(self._settings.redial_timeout_s):
+            await self._beat(stream, 0)
+        self.up = self._was_ever_up = True
+        if self.lost:
+            self.lost = False
+            self._changed()
+        sequence = 0
+        while not stream.ended.is_set():
+            await self._pause(stream.ended)
+            sequence += 1
+            async with asyncio.timeout(self._settings.silence_max_s):
+                await self._beat(stream, sequence)
 
     async def _pause(self, ended: asyncio.Event) -> None:
         """Wait for the next beat's time; a link that breaks meanwhile is noticed at once."""
@@ -107,13 +99,11 @@ class Link:
             async with asyncio.timeout(self._settings.beat_period_s):
                 await ended.wait()
 
-    async def _beat(self, call: Any, sequence: int) -> None:
+    async def _beat(self, stream: PeerStream, sequence: int) -> None:
         news = _news(self._heard, self._settings.news_within_s)
-        await call.write(pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=news))
+        await stream.write(pb.PeerBeat(coordinator_id=self._own_id, sequence=sequence, heard=news))
         while True:
-            answer = await call.read()
-            if answer is grpc.aio.EOF:
-                raise TimeoutError("the link was closed")
+            answer = await stream.read()
             _take_news(self._heard, answer.heard)
             if answer.sequence >= sequence:
                 return
@@ -144,10 +134,11 @@ class Peers:
         lease_id: Callable[[], int],
         voters: Callable[[], frozenset[str]],
         settings: PeerSettings | None = None,
+        dial: PeerDial = dial_peer,
     ) -> None:
         self._own_id, self._store, self._replica, self._heard, self._clock = own_id, store, replica, heard, clock
         self._lease_id, self._voters = lease_id, voters
-        self._settings = settings or PeerSettings()
+        self._settings, self._dial = settings or PeerSettings(), dial
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
         self.deposed_total = 0
@@ -210,9 +201,8 @@ class Peers:
                 task.cancel()
                 del self._links[coordinator_id]
         for coordinator_id in sorted(wanted.keys() - self._links.keys()):
-            link = Link(
-                self._own_id, wanted[coordinator_id], self._heard, self._clock, self._changed.set, self._settings
-            )
+            address = wanted[coordinator_id]
+            link = Link(self._own_id, address, self._heard, self._clock, self._changed.set, self._settings, self._dial)
             self._links[coordinator_id] = (link, asyncio.create_task(link.run(), name=f"link-{coordinator_id}"))
 
     def _leader(self) -> Candidate | None:
