@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from cloudless.core.localtask import Moment
+from cloudless.ports import Clock
 
 
-def now() -> Moment:
-    """Return now; the seconds never jump and count while the machine sleeps."""
-    return Moment(time.clock_gettime(time.CLOCK_BOOTTIME), time.time_ns() // 1_000_000)
+def read_clock(clock: Clock) -> Moment:
+    """Return now on both clocks; the seconds never jump and count while the machine sleeps."""
+    return Moment(clock.monotonic_s(), clock.wall_ms())

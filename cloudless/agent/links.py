@@ -12,14 +12,12 @@ come back in step.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from dataclasses import dataclass
 
 from loguru import logger
 
 from cloudless.agent.assignments import Gate, Refused
-from cloudless.agent.clock import now
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.session import EndKind, Session, SessionEnd, SessionOver, SessionParts
 from cloudless.rpc.v1 import agent_pb2
@@ -103,7 +101,7 @@ class Links:
             return
         self.ends[end.kind] += 1
         address = self._address(session.address)
-        address.rest_until_s = now().monotonic_s + self._pause_s(address, end.kind)
+        address.rest_until_s = self._parts.clock.monotonic_s() + self._pause_s(address, end.kind)
         address.failures += 1
         was_primary = session is self._primary
         if was_primary:
@@ -131,10 +129,10 @@ class Links:
             self._freed.clear()
             used = {session.address for session in self._open}
             candidates = [a for a in dict.fromkeys((*self._configured, *self._gate.head.coordinators)) if a not in used]
-            now_s = now().monotonic_s
+            now_s = self._parts.clock.monotonic_s()
             rested = [a for a in candidates if self._address(a).rest_until_s <= now_s]
             if rested:
-                return random.choice(rested)
+                return self._parts.random.choice(rested)
             wakes_s = [self._address(a).rest_until_s - now_s for a in candidates]
             try:
                 async with asyncio.timeout(min(wakes_s, default=None)):
@@ -155,5 +153,5 @@ class Links:
                 pause_s = self._limits.foreign_pause_s
             case _:
                 pause_s = min(self._limits.retry_max_s, self._limits.retry_first_s * 2.0 ** min(address.failures, 16))
-                return random.uniform(0, pause_s)
-        return random.uniform(pause_s / 2, pause_s)
+                return self._parts.random.uniform(0, pause_s)
+        return self._parts.random.uniform(pause_s / 2, pause_s)

@@ -10,17 +10,19 @@ import asyncio
 import os
 import secrets
 import signal
-import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from random import SystemRandom
 
 from loguru import logger
 
 from cloudless.adapters.subprocess import ProcessExecutor
+from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
 from cloudless.agent.datadir import lock_data_dir
+from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
 from cloudless.agent.metrics import AgentMetrics
@@ -28,7 +30,7 @@ from cloudless.agent.reports import ReportBook
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
-from cloudless.ports import Executor
+from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
 SERVER_STOP_S = 0.2
@@ -48,8 +50,8 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         journal = Journal(settings.data_dir, threads_max=limits.journal_threads_max)
         stack.callback(journal.close)
         executors: dict[str, Executor] = {process.name: process}
-        reports = ReportBook()
-        runner = TaskRunner(settings, limits, executors, journal, reports)
+        reports, clock = ReportBook(), SystemClock()
+        runner = TaskRunner(settings, limits, executors, journal, reports, clock)
         server, port = await start_server(settings.listen_address, settings.node_id, runner, limits)
         settings = _with_port(settings, port)
         stack.push_async_callback(server.stop, SERVER_STOP_S)
@@ -57,11 +59,13 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         if settings.metrics_address:
             stack.callback(metrics.serve(settings.metrics_address))
         head, tasks = await journal.load()
-        head = await _begin_life(head, journal)
+        head = await begin_life(head, journal, clock.wall_ms(), secrets.token_hex(8))
         await runner.recover(tasks, incarnation=head.incarnation)
         links = Links(
             settings.coordinators,
-            _build_parts(settings, limits, executors, runner, reports, metrics, Gate(head, journal, settings.node_id)),
+            _build_parts(
+                settings, limits, executors, runner, reports, metrics, Gate(head, journal, settings.node_id), clock
+            ),
         )
         metrics.watch(runner, links)
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
@@ -94,10 +98,10 @@ async def _run_until(stop: asyncio.Event, runner: TaskRunner, links: Links, *, e
         await asyncio.gather(*work, return_exceptions=True)
 
 
-async def _begin_life(head: Head, journal: Journal) -> Head:
+async def begin_life(head: Head, journal: Journal, wall_ms: int, new_agent_id: str) -> Head:
     """Count this start; by the wall clock at least, should the last count not have reached the disk."""
-    incarnation = max(head.incarnation + 1, time.time_ns() // 1_000_000)
-    head = replace(head, incarnation=incarnation, agent_id=head.agent_id or secrets.token_hex(8))
+    incarnation = max(head.incarnation + 1, wall_ms)
+    head = replace(head, incarnation=incarnation, agent_id=head.agent_id or new_agent_id)
     try:
         await journal.save_head(head)
     except OSError as error:
@@ -113,10 +117,14 @@ def _build_parts(
     reports: ReportBook,
     metrics: AgentMetrics,
     gate: Gate,
+    clock: Clock,
 ) -> SessionParts:
     return SessionParts(
         info=build_node_info(settings, tuple(executors), gate.head.agent_id),
         limits=limits,
+        clock=clock,
+        random=SystemRandom(),
+        dial=grpc_dial(limits),
         gate=gate,
         runner=runner,
         reports=reports,

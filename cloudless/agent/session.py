@@ -11,21 +11,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
+from random import Random
 from typing import Any, ClassVar, Protocol
 
-import grpc
-import grpc.aio
 from loguru import logger
 
 from cloudless.agent.assignments import Cursor, Gate, Refused
-from cloudless.agent.clock import now
 from cloudless.agent.config import AgentLimits
+from cloudless.agent.dialling import Dial, SessionStream, StreamBroken
 from cloudless.agent.reports import Outbox, ReportBook
 from cloudless.agent.tasks import TaskRunner
 from cloudless.core.model import NodeInfo, TaskObserved
+from cloudless.ports import Clock
 from cloudless.rpc.codec import to_message
 from cloudless.rpc.v1 import agent_pb2, objects_pb2
-from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
 
 PRIMARY = agent_pb2.SESSION_ROLE_PRIMARY
 WARM = agent_pb2.SESSION_ROLE_WARM
@@ -74,34 +73,19 @@ class SessionOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionParts:
-    """What every session of an agent shares."""
+    """What every session of an agent shares. `random` draws pauses and the order of coordinators."""
 
     info: NodeInfo
     limits: AgentLimits
+    clock: Clock
+    random: Random
+    dial: Dial
     gate: Gate
     runner: TaskRunner
     reports: ReportBook
     on_round_trip: Callable[[float], None]
     on_refused: Callable[[str], None]
     on_resent: Callable[[int], None]
-
-
-def channel_options(limits: AgentLimits) -> list[tuple[str, int]]:
-    """Return the options of a channel to a coordinator: quick to notice death, quick to try again, no proxy."""
-    return [
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 1_000),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        ("grpc.enable_http_proxy", 0),
-        # A redial must not be handed a connection that another session found dead.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_receive_message_length", limits.message_bytes_max),
-        ("grpc.max_send_message_length", limits.message_bytes_max),
-    ]
 
 
 class Session:
@@ -121,7 +105,7 @@ class Session:
         self._handling = False
         self._beats: dict[int, float] = {}
         self._writing = asyncio.Lock()
-        self._call: Any = None
+        self._stream: SessionStream | None = None
 
     def promote(self) -> None:
         """Make this the PRIMARY session; tells the coordinator at once and then everything about all tasks."""
@@ -131,10 +115,9 @@ class Session:
     async def run(self) -> SessionEnd:
         """Dial, serve until it ends, and return why."""
         limits = self._parts.limits
-        channel = grpc.aio.insecure_channel(self.address, options=channel_options(limits))
+        self._stream = stream = self._parts.dial(self.address)
         end = SessionEnd(EndKind.LEFT, "the agent leaves")
         try:
-            self._call = AgentServiceStub(channel).Session()
             try:
                 async with asyncio.timeout(limits.connect_timeout_s):
                     await self._open()
@@ -144,17 +127,12 @@ class Session:
                 await self._serve()
         except SessionOver as over:
             end = over.end
-        except grpc.aio.AioRpcError as error:
-            kind = EndKind.BROKEN if self.welcomed else EndKind.UNREACHABLE
-            end = SessionEnd(kind, f"{error.code().name}: {error.details()}")
-        except asyncio.InvalidStateError:
-            # A write to a stream that ended under it.
-            end = SessionEnd(EndKind.BROKEN, "stream ended")
+        except StreamBroken as error:
+            end = SessionEnd(EndKind.BROKEN if self.welcomed else EndKind.UNREACHABLE, str(error))
         finally:
-            if self._call is not None:
-                self._call.cancel()
+            stream.cancel()
             self._owner.on_end(self, end)
-            await channel.close()
+            await stream.close()
         return end
 
     # --- parts of a session's life --------------------------------------------------------------
@@ -213,7 +191,7 @@ class Session:
             # A stopped coordinator does not read either: the periods are counted though a write is stuck.
             if writing is None or writing.done():
                 sequence += 1
-                self._beats[sequence] = now().monotonic_s
+                self._beats[sequence] = self._now_s()
                 self._beats.pop(sequence - 2 * self._parts.limits.silent_periods_max, None)
                 beat = agent_pb2.AgentMessage(heartbeat=agent_pb2.Heartbeat(sequence=sequence))
                 writing = asyncio.ensure_future(self._write(beat))
@@ -230,13 +208,13 @@ class Session:
         await self._write(agent_pb2.AgentMessage(change_role=change))
         limits, book = self._parts.limits, self._parts.reports
         outbox = Outbox(book, limits.report_resend_s)
-        everything = outbox.take_all(now().monotonic_s)
+        everything = outbox.take_all(self._now_s())
         for first in range(0, len(everything), limits.reports_per_message_max):
             await self._send_reports(everything[first : first + limits.reports_per_message_max])
         while True:
             book.changed.clear()
             resent = outbox.resent
-            due = outbox.take_due(now().monotonic_s, limits.reports_per_message_max)
+            due = outbox.take_due(self._now_s(), limits.reports_per_message_max)
             self._parts.on_resent(outbox.resent - resent)
             if due:
                 await self._send_reports(due)
@@ -247,6 +225,9 @@ class Session:
                     await book.changed.wait()
             except TimeoutError:
                 continue
+
+    def _now_s(self) -> float:
+        return self._parts.clock.monotonic_s()
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -263,7 +244,7 @@ class Session:
     async def _on_heartbeat_ack(self, message: agent_pb2.CoordinatorMessage) -> None:
         sent_s = self._beats.pop(message.heartbeat_ack.sequence, None)
         if sent_s is not None:
-            self._parts.on_round_trip(now().monotonic_s - sent_s)
+            self._parts.on_round_trip(self._now_s() - sent_s)
 
     async def _on_reports_ack(self, message: agent_pb2.CoordinatorMessage) -> None:
         for entry in message.reports_ack.entries:
@@ -293,12 +274,10 @@ class Session:
         await self._write(agent_pb2.AgentMessage(reports=agent_pb2.TaskReports(reports=messages)))
 
     async def _write(self, message: agent_pb2.AgentMessage) -> None:
+        assert self._stream is not None
         async with self._writing:
-            await self._call.write(message)
+            await self._stream.write(message)
 
     async def _read(self) -> agent_pb2.CoordinatorMessage:
-        message = await self._call.read()
-        if message is grpc.aio.EOF:
-            code = await self._call.code()
-            raise SessionOver(EndKind.BROKEN, f"ended by the coordinator ({code.name})")
-        return message
+        assert self._stream is not None
+        return await self._stream.read()

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from loguru import logger
 
-from cloudless.agent.clock import now
+from cloudless.agent.clock import read_clock
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.journal import Journal
 from cloudless.agent.ports import resolve_ports
@@ -50,7 +50,7 @@ from cloudless.core.localtask import (
 from cloudless.core.model import Instance, TaskDesired, TaskState
 from cloudless.core.taskflow import accept, observe, step
 from cloudless.errors import ExecutorError, NotFound, Permanent, PortTaken
-from cloudless.ports import Executor, StartRequest
+from cloudless.ports import Clock, Executor, StartRequest
 from cloudless.settings import AgentSettings
 
 
@@ -64,7 +64,9 @@ class TaskRunner:
         executors: Mapping[str, Executor],
         journal: Journal,
         reports: ReportBook,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._settings = settings
         self._limits = limits
         self._executors = executors
@@ -161,8 +163,8 @@ class TaskRunner:
         self._ending = True
         live = [task for task in self._tasks.values() if task.attempt and not is_final(task.state)]
         await asyncio.gather(*(self._end(task) for task in live))
-        deadline_s = now().monotonic_s + self._limits.last_reports_wait_s
-        while (self._still_running(live) or self._reports.pending()) and now().monotonic_s < deadline_s:
+        deadline_s = self._clock.monotonic_s() + self._limits.last_reports_wait_s
+        while (self._still_running(live) or self._reports.pending()) and self._clock.monotonic_s() < deadline_s:
             await asyncio.sleep(self._limits.report_gap_s)
 
     def _still_running(self, tasks: Iterable[LocalTask]) -> bool:
@@ -183,7 +185,7 @@ class TaskRunner:
         self._tasks[task.id] = replace(task, sequence=floor)
 
     def _accept(self, desired: TaskDesired) -> None:
-        task = accept(desired, sequence=now().wall_ms)
+        task = accept(desired, sequence=self._clock.wall_ms())
         stray = self._strays.pop(desired.id, None)
         if stray is not None:
             # Its journal entry was lost, its process was not: go on with that one.
@@ -198,13 +200,13 @@ class TaskRunner:
             before = self._tasks.get(task_id)
             if before is None or self._leaving:
                 return
-            after, actions = step(before, event, now())
+            after, actions = step(before, event, read_clock(self._clock))
             if after == before and not actions:
                 return
             if after != before and not await self._save(after) and any(isinstance(a, Start) for a in actions):
                 # Nothing is started that a crash would forget: take the step as a start that failed.
                 fault = StartFailed(after.attempt, StartFault.AGENT, self._journal_fault)
-                after, actions = step(after, fault, now())
+                after, actions = step(after, fault, read_clock(self._clock))
             self._tasks[task_id] = after
             if after.state is not before.state:
                 _log_change(before, after)
@@ -333,7 +335,7 @@ class TaskRunner:
         logger.error("task {}: did not end in time", task.id)
 
     async def _schedule(self, task_id: str, monotonic_s: float, attempt: int) -> None:
-        await asyncio.sleep(max(0.0, monotonic_s - now().monotonic_s))
+        await asyncio.sleep(max(0.0, monotonic_s - self._clock.monotonic_s()))
         await self._feed(task_id, BackoffOver(attempt))
 
     async def _remove(self, task: LocalTask) -> None:

@@ -15,12 +15,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import grpc
-import grpc.aio
 from loguru import logger
 
-from cloudless.adapters.grpc.channel import open_channel
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.peer_stream import LinkBroken, PeerDial, PeerStream, dial_peer
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
@@ -31,7 +29,6 @@ from cloudless.errors import CloudlessError
 from cloudless.ports import Clock, Compare, Delete, Put, Relation, Store, Target, Txn
 from cloudless.rpc.codec import encode_record
 from cloudless.rpc.v1 import peer_pb2 as pb
-from cloudless.rpc.v1.peer_pb2_grpc import PeerServiceStub
 
 _Beat = TypeVar("_Beat", pb.PeerBeat, pb.PeerBeatAck)
 TELLERS_MAX = 16
@@ -96,23 +93,24 @@ class Link:
         clock: Clock,
         changed: Callable[[], None],
         settings: PeerSettings,
+        dial: PeerDial = dial_peer,
     ) -> None:
         self.address, self._news, self._clock = address, news, clock
-        self._changed, self._settings = changed, settings
+        self._changed, self._settings, self._dial = changed, settings, dial
         self.up = False
         self.lost = False
         self._was_ever_up = False
 
     async def run(self) -> None:
         while True:
-            channel = open_channel(self.address)
+            stream = self._dial(self.address)
             try:
-                await self._hold(channel)
-            except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                await self._hold(stream)
+            except (LinkBroken, TimeoutError) as error:
                 logger.debug("link to {}: {!r}", self.address, error)
             finally:
                 was_up, self.up = self.up, False
-                await channel.close()
+                await stream.close()
             if was_up:
                 continue  # dial again at once: only a failure of that makes the link lost
             if not self.lost and self._was_ever_up:
@@ -120,25 +118,19 @@ class Link:
                 self._changed()
             await self._clock.sleep(self._settings.redial_pause_s)
 
-    async def _hold(self, channel: grpc.aio.Channel) -> None:
-        call: Any = PeerServiceStub(channel).Link()  # type: ignore[no-untyped-call]
-        try:
-            async with asyncio.timeout(self._settings.redial_timeout_s):
-                await self._beat(call, 0)
-            self.up = self._was_ever_up = True
-            if self.lost:
-                self.lost = False
-                self._changed()
-            ended = asyncio.Event()
-            call.add_done_callback(lambda _: ended.set())
-            sequence = 0
-            while not ended.is_set():
-                await self._pause(ended)
-                sequence += 1
-                async with asyncio.timeout(self._settings.silence_max_s):
-                    await self._beat(call, sequence)
-        finally:
-            call.cancel()
+    async def _hold(self, stream: PeerStream) -> None:
+        async with asyncio.timeout(self._settings.redial_timeout_s):
+            await self._beat(stream, 0)
+        self.up = self._was_ever_up = True
+        if self.lost:
+            self.lost = False
+            self._changed()
+        sequence = 0
+        while not stream.ended.is_set():
+            await self._pause(stream.ended)
+            sequence += 1
+            async with asyncio.timeout(self._settings.silence_max_s):
+                await self._beat(stream, sequence)
 
     async def _pause(self, ended: asyncio.Event) -> None:
         """Wait for the next beat's time; a link that breaks meanwhile is noticed at once."""
@@ -146,12 +138,10 @@ class Link:
             async with asyncio.timeout(self._settings.beat_period_s):
                 await ended.wait()
 
-    async def _beat(self, call: Any, sequence: int) -> None:
-        await call.write(self._news.fill(pb.PeerBeat(), sequence))
+    async def _beat(self, stream: PeerStream, sequence: int) -> None:
+        await stream.write(self._news.fill(pb.PeerBeat(), sequence))
         while True:
-            answer = await call.read()
-            if answer is grpc.aio.EOF:
-                raise TimeoutError("the link was closed")
+            answer = await stream.read()
             self._news.take(answer)
             if answer.sequence >= sequence:
                 return
@@ -173,10 +163,11 @@ class Peers:
         progress: ProgressTable | None = None,
         ailment: Callable[[], str] = str,
         settings: PeerSettings | None = None,
+        dial: PeerDial = dial_peer,
     ) -> None:
         self._own_id, self._store, self._replica, self._clock = own_id, store, replica, clock
         self._lease_id, self._voters = lease_id, voters
-        self._settings = settings or PeerSettings()
+        self._settings, self._dial = settings or PeerSettings(), dial
         self._news = News(own_id, heard, progress or ProgressTable(), ailment, clock, self._settings.news_within_s)
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
@@ -243,7 +234,8 @@ class Peers:
                 task.cancel()
                 del self._links[coordinator_id]
         for coordinator_id in sorted(wanted.keys() - self._links.keys()):
-            link = Link(wanted[coordinator_id], self._news, self._clock, self._changed.set, self._settings)
+            address = wanted[coordinator_id]
+            link = Link(address, self._news, self._clock, self._changed.set, self._settings, self._dial)
             self._links[coordinator_id] = (link, asyncio.create_task(link.run(), name=f"link-{coordinator_id}"))
 
     def _leader(self) -> Candidate | None:

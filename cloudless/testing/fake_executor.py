@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
+from cloudless.adapters.system import SystemClock
 from cloudless.core.model import Instance
 from cloudless.errors import ExecutorError, NotFound, Permanent, Temporary
-from cloudless.ports import LogChunk, StartRequest
+from cloudless.ports import Clock, LogChunk, StartRequest
 
 
 @dataclass(slots=True)
@@ -37,7 +37,8 @@ class _Attempt:
 class FakeMachine:
     """Attempts by task id and number; survives its executors. `starts` counts commands really begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
         self.attempts: dict[tuple[str, int], _Attempt] = {}
         self.starts = 0
         self.refuse: list[ExecutorError] = []
@@ -52,8 +53,8 @@ class FakeMachine:
                 pid=0,
                 exit_code=-1 if signal_number else exit_code,
                 signal=signal_number,
-                finished_at_ms=time.time_ns() // 1_000_000,
-                ran_s=time.monotonic() - found.started_s,
+                finished_at_ms=self.clock.wall_ms(),
+                ran_s=self.clock.monotonic_s() - found.started_s,
             )
             found.ended.set()
             found.grown.set()
@@ -151,11 +152,11 @@ class FakeExecutor:
             attempt=request.attempt,
             running=True,
             pid=1000 + machine.starts,
-            started_at_ms=time.time_ns() // 1_000_000,
+            started_at_ms=machine.clock.wall_ms(),
             ports=dict(request.ports),
         )
         key = (request.task_id, request.attempt)
-        machine.attempts[key] = _Attempt(instance, words[0] == "stubborn", time.monotonic())
+        machine.attempts[key] = _Attempt(instance, words[0] == "stubborn", machine.clock.monotonic_s())
         if words[0] == "exit":
             machine.end(*key, exit_code=int(words[1]))
         if words[0] == "print":

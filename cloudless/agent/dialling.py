@@ -1,0 +1,100 @@
+"""One stream to one coordinator, as a session sees it: messages out, messages in, and an end.
+
+The seam between sessions and gRPC. `SessionStream` is all that a session needs of a connection, so that what
+sessions do can be run over a simulated network; `dial` opens the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from cloudless.agent.config import AgentLimits
+from cloudless.rpc.v1 import agent_pb2
+from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
+
+
+class StreamBroken(Exception):
+    """The stream ended under a read or a write; the message says how."""
+
+
+class SessionStream(Protocol):
+    """An open stream. Reading and writing raise StreamBroken once it has ended, whoever ended it."""
+
+    async def write(self, message: agent_pb2.AgentMessage) -> None: ...
+
+    async def read(self) -> agent_pb2.CoordinatorMessage: ...
+
+    def cancel(self) -> None:
+        """End it at once: nothing more is sent or received."""
+        ...
+
+    async def close(self) -> None:
+        """Free what it holds, after `cancel`."""
+        ...
+
+
+Dial = Callable[[str], SessionStream]
+"""Opens a stream to the coordinator at `host:port`; that it cannot be reached is told by the first read or write."""
+
+
+def channel_options(limits: AgentLimits) -> list[tuple[str, int]]:
+    """Return the options of a channel to a coordinator: quick to notice death, quick to try again, no proxy."""
+    return [
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.enable_http_proxy", 0),
+        # A redial must not be handed a connection that another session found dead.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", limits.message_bytes_max),
+        ("grpc.max_send_message_length", limits.message_bytes_max),
+    ]
+
+
+def grpc_dial(limits: AgentLimits) -> Dial:
+    """Return what opens gRPC streams."""
+    return lambda address: _GrpcStream(address, limits)
+
+
+class _GrpcStream:
+    """A SessionStream on a gRPC channel of its own."""
+
+    def __init__(self, address: str, limits: AgentLimits) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=channel_options(limits))
+        self._call: Any = AgentServiceStub(self._channel).Session()  # type: ignore[no-untyped-call]
+
+    async def write(self, message: agent_pb2.AgentMessage) -> None:
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as error:
+            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+        except asyncio.InvalidStateError as error:
+            raise StreamBroken("stream ended") from error
+
+    async def read(self) -> agent_pb2.CoordinatorMessage:
+        try:
+            message = await self._call.read()
+            if message is not grpc.aio.EOF:
+                received: agent_pb2.CoordinatorMessage = message
+                return received
+            code = await self._call.code()
+        except grpc.aio.AioRpcError as error:
+            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+        except asyncio.InvalidStateError as error:
+            raise StreamBroken("stream ended") from error
+        raise StreamBroken(f"ended by the coordinator ({code.name})")
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    async def close(self) -> None:
+        await self._channel.close()
