@@ -9,6 +9,7 @@ walked that is not expected, every text quoted in a message is cut, and the numb
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -19,6 +20,7 @@ from cloudless.errors import Problem
 PROBLEMS_MAX = 50
 SUGGESTIONS_MAX = 10
 _QUOTED_MAX = 40
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 E = TypeVar("E", bound=Enum)
 T = TypeVar("T")
@@ -194,7 +196,7 @@ def read_text(value: object, path: str, problems: Problems, *, length_max: int, 
     if "\0" in value:
         problems.add(path, "must not contain a NUL character")
         return ""
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if not value.isascii() and _HALF_PAIR.search(value):
         problems.add(path, "must be valid Unicode, without half a surrogate pair")
         return ""
     return value
@@ -248,6 +250,7 @@ def quote(value: object) -> str:
             return describe(value)
 
 
+@functools.lru_cache(maxsize=512)
 def to_snake(name: str) -> str:
     """Return `hostPort` as `host_port`."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match[1].lower(), name)

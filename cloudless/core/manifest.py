@@ -48,7 +48,7 @@ __all__ = [
 
 API_VERSIONS = ("cloudless.io/v1", "cloudless/v1")
 DEFAULT_NAMESPACE = "default"
-DOCUMENTS_MAX = 64
+DOCUMENTS_MAX = 200
 REPLICAS_MAX = 10_000
 TEMPLATE_BYTES_MAX = 65_536
 """Of command, arguments, environment and image together: it is stored once per task."""

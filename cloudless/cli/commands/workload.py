@@ -109,7 +109,10 @@ def get(name: str) -> None:
     options = current()
     namespace, name = options.target(name)
     with options.client() as client:
-        answer = client.call(GET_WORKLOAD, GetWorkloadRequest(read=options.read(), namespace=namespace, name=name))
+        request = GetWorkloadRequest(
+            read=options.read(), namespace=namespace, name=name, with_manifest=options.output == "yaml"
+        )
+        answer = client.call(GET_WORKLOAD, request)
     if options.output == "yaml":
         click.echo(answer.manifest.rstrip("\n"))
     elif options.output == "json":

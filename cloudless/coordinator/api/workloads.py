@@ -59,7 +59,7 @@ class Workloads:
         return pb.GetWorkloadResponse(
             header=self._access.header(),
             workload=to_workload(view, workload),
-            manifest=dump_yaml(to_manifest(workload.record)),
+            manifest=dump_yaml(to_manifest(workload.record)) if request.with_manifest else "",
         )
 
     async def ExplainWorkload(self, request: pb.ExplainWorkloadRequest, context: Any) -> pb.ExplainWorkloadResponse:

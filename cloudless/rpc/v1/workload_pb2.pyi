@@ -298,8 +298,11 @@ class GetWorkloadRequest(_message.Message):
     READ_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    WITH_MANIFEST_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
+    with_manifest: _builtins.bool
+    """Also answer with the workload as a manifest; writing that costs more than all the rest."""
     @_builtins.property
     def read(self) -> _common_pb2.ReadOptions: ...
     def __init__(
@@ -308,10 +311,11 @@ class GetWorkloadRequest(_message.Message):
         read: _common_pb2.ReadOptions | None = ...,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
+        with_manifest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "read", b"read"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "read", b"read", "with_manifest", b"with_manifest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,7 +329,7 @@ class GetWorkloadResponse(_message.Message):
     WORKLOAD_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     manifest: _builtins.str
-    """The workload as a manifest, as YAML."""
+    """The workload as a manifest, as YAML, if asked for."""
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
