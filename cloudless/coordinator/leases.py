@@ -39,10 +39,12 @@ class RollingLease:
 
     async def current(self) -> int:
         """Return a lease that lives at least `kept_s` longer; half of that while the store grants none."""
+        if self._is_young():
+            return self._lease_id
         async with self._granting:
-            age_s = self._clock.monotonic_s() - self._granted_s
-            if self._lease_id and age_s <= self._kept_s:
+            if self._is_young():  # another caller may have granted it meanwhile
                 return self._lease_id
+            age_s = self._clock.monotonic_s() - self._granted_s
             granted_s = self._clock.monotonic_s()
             try:
                 self._lease_id, self._granted_s = await self._grant(), granted_s
@@ -50,6 +52,9 @@ class RollingLease:
                 if not self._lease_id or age_s > 1.5 * self._kept_s:
                     raise
             return self._lease_id
+
+    def _is_young(self) -> bool:
+        return bool(self._lease_id) and self._clock.monotonic_s() - self._granted_s <= self._kept_s
 
     async def _grant(self) -> int:
         """Grant within `GRANT_TRIES` tries; a lease granted without our knowing simply runs out."""

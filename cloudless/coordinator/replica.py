@@ -61,7 +61,7 @@ class Replica:
         self._store_cluster_id = 0
         self._stream: WatchStream | None = None
         self._listeners: list[Callable[[Applied], None]] = []
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: dict[int, _Waiters] = {}
         self._digests: deque[tuple[int, int]] = deque(maxlen=self._settings.digests_kept)
         self._history: deque[Applied] = deque()
         self._history_length = 0
@@ -88,12 +88,12 @@ class Replica:
         """Return once this copy holds `revision`. Raises Stale after `timeout_s`."""
         if self.machine.revision >= revision and self.loaded.is_set():
             return
-        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((revision, arrived))
+        waiters = self._waiters.setdefault(revision, _Waiters())
+        waiters.count += 1
         try:
             async with asyncio.timeout(timeout_s):
                 pause_s = self._settings.progress_pause_s
-                while not (await asyncio.wait({arrived}, timeout=pause_s))[0]:
+                while not await _happens(waiters.arrived, pause_s):
                     # The revision may be of a write outside our prefix: only a progress mark brings it. The store
                     # gives none while it is behind, and a watch that is just being opened cannot ask: ask again.
                     await self.request_progress()
@@ -104,7 +104,9 @@ class Replica:
                 hint="ask another coordinator, or with --consistency stale",
             ) from error
         finally:
-            self._waiters = [entry for entry in self._waiters if entry[1] is not arrived]
+            waiters.count -= 1
+            if not waiters.count and self._waiters.get(revision) is waiters:
+                del self._waiters[revision]
 
     async def linearize(self, *, timeout_s: float) -> int:
         """Bring this copy up to every write acknowledged before the call; return that revision.
@@ -226,10 +228,8 @@ class Replica:
         self._digests.append((applied.revision, self.machine.digest))
         if keep and applied.transitions:
             self._remember(applied)
-        if self._waiters:
-            for revision, arrived in self._waiters:
-                if revision <= applied.revision and not arrived.done():
-                    arrived.set_result(None)
+        for revision in [revision for revision in self._waiters if revision <= applied.revision]:
+            self._waiters.pop(revision).arrived.set()
         for listener in tuple(self._listeners):
             listener(applied)
 
@@ -254,6 +254,23 @@ class Replica:
             except CloudlessError as error:
                 logger.debug("freshness check failed: {}", error)
             await self._clock.sleep(self._settings.check_period_s)
+
+
+class _Waiters:
+    """All who wait for one revision: those of a group commit share it."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self.count = 0
+
+
+async def _happens(event: asyncio.Event, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 class _SharedRead:
