@@ -59,7 +59,7 @@ def _figure(what: str, shape: str, nodes: int, rates: tuple[float, ...], bar: Ba
 
 def _repeat(bench: Bench, name: str, run: Callable[[], int]) -> tuple[float, ...]:
     """Return tasks a second, one value a round; nothing if this was not asked for."""
-    if bench.only and not any(word in name for word in bench.only):
+    if not bench.wants(name):
         return ()
     found: list[float] = []
     begun_s = time.perf_counter()
