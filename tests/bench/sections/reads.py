@@ -43,6 +43,7 @@ async def measure(bench: Bench) -> list[Figure]:
             echo = await Echo.start(stack)
             names = await create_workloads(api, "bench", LISTED)
             steps = {"echo 1": echo.step(1), "echo 64": echo.step(64), **_gets(api, names), **_lists(api, raw)}
+            cluster.start_profile()
             loads = await take_turns(bench.chosen(steps), bench.rounds, bench.slice_s, bench.say)
     return bench.partial(loads) or _figures(loads)
 

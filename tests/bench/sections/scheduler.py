@@ -74,7 +74,7 @@ def _repeat(bench: Bench, name: str, run: Callable[[], int]) -> tuple[float, ...
     begun_s = time.perf_counter()
     for _ in range(min(bench.rounds, _ROUNDS_MAX)):
         file = bench.profile_file(name)
-        profile: Any = cProfile.Profile() if file else nullcontext()
+        profile: Any = cProfile.Profile(time.thread_time) if file else nullcontext()
         with profile:
             started_s = time.perf_counter()
             count = run()

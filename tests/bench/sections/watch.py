@@ -48,6 +48,7 @@ async def measure(bench: Bench) -> list[Figure]:
     if bench.wants("api") or bench.wants("fan-out"):
         with dev_cluster(profile_to=bench.profile_file("coordinator-1")) as cluster:
             await populate(cluster.etcd_endpoints[0], TASKS)
+            cluster.start_profile()
             figures += await _fan_out(bench, cluster) if bench.wants("fan-out") else []
             figures += await _api_lag(bench, cluster) if bench.wants("api") else []
     return figures

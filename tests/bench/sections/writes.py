@@ -40,6 +40,7 @@ async def measure(bench: Bench) -> list[Figure]:
                 await create_nodes(cluster.etcd_endpoints[0], api, MORE),
             )
             steps = bench.chosen(_steps(echo, raw, writes, own))
+            cluster.start_profile()
             loads = await take_turns(steps, bench.rounds, bench.slice_s, bench.say)
     return bench.partial(loads) or _figures(loads)
 
