@@ -89,9 +89,9 @@ def _steps(echo: Echo, raw: RawEtcd, writes: _Writes, own: OwnWrites) -> dict[st
         "cordon 64": writes.cordon(MANY, spread=True),
         "raw 64": raw.puts(MANY, spread=True),
         "apply 256": writes.apply(MORE, spread=True),
-        "raw 256": raw.puts(MORE, spread=True),
         "batches one": writes.apply_batches(BATCHES_IN_FLIGHT, spread=False),
         "batches": writes.apply_batches(BATCHES_IN_FLIGHT, spread=True),
+        "raw 256": raw.puts(MORE, spread=True),
         "own": own.step(),
     }
 
