@@ -36,9 +36,13 @@ class Bench:
         """Return `full` scaled, at least 1."""
         return max(1, round(full * self.scale))
 
+    def wants(self, name: str) -> bool:
+        """Return whether this part was asked for."""
+        return not self.only or any(word in name for word in self.only)
+
     def chosen(self, steps: dict[str, Step]) -> dict[str, Step]:
         """Return the steps asked for. Exits if there are none."""
-        found = {name: step for name, step in steps.items() if not self.only or any(o in name for o in self.only)}
+        found = {name: step for name, step in steps.items() if self.wants(name)}
         return found or sys.exit(f"none of {', '.join(steps)} is meant by {', '.join(self.only)}")
 
     def partial(self, loads: dict[str, list[Load]]) -> list[Figure]:

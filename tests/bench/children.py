@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.architecture.tree import ROOT
 
+PROFILED = ROOT / "tests/bench/profiled.py"
 _END_S = 20.0
 _LINE_BYTES_MAX = 16 << 20
 
@@ -61,10 +62,10 @@ class Child:
 
 
 async def start_module(stack: AsyncExitStack, module: str, *arguments: str, profile_to: Path | None = None) -> Child:
-    """Start `python -m MODULE` and end it with the stack; under cProfile if there is a file to write that to."""
-    profiler = ["-m", "cProfile", "-o", str(profile_to)] if profile_to else []
+    """Start `python -m MODULE` and end it with the stack; profiled if there is a file to write that to."""
+    how = [str(PROFILED), str(profile_to), "now"] if profile_to else ["-m"]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *profiler, "-m", module, *arguments,
+        sys.executable, *how, module, *arguments,
         stdin=PIPE, stdout=PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, limit=_LINE_BYTES_MAX,
     )  # fmt: skip
     child = Child(process)

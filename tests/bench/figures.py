@@ -1,8 +1,8 @@
 """What a benchmark says: figures, each a median with its range over repeated short runs, some beside a bar.
 
 A bar is a ratio (or an absolute limit) from the list of goals. A ratio is taken within one round, between two
-measurements that followed each other directly, so that whatever else the machine does weighs on both; the figure
-is the median of these ratios. Pure.
+measurements that lie seconds apart, so that whatever else the machine does weighs on both; the figure is the median
+of these ratios. Load that comes and goes within seconds still falsifies it: the range shows that. Pure.
 """
 
 from __future__ import annotations

@@ -43,10 +43,11 @@ async def run_load(step: Step, duration_s: float) -> Load:
     ends_s = started_s + duration_s
 
     async def call_on(caller: int) -> None:
-        now_s = time.perf_counter()
-        while now_s < ends_s:
+        now_s = started_s
+        while not latencies or now_s < ends_s:
+            before_s = time.perf_counter()
             await step.call(caller)
-            before_s, now_s = now_s, time.perf_counter()
+            now_s = time.perf_counter()
             latencies.append(now_s - before_s)
 
     async with asyncio.TaskGroup() as group:

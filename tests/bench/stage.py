@@ -6,6 +6,7 @@ Left through `with`, whatever happened, it is taken down and its data deleted.
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -22,10 +23,11 @@ from cloudless.cli.dev.down import purge, take_down
 from cloudless.cli.dev.layout import HOST, Layout, build_layout
 from cloudless.cli.dev.preflight import require_ready
 from cloudless.cli.dev.progress import Progress
-from cloudless.cli.dev.table import Table
+from cloudless.cli.dev.table import Table, send
 from cloudless.cli.dev.up import Start, Starter
 from cloudless.cli.methods import Method
 from cloudless.errors import PortInUse
+from tests.bench.children import PROFILED
 
 _CALL_TIMEOUT_S = 30.0
 _PORT_TRIES = 50
@@ -33,13 +35,14 @@ _PORT_TRIES = 50
 
 @dataclass(frozen=True, slots=True)
 class _Profiled(Layout):
-    """The same cluster with its first coordinator under cProfile, which writes when the coordinator ends."""
+    """The same cluster with its first coordinator ready to be profiled."""
 
     def argv(self, name: str) -> list[str]:
         plain = Layout.argv(self, name)
         if name != self.coordinators[0].name:
             return plain
-        return [plain[0], "-m", "cProfile", "-o", str(self.profile_file), *plain[1:]]
+        program, _, module, *words = plain
+        return [program, str(PROFILED), str(self.profile_file), "later", module, *words]
 
     @property
     def profile_file(self) -> Path:
@@ -55,6 +58,12 @@ class Cluster:
     @property
     def etcd_endpoints(self) -> list[str]:
         return [f"{HOST}:{plan.etcd_port}" for plan in self.table.layout.coordinators]
+
+    def start_profile(self) -> None:
+        """Profile the first coordinator from now on, if this run is for that."""
+        layout = self.table.layout
+        if isinstance(layout, _Profiled):
+            send(self.table.living()[layout.coordinators[0].name], signal.SIGUSR1)
 
     def connect(self, stack: AsyncExitStack) -> Api:
         return Api(stack, list(self.table.layout.api_addresses))

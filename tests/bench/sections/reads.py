@@ -42,7 +42,12 @@ async def measure(bench: Bench) -> list[Figure]:
             api, raw = cluster.connect(stack), RawEtcd(stack, cluster.etcd_endpoints)
             echo = await Echo.start(stack)
             names = await create_workloads(api, "bench", LISTED)
-            steps = {"echo 1": echo.step(1), "echo 64": echo.step(64), **_gets(api, names), **_lists(api, raw)}
+            # What is compared stands side by side.
+            gets = _gets(api, names)
+            alone = {name: step for name, step in gets.items() if step.in_flight == 1}
+            many = {name: step for name, step in gets.items() if step.in_flight > 1}
+            steps = {"echo 1": echo.step(1), **alone, "echo 64": echo.step(64), **many, **_lists(api, raw)}
+            cluster.start_profile()
             loads = await take_turns(bench.chosen(steps), bench.rounds, bench.slice_s, bench.say)
     return bench.partial(loads) or _figures(loads)
 

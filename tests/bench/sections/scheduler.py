@@ -9,6 +9,7 @@ in one round: census, draft, placement, and the records and preconditions to be 
 from __future__ import annotations
 
 import cProfile
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -36,19 +37,27 @@ _PLACEMENT = Placement(spread_topology=SpreadTopology.ZONE)
 
 
 async def measure(bench: Bench) -> list[Figure]:
-    figures = []
+    figures: list[Figure] = []
     for nodes in NODES:
-        for shape, (workloads, replicas) in SHAPES.items():
-            records = [build_workload(f"w-{n:04d}", replicas=replicas, placement=_PLACEMENT) for n in range(workloads)]
-            view = _view(nodes, records[:ROUND_WORKLOADS])
-            asks = list(_asks(workloads, replicas))
-            placed = _repeat(bench, f"place-{shape}-{nodes}", lambda a=asks, v=view: _place(a, v))  # type: ignore[misc]
-            planned = _repeat(bench, f"plan-{shape}-{nodes}", lambda v=view: _plan(v))  # type: ignore[misc]
-            figures += [
-                *_figure("place", shape, nodes, placed, _BARS.get(nodes)),
-                *_figure("plan", shape, nodes, planned, None),
-            ]
+        for shape in SHAPES:
+            place_name, plan_name = f"place-{shape}-{nodes}n", f"plan-{shape}-{nodes}n"
+            if bench.wants(place_name) or bench.wants(plan_name):
+                view, asks = _case(nodes, shape)
+                placed = _repeat(bench, place_name, functools.partial(_place, asks, view))
+                planned = _repeat(bench, plan_name, functools.partial(_plan, view))
+                figures += _figure("place", shape, nodes, placed, _BARS.get(nodes))
+                figures += _figure("plan", shape, nodes, planned, None)
     return figures
+
+
+def _case(nodes: int, shape: str) -> tuple[StateMachine, list[list[Ask]]]:
+    """Return a cluster with as many of the workloads as one round takes, and all workloads' asks."""
+    workloads, replicas = SHAPES[shape]
+    records = [
+        build_workload(f"w-{n:04d}", replicas=replicas, placement=_PLACEMENT)
+        for n in range(min(workloads, ROUND_WORKLOADS))
+    ]
+    return _view(nodes, records), list(_asks(workloads, replicas))
 
 
 def _figure(what: str, shape: str, nodes: int, rates: tuple[float, ...], bar: Bar | None) -> list[Figure]:
@@ -59,13 +68,13 @@ def _figure(what: str, shape: str, nodes: int, rates: tuple[float, ...], bar: Ba
 
 def _repeat(bench: Bench, name: str, run: Callable[[], int]) -> tuple[float, ...]:
     """Return tasks a second, one value a round; nothing if this was not asked for."""
-    if bench.only and not any(word in name for word in bench.only):
+    if not bench.wants(name):
         return ()
     found: list[float] = []
     begun_s = time.perf_counter()
     for _ in range(min(bench.rounds, _ROUNDS_MAX)):
         file = bench.profile_file(name)
-        profile: Any = cProfile.Profile() if file else nullcontext()
+        profile: Any = cProfile.Profile(time.thread_time) if file else nullcontext()
         with profile:
             started_s = time.perf_counter()
             count = run()

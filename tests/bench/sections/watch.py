@@ -43,19 +43,14 @@ _TIMEOUT_S = 60.0
 
 async def measure(bench: Bench) -> list[Figure]:
     figures = []
-    with bare_members() as members:
-        async with AsyncExitStack() as stack:
-            await members.leader()
-            await populate(members.endpoints[0], TASKS)
-            followers = [await start_module(stack, "tests.bench.loading", e) for e in members.endpoints]
-            for follower in followers:
-                await follower.read_json()
-            figures += await _replica_lag(bench, members.endpoints[0], followers)
-    with dev_cluster(profile_to=bench.profile_file("coordinator-1")) as cluster:
-        async with AsyncExitStack() as stack:
+    if bench.wants("replica"):
+        figures += await _replica_lag(bench)
+    if bench.wants("api") or bench.wants("fan-out"):
+        with dev_cluster(profile_to=bench.profile_file("coordinator-1")) as cluster:
             await populate(cluster.etcd_endpoints[0], TASKS)
-            figures += await _api_lag(bench, cluster, cluster.connect(stack))
-            figures += await _fan_out(bench, cluster)
+            cluster.start_profile()
+            figures += await _fan_out(bench, cluster) if bench.wants("fan-out") else []
+            figures += await _api_lag(bench, cluster) if bench.wants("api") else []
     return figures
 
 
@@ -113,14 +108,21 @@ def event_put(number: int) -> Put:
 # --- lag ----------------------------------------------------------------------------------------
 
 
-async def _replica_lag(bench: Bench, endpoint: str, followers: list[Child]) -> list[Figure]:
+async def _replica_lag(bench: Bench) -> list[Figure]:
     turns, transactions = [], _transactions(with_event=False)
-    for number in range(bench.rounds + 1):
-        turn = await _write(endpoint, _TURN_S * bench.slice_s, transactions)
-        seen = [await _seen_by(follower, turn) for follower in followers]
-        if number:  # the first one warms up
-            turns.append((turn, seen))
-            _say(bench, "replica", turn, seen)
+    with bare_members() as members:
+        async with AsyncExitStack() as stack:
+            await members.leader()
+            await populate(members.endpoints[0], TASKS)
+            followers = [await start_module(stack, "tests.bench.loading", e) for e in members.endpoints]
+            for follower in followers:
+                await follower.read_json()
+            for number in range(bench.rounds + 1):
+                turn = await _write(members.endpoints[0], _TURN_S * bench.slice_s, transactions)
+                seen = [await _seen_by(follower, turn) for follower in followers]
+                if number:  # the first one warms up
+                    turns.append((turn, seen))
+                    _say(bench, "replica", turn, seen)
     return _lag_figures("replica", "a replica on its own", turns, at_most(20.0))
 
 
@@ -136,12 +138,14 @@ async def _seen_by(follower: Child, turn: _Turn) -> dict[int, float]:
     raise RuntimeError(f"a replica did not apply all revisions within {_TIMEOUT_S:g} s")
 
 
-async def _api_lag(bench: Bench, cluster: Cluster, api: Api) -> list[Figure]:
+async def _api_lag(bench: Bench, cluster: Cluster) -> list[Figure]:
     seen: list[dict[int, float]] = [{}, {}, {}]
     entered = [asyncio.Event() for _ in seen]
-    watching = [asyncio.create_task(_watch(api, index, at, entered[index])) for index, at in enumerate(seen)]
     turns, transactions = [], _transactions(with_event=True)
-    try:
+    async with AsyncExitStack() as stack:
+        api = cluster.connect(stack)
+        watching = [asyncio.create_task(_watch(api, index, at, entered[index])) for index, at in enumerate(seen)]
+        stack.push_async_callback(end_all, watching)
         await asyncio.wait_for(asyncio.gather(*(event.wait() for event in entered)), _TIMEOUT_S)
         for number in range(bench.rounds + 1):
             turn = await _write(cluster.etcd_endpoints[0], _TURN_S * bench.slice_s, transactions)
@@ -149,11 +153,13 @@ async def _api_lag(bench: Bench, cluster: Cluster, api: Api) -> list[Figure]:
             if number:
                 turns.append((turn, [dict(at) for at in seen]))
                 _say(bench, "API", turn, seen)
-    finally:
-        for task in watching:
-            task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
     return _lag_figures("api", "a reader of the API's watch", turns, None)
+
+
+async def end_all(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _watch(api: Api, coordinator: int, seen: dict[int, float], entered: asyncio.Event) -> None:
@@ -214,7 +220,9 @@ async def _fan_out(bench: Bench, cluster: Cluster) -> list[Figure]:
         for number in range(bench.rounds):
             lags.append(await audience.time_one(store, number))
             delivered.append(await audience.time_burst(store))
-            bench.say(f"{readers} readers: {delivered[-1]:.0f} events a second, all of them after {lags[-1][1]:.0f} ms")
+            bench.say(
+                f"{readers} readers: {delivered[-1]:.0f} events a second, one event at all after {lags[-1][1]:.0f} ms"
+            )
     text = f"a watch with {readers:,} readers"
     return [
         Figure("fan_out_events", f"{text}: events delivered", "1/s", tuple(delivered)),
@@ -237,19 +245,17 @@ class _Audience:
     async def enter(self) -> None:
         self._wanted = self._readers
         self._tasks = [asyncio.create_task(self._read(n)) for n in range(self._readers)]
-        await asyncio.wait_for(self._all.wait(), _TIMEOUT_S)
+        await self._wait_all()
 
     async def leave(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
 
     async def time_one(self, store: EtcdStore, number: int) -> tuple[float, float]:
         """Return after how many milliseconds half of the readers, and all, have an event that was answered."""
         self._expect(1)
         await store.txn(Txn(then=(event_put(number),)), timeout_s=_TIMEOUT_S)
         answered_s = time.monotonic()
-        await asyncio.wait_for(self._all.wait(), _TIMEOUT_S)
+        await self._wait_all()
         lags = [1000 * max(0.0, at_s - answered_s) for at_s in self._received_s]
         return percentile(lags, 0.5), max(lags)
 
@@ -258,8 +264,19 @@ class _Audience:
         self._expect(BURST)
         started_s = time.monotonic()
         await asyncio.gather(*(store.txn(Txn(then=(event_put(n),)), timeout_s=_TIMEOUT_S) for n in range(BURST)))
-        await asyncio.wait_for(self._all.wait(), _TIMEOUT_S)
+        await self._wait_all()
         return len(self._received_s) / (time.monotonic() - started_s)
+
+    async def _wait_all(self) -> None:
+        """Wait until every reader has what is expected. Raises what ended a reader, RuntimeError if it takes long."""
+        everybody = asyncio.create_task(self._all.wait())
+        await asyncio.wait([everybody, *self._tasks], timeout=_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not everybody.done():
+            everybody.cancel()
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            raise RuntimeError(f"{len(self._received_s)} of {self._wanted} events came within {_TIMEOUT_S:g} s")
 
     def _expect(self, events: int) -> None:
         self._received_s.clear()
@@ -269,7 +286,7 @@ class _Audience:
     async def _read(self, number: int) -> None:
         entered = False
         async for answer in self._api.stream(number, WATCH, WatchRequest(kinds=["event"])):
-            events = sum(change.key.endswith("-bench") for change in answer.changes)
+            events = sum(change.key.endswith("-bench") and not change.deleted for change in answer.changes)
             if not entered:
                 entered, events = True, 1
             self._received_s.extend([time.monotonic()] * events)

@@ -40,6 +40,7 @@ async def measure(bench: Bench) -> list[Figure]:
                 await create_nodes(cluster.etcd_endpoints[0], api, MORE),
             )
             steps = bench.chosen(_steps(echo, raw, writes, own))
+            cluster.start_profile()
             loads = await take_turns(steps, bench.rounds, bench.slice_s, bench.say)
     return bench.partial(loads) or _figures(loads)
 
@@ -88,9 +89,9 @@ def _steps(echo: Echo, raw: RawEtcd, writes: _Writes, own: OwnWrites) -> dict[st
         "cordon 64": writes.cordon(MANY, spread=True),
         "raw 64": raw.puts(MANY, spread=True),
         "apply 256": writes.apply(MORE, spread=True),
-        "raw 256": raw.puts(MORE, spread=True),
         "batches one": writes.apply_batches(BATCHES_IN_FLIGHT, spread=False),
         "batches": writes.apply_batches(BATCHES_IN_FLIGHT, spread=True),
+        "raw 256": raw.puts(MORE, spread=True),
         "own": own.step(),
     }
 
