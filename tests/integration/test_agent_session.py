@@ -6,6 +6,7 @@ The agent is a process of its own, as in life: killed, stopped and started again
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 import urllib.request
@@ -406,6 +407,7 @@ async def test_metrics_show_sessions_and_tasks_and_the_agent_is_small(agent: Age
     assert 'cloudless_agent_tasks{state="RUNNING"} 1.0' in text
     assert 'cloudless_agent_sessions{role="primary"} 1.0' in text
     assert 'cloudless_agent_sessions{role="warm"} 1.0' in text
+    assert re.search(r"cloudless_agent_asyncio_tasks [1-9]", text)
     rss_mb = psutil.Process(agent.pid).memory_info().rss / 1024**2
     print(f"agent RSS: {rss_mb:.1f} MB")
     assert rss_mb < 60

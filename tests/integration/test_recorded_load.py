@@ -57,6 +57,9 @@ def test_a_cluster_whose_leader_is_killed_under_load_gives_a_sound_history(clust
         report = load.check()
     print(report)
     report.require_sound()
+    for name in COORDINATORS:
+        assert cluster.metric(name, "asyncio_tasks") > 0
+        assert cluster.metric(name, "state_listeners") > 0
 
 
 def test_a_value_put_back_by_hand_is_found(cluster: LocalCluster) -> None:

@@ -68,7 +68,10 @@ def test_a_sound_cluster_passes_and_the_report_says_under_what(tmp_path: Path) -
     assert report["seed"] == 7
     assert [r["number"] for r in report["rounds"]] == [1, 2]
     assert all(r["load"]["acks"] >= 60 and r["load"]["reads"] >= 60 for r in report["rounds"])
-    assert report["samples"]
+    figures = {sample["life"].split(" ")[0]: set(sample["figures"]) for sample in report["samples"]}
+    assert {"fds", "threads", "asyncio_tasks", "agent_sessions", "state_listeners"} <= figures["coordinator-1"]
+    assert {"fds", "threads", "asyncio_tasks", "rss_mb"} <= figures["agent-1"]
+    assert {"fds", "threads"} <= figures["coordinator-1/etcd"]
 
 
 def test_a_task_that_is_restarted_fails_the_soak(tmp_path: Path) -> None:

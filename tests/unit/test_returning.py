@@ -74,6 +74,15 @@ def test_a_log_cut_in_the_middle_of_a_record_ends_before_it(tmp_path: Path) -> N
     assert last_index(tmp_path) == 7
 
 
+def test_no_flipped_bit_does_more_than_end_the_log_or_change_a_number(tmp_path: Path) -> None:
+    whole = b"".join((entry(2, 7), record(SNAPSHOT, number(1, 5)), entry(2, 8)))
+    for bit in range(8 * len(whole)):
+        broken = bytearray(whole)
+        broken[bit // 8] ^= 1 << bit % 8
+        write_log(tmp_path, 0, bytes(broken))
+        assert last_index(tmp_path) >= 0
+
+
 @pytest.mark.parametrize("nonsense", [b"\xff" * 64, struct.pack("<Q", 16) + b"\xff" * 16, b"\x01"])
 def test_a_log_ends_where_it_cannot_be_read(tmp_path: Path, nonsense: bytes) -> None:
     write_log(tmp_path, 0, entry(2, 7), nonsense)

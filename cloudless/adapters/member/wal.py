@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ENTRY, _SNAPSHOT = 2, 5
+_INDEX_FIELDS = {_ENTRY: 3, _SNAPSHOT: 1}
 _LENGTH = struct.Struct("<q")
 _LENGTH_BITS = (1 << 56) - 1
 
@@ -32,18 +33,17 @@ def last_index(etcd_dir: Path) -> int:
         return 0
     # The name alone tells that everything before its first entry had been written.
     index = max(0, int(segments[-1].stem.rpartition("-")[2], 16) - 1)
-    for kind, data in _records(segments[-1].read_bytes()):
-        fields = dict(_fields(data)) if kind in (_ENTRY, _SNAPSHOT) else {}
+    for kind, named in _records(segments[-1].read_bytes()):
         if kind == _ENTRY:
             # Not the highest: an entry of a newer term overwrites those that followed it.
-            index = _number(fields, 3)
+            index = named
         elif kind == _SNAPSHOT:
-            index = max(index, _number(fields, 1))
+            index = max(index, named)
     return index
 
 
-def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (type, data) of each whole record, up to the zeros or the nonsense that follows."""
+def _records(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (type, index it names) of each whole record, up to the zeros or the nonsense that follows."""
     at = 0
     while at + _LENGTH.size <= len(content):
         (head,) = _LENGTH.unpack_from(content, at)
@@ -52,12 +52,20 @@ def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
         if head == 0 or at + length + padding > len(content):
             return
         try:
-            fields = dict(_fields(content[at : at + length]))
-            data = fields.get(3, b"")
-            yield _number(fields, 1), data if isinstance(data, bytes) else b""
+            kind, named = _record(content[at : at + length])
         except ValueError:
             return
+        yield kind, named
         at += length + padding
+
+
+def _record(content: bytes) -> tuple[int, int]:
+    """Return (type, index it names, 0 if its type names none). Raises ValueError for what is no record."""
+    fields = dict(_fields(content))
+    kind, data = _number(fields, 1), fields.get(3, b"")
+    if kind not in _INDEX_FIELDS or not isinstance(data, bytes):
+        return kind, 0
+    return kind, _number(dict(_fields(data)), _INDEX_FIELDS[kind])
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

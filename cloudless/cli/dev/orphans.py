@@ -6,7 +6,9 @@ output, which names its supervising shim with pid, start time and boot. Nothing 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from cloudless.adapters.member import procfs
 from cloudless.adapters.member.pidfile import Identity, identify
@@ -37,9 +39,18 @@ def end_stray_children(table: Table) -> None:
 def _attempts(table: Table) -> Iterator[tuple[str, str, State]]:
     """Yield (agent, task id, state) of every attempt on record that has no recorded end."""
     for agent in table.layout.agents:
-        for path in sorted(table.layout.data_dir(agent.name).glob("**/tasks/*/*/state.json")):
-            directory = path.parent
+        for directory in sorted(_attempt_directories(table.layout.data_dir(agent.name))):
             task_id = directory.parent.name
             state = Attempt(directory, task_id, 0).read_state()
             if state and not (directory / "exit.json").exists():
                 yield agent.name, task_id, state
+
+
+def _attempt_directories(data_dir: Path) -> Iterator[Path]:
+    # Not glob: that raises when an agent that still lives deletes a directory under it.
+    for place, below, files in os.walk(data_dir):
+        directory = Path(place)
+        if directory.parent.parent.name == "tasks":
+            below.clear()  # what lies there is the task's own
+            if "state.json" in files:
+                yield directory

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from cloudless.errors import CloudlessError, Conflict, NoSpace, NotFound
 from cloudless.testing.history import Action, Operation, Outcome
+
+_EXPECTED = (Conflict, NotFound, NoSpace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Notebook:
         self._opened = 0
         self._acks = self._unsure = self._refused = self._reads = self._failed_reads = 0
         self.oddities: list[str] = []
-        """Answers that no promise allows whatever the history: errors without a type."""
+        """Answers that no promise allows, whatever the history."""
 
     def open(self, operation: Operation) -> int:
         """Note that an operation was sent; return its number for `end` and `drop`."""
@@ -65,6 +68,11 @@ class Notebook:
             self._refused += 1
         else:
             self._unsure += 1
+
+    def note_error(self, asked: object, error: CloudlessError) -> None:
+        """Note an error that a well-formed request must never be answered with: internal, or of an inner layer."""
+        if not error.retryable and not isinstance(error, _EXPECTED):
+            self.oddities.append(f"{asked} was answered with {error.code}: {error.message}")
 
     @property
     def counts(self) -> Counts:

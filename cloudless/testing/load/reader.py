@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from cloudless.cli.failover import Failure
 from cloudless.cli.methods import GET_WORKLOAD, LIST_WORKLOADS
-from cloudless.errors import CloudlessError, NotFound
+from cloudless.errors import NotFound
 from cloudless.rpc.v1.common_pb2 import (
     CONSISTENCY_BOUNDED,
     CONSISTENCY_LINEARIZABLE,
@@ -79,7 +79,7 @@ class Reader:
                 self._notebook.end(number, return_s=time.monotonic(), staleness_s=bound_s)
             else:
                 self._notebook.drop(number)
-                self._note_oddity(answer.error, asked)
+                self._notebook.note_error(asked, answer.error)
             return
         self._notebook.end(number, value=value_of(answer.workload.record), **self._known(answer.header, read))
 
@@ -92,7 +92,7 @@ class Reader:
         if isinstance(answer, Failure):
             for number in numbers.values():
                 self._notebook.drop(number)
-            return self._note_oddity(answer.error, asked)
+            return self._notebook.note_error(asked, answer.error)
         values = {workload.record.name: value_of(workload.record) for workload in answer.workloads}
         for name, number in numbers.items():
             self._notebook.end(number, value=values.get(name), **self._known(answer.header, read))
@@ -106,7 +106,3 @@ class Reader:
             "coordinator": header.coordinator_id,
             "staleness_s": read.max_staleness_s or declared_s,
         }
-
-    def _note_oddity(self, error: CloudlessError, asked: Operation) -> None:
-        if type(error) is CloudlessError:
-            self._notebook.oddities.append(f"{asked} was answered without a typed error: {error.message}")

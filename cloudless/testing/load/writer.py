@@ -16,7 +16,7 @@ from typing import Any
 
 from cloudless.cli.failover import Failure
 from cloudless.cli.methods import APPLY_WORKLOAD, DELETE_WORKLOAD, GET_WORKLOAD, Method
-from cloudless.errors import CloudlessError, UserError
+from cloudless.errors import UserError
 from cloudless.rpc.v1.common_pb2 import CONSISTENCY_LINEARIZABLE, ReadOptions, WriteOptions
 from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, DeleteWorkloadRequest, GetWorkloadRequest
 from cloudless.testing.history import Action, Operation, Outcome
@@ -101,7 +101,7 @@ class Writer:
                 self._notebook.end(number, return_s=now_s, revision=revision, coordinator=answer.header.coordinator_id)
                 return True
             if not answer.again:
-                self._note_oddity(answer.error, sent)
+                self._notebook.note_error(sent.operation, answer.error)
                 # What an earlier attempt did may still come, whatever this one was told.
                 sure = attempts == 1 and answer.answered and isinstance(answer.error, UserError)
                 outcome = Outcome.FAILED if sure else Outcome.AMBIGUOUS
@@ -112,7 +112,3 @@ class Writer:
                 return False
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    def _note_oddity(self, error: CloudlessError, sent: Sent) -> None:
-        if type(error) is CloudlessError:
-            self._notebook.oddities.append(f"{sent.operation} was answered without a typed error: {error.message}")

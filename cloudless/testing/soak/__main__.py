@@ -63,6 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (CloudlessError, TimeoutError) as error:
         report.stopped = "broke off"
         report.problems.append(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        report.stopped = "broke off"
+        report.problems.append(f"the soak itself has a fault: {error!r}")
+        raise
     finally:
         ignore_signals()
         _end(table, report, progress)

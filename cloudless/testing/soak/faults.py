@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cloudless.adapters.etcd.store import EtcdStore
+from cloudless.adapters.member.pidfile import identify
+from cloudless.cli.dev.proof import running_tasks
 from cloudless.cli.dev.table import send
 from cloudless.cli.methods import LIST_NODES, TRANSFER_LEADER, UPDATE_NODE
 from cloudless.errors import CloudlessError
@@ -21,9 +23,11 @@ from cloudless.testing.soak import workloads
 from cloudless.testing.soak.ground import Ground, until
 
 _DOWN_MAX_S = 3.0
-_FROZEN_MAX_S = 8.0
+_FROZEN_MIN_S, _FROZEN_MAX_S = 0.3, 8.0
 _AGENT_FROZEN_MAX_S = 2.5
 """Below the node timeout: a node that is silent for less keeps its tasks' state."""
+_AGENT_LOST_S = (6.0, 10.0)
+"""Above the node timeout: its tasks are replaced where the workload wants that, and must not run twice afterwards."""
 _DRAINED_S = 60.0
 _RESTARTED_S = 60.0
 _COMPACT_S = 5.0
@@ -49,6 +53,18 @@ async def kill_coordinator(ground: Ground) -> Injected:
     return Injected(f"kill {name}{' and its etcd' if host else ''}")
 
 
+async def kill_many(ground: Ground) -> Injected:
+    """Kill everything that may be killed at once, a majority of the coordinators with it; start it in random order."""
+    names = [name for name in (*ground.coordinators, *ground.agents) if name not in ground.survivors]
+    for name in names:
+        await ground.signal(f"{name}/etcd", signal.SIGKILL)
+        await ground.signal(name, signal.SIGKILL)
+    await _stay_down(ground)
+    for name in ground.random.sample(names, len(names)):
+        await ground.start(name)
+    return Injected(f"kill {', '.join(names)} and their etcd")
+
+
 async def kill_etcd(ground: Ground) -> Injected:
     name = ground.random.choice(ground.coordinators)
     await ground.signal(f"{name}/etcd", signal.SIGKILL)
@@ -63,16 +79,33 @@ async def kill_agent(ground: Ground) -> Injected:
     return Injected(f"kill {name}")
 
 
+async def kill_task(ground: Ground) -> Injected:
+    """Kill a task of the workload that is changed all the time, if it has one: its agent starts it again."""
+    tasks = await running_tasks(ground.client, workloads.NAMESPACE, workloads.MOVING)
+    if not tasks:
+        return Injected("kill a task: none runs")
+    task_id = ground.random.choice(sorted(tasks))
+    who = identify(tasks[task_id].pid)
+    if who is not None:
+        send(who, signal.SIGKILL)
+    return Injected(f"kill task {task_id}")
+
+
 async def freeze_coordinator(ground: Ground) -> Injected:
-    return await _freeze(ground, ground.random.choice(ground.coordinators), _FROZEN_MAX_S)
+    return await _freeze(ground, ground.random.choice(ground.coordinators), (_FROZEN_MIN_S, _FROZEN_MAX_S))
 
 
 async def freeze_etcd(ground: Ground) -> Injected:
-    return await _freeze(ground, f"{ground.random.choice(ground.coordinators)}/etcd", _FROZEN_MAX_S)
+    name = f"{ground.random.choice(ground.coordinators)}/etcd"
+    return await _freeze(ground, name, (_FROZEN_MIN_S, _FROZEN_MAX_S))
 
 
 async def freeze_agent(ground: Ground) -> Injected:
-    return await _freeze(ground, ground.random.choice(ground.agents), _AGENT_FROZEN_MAX_S)
+    return await _freeze(ground, ground.random.choice(ground.agents), (_FROZEN_MIN_S, _AGENT_FROZEN_MAX_S))
+
+
+async def lose_agent(ground: Ground) -> Injected:
+    return await _freeze(ground, ground.random.choice(ground.agents), _AGENT_LOST_S)
 
 
 async def transfer(ground: Ground) -> Injected:
@@ -132,9 +165,12 @@ FAULTS: dict[str, Callable[[Ground], Awaitable[Injected]]] = {
     "kill-coordinator": kill_coordinator,
     "kill-etcd": kill_etcd,
     "kill-agent": kill_agent,
+    "kill-many": kill_many,
+    "kill-task": kill_task,
     "freeze-coordinator": freeze_coordinator,
     "freeze-etcd": freeze_etcd,
     "freeze-agent": freeze_agent,
+    "lose-agent": lose_agent,
     "transfer": transfer,
     "rolling-restart": rolling_restart,
     "scale": lambda ground: _change(ground, workloads.scale),
@@ -145,8 +181,8 @@ FAULTS: dict[str, Callable[[Ground], Awaitable[Injected]]] = {
 }
 
 
-async def _freeze(ground: Ground, name: str, longest_s: float) -> Injected:
-    frozen_s = ground.random.uniform(0.3, longest_s)
+async def _freeze(ground: Ground, name: str, range_s: tuple[float, float]) -> Injected:
+    frozen_s = ground.random.uniform(*range_s)
     who = await ground.find(name)
     if who is None:
         return Injected(f"freeze {name}: it does not run")

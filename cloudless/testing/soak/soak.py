@@ -32,7 +32,7 @@ _ACKS_MIN = 30
 _READS_MIN = 30
 _LOAD_S = 30.0
 _TWO_FAULTS_SHARE = 0.3
-_RESTARTING = ("kill-coordinator", "kill-agent", "rolling-restart")
+_RESTARTING = ("kill-coordinator", "kill-agent", "kill-many", "rolling-restart")
 _CHANGING = ("scale", "update", "recreate")
 
 
