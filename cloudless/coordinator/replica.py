@@ -212,7 +212,9 @@ class Replica:
         logger.info("state loaded at revision {}: {} entries", first.revision, self.machine.entry_count)
 
     async def _watch(self) -> None:
-        self._stream = self._store.watch(keys.PREFIX, start_revision=self.machine.revision + 1)
+        # From our own revision, not the next: etcd before 3.4.34 and 3.5.15 lets a watch begin at the very revision
+        # it compacted and does not tell what was deleted at it. What comes twice is ignored.
+        self._stream = self._store.watch(keys.PREFIX, start_revision=self.machine.revision)
         try:
             async for batch in self._stream:
                 for revision, events in itertools.groupby(batch.events, key=lambda event: event.kv.mod_revision):

@@ -10,6 +10,7 @@ others run once, as a real one would.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
@@ -45,9 +46,14 @@ class _HeldLease:
 
 
 class MemoryStore:
-    """A whole etcd cluster as one object; every caller shares it. `now_s` is a monotonic clock in seconds."""
+    """A whole etcd cluster as one object; every caller shares it. `now_s` is a monotonic clock in seconds.
 
-    def __init__(self, now_s: Callable[[], float], *, cluster_id: int = 1) -> None:
+    `loses_last_deletions`: a watch from exactly the compacted revision is not told what was deleted at it, as etcd
+    before 3.4.34 and 3.5.15 behaves (its issue 18089).
+    """
+
+    def __init__(self, now_s: Callable[[], float], *, cluster_id: int = 1, loses_last_deletions: bool = False) -> None:
+        self._loses_last_deletions = loses_last_deletions
         self._now_s, self._cluster_id = now_s, cluster_id
         self._revision = 1
         self._compacted = 0
@@ -56,6 +62,23 @@ class MemoryStore:
         self._leases: dict[int, _HeldLease] = {}
         self._lease_counter = 0
         self._changed = asyncio.Condition()
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    def events_after(self, revision: int) -> tuple[Event, ...]:
+        """Return every kept change after `revision`, in order."""
+        start = bisect_right(self._log, revision, key=lambda event: event.kv.mod_revision)
+        return tuple(self._log[start:])
+
+    def lives(self, lease_id: int) -> bool:
+        return lease_id in self._leases
+
+    def extend_leases(self) -> None:
+        """Give every lease its full time again, as a new leader of etcd's own election does."""
+        for lease in self._leases.values():
+            lease.expires_s = self._now_s() + lease.ttl_s
 
     # --- transactions ---
 
@@ -188,9 +211,13 @@ class MemoryStore:
 
     async def expire_leases(self) -> None:
         """End every lease whose time has passed."""
-        now_s = self._now_s()
-        for lease_id in [id for id, lease in self._leases.items() if lease.expires_s <= now_s]:
+        for lease_id in self.expired():
             await self.revoke(lease_id, timeout_s=1)
+
+    def expired(self) -> list[int]:
+        """Return the leases whose time has passed and that have not been ended yet."""
+        now_s = self._now_s()
+        return [lease_id for lease_id, lease in self._leases.items() if lease.expires_s <= now_s]
 
     # --- the rest ---
 
@@ -200,9 +227,11 @@ class MemoryStore:
         if revision > self._revision:
             raise Unavailable(f"revision {revision} is in the future")
         state = self._state_at(revision)
-        self._log = [Event(kv) for kv in sorted(state.values(), key=lambda kv: kv.mod_revision)] + [
-            event for event in self._log if event.kv.mod_revision > revision
-        ]
+        kept = [Event(kv) for kv in state.values()]
+        if not self._loses_last_deletions:
+            kept += [event for event in self._log if event.deleted and event.kv.mod_revision == revision]
+        kept.sort(key=lambda event: event.kv.mod_revision)
+        self._log = kept + [event for event in self._log if event.kv.mod_revision > revision]
         self._compacted = revision
         await self._announce()
 
@@ -226,9 +255,7 @@ class MemoryWatch:
                 raise Compacted(store._compacted)
             if store._revision >= self._next:
                 events = tuple(
-                    event
-                    for event in store._log
-                    if event.kv.mod_revision >= self._next and event.kv.key.startswith(self._prefix)
+                    event for event in store.events_after(self._next - 1) if event.kv.key.startswith(self._prefix)
                 )
                 self._next = store._revision + 1
                 if events:

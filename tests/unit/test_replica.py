@@ -180,6 +180,20 @@ async def test_compacted_history_leads_to_a_fresh_read_with_deletions() -> None:
         }
 
 
+@virtually
+async def test_a_deletion_that_etcd_forgets_with_the_compaction_at_its_revision_is_not_missed() -> None:
+    memory = MemoryStore(CLOCK.monotonic_s, loses_last_deletions=True)
+    store = FaultyStore(memory)
+    await put(memory, "a", "b")
+    async with following(store) as replica:
+        store.break_watches()  # and before it is opened anew:
+        await write(memory, Delete(keys.node_spec("a")))
+        await memory.compact(await memory.current_revision(timeout_s=1), timeout_s=1)
+        await put(memory, "b")
+        await eventually(lambda: replica.machine.revision == 4)
+        await assert_equal(replica, memory)
+
+
 @pytest.mark.parametrize("ahead", [True, False], ids=["revision went back", "other cluster, revision ahead"])
 @pytest.mark.parametrize("breaks", [True, False], ids=["watch breaks", "watch hangs"])
 @virtually

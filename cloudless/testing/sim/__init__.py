@@ -1,0 +1,6 @@
+"""A whole cluster in one process and in virtual time, with every fault drawn from one seed.
+
+The coordinators and agents that run here are the production code; what is simulated is the world around
+them: the network, the store's cluster, clocks, processes that freeze, die and come back, and users. One seed
+gives one run, event for event, so that whatever a run finds can be run again.
+"""

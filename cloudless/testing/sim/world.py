@@ -1,0 +1,266 @@
+"""The hosts, processes and connections of one simulated cluster, and what can be done to them from outside.
+
+Holds no fault schedule and no judgement: `faults` decides what happens, `checkers` whether it was right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from cloudless.coordinator.replica import _decode_event
+from cloudless.core import keys
+from cloudless.core.model import Resources
+from cloudless.core.state import StateMachine
+from cloudless.errors import CloudlessError
+from cloudless.ports import Txn
+from cloudless.testing.sim.agent import AgentLife, Host, SimMachine
+from cloudless.testing.sim.clock import SimClock
+from cloudless.testing.sim.coordinator import CoordinatorLife, Surroundings
+from cloudless.testing.sim.happenings import AskedStore, Handled, Stored
+from cloudless.testing.sim.loop import Process, SimLoop
+from cloudless.testing.sim.network import Network
+from cloudless.testing.sim.options import Options
+from cloudless.testing.sim.store import STORE, StoreHost, Wrote
+from cloudless.testing.sim.streams import CallContext, Connection, call_unary
+from cloudless.testing.sim.trace import Trace
+from cloudless.testing.sim.users import Users
+
+USERS = "users"
+NODE_TIMEOUT_S = 4.0
+HEARTBEAT_PERIOD_S = 1.0
+NODE_CPU_MILLICORES = 500
+JUMP_MS = 86_400_000
+
+
+class World:
+    """One cluster. `truth` is the state as the store itself has it, after each write."""
+
+    def __init__(self, options: Options, *, keep_trace: bool = False) -> None:
+        self.options = options
+        seed = f"{options.seed}-{options.size}-{options.coordinators}"
+        self.loop = SimLoop()  # type: ignore[abstract]
+        self.trace = Trace(self.loop, keep_all=keep_trace)
+        self.random = Random(f"world-{seed}")
+        self.network = Network(self.loop, Random(f"network-{seed}"))
+        self.host = StoreHost(self.loop, self.trace, old_etcd=options.old_etcd)
+        self.host.on_wrote = self._on_wrote
+        self.host.on_asked = lambda by, call, txn: self.tell(AskedStore(by, call, txn, self.host.memory.revision))
+        self.host.before = lambda by, txn: self.before_commit(by, txn)
+        self.host.after = lambda by, txn: self.after_commit(by, txn)
+        self.truth = StateMachine()
+        self.listeners: list[Callable[[Any], None]] = []
+        self.before_commit: Callable[[Process, Txn], bool] = lambda by, txn: True
+        self.after_commit: Callable[[Process, Txn], bool] = lambda by, txn: True
+        self.before_journal: Callable[[str], bool] = lambda node_id: True
+        self.after_journal: Callable[[str], bool] = lambda node_id: True
+        self.coordinator_ids = tuple(f"c{number}" for number in range(1, options.coordinators + 1))
+        self.node_ids = tuple(f"n{number}" for number in range(1, options.agents + 1))
+        self.surroundings = Surroundings(
+            loop=self.loop,
+            network=self.network,
+            host=self.host,
+            tell=self.tell,
+            connect=self._connect,
+            peers=frozenset(self.coordinator_ids),
+            node_timeout_s=NODE_TIMEOUT_S,
+            heartbeat_period_s=HEARTBEAT_PERIOD_S,
+        )
+        self._seed = seed
+        self._lives = 0
+        self.clocks = {name: self._build_clock() for name in (*self.coordinator_ids, *self.node_ids)}
+        self.hosts = {node_id: self._build_host(node_id) for node_id in self.node_ids}
+        self.coordinators: dict[str, CoordinatorLife] = {}
+        self.agents: dict[str, AgentLife] = {}
+        self._connections: list[Connection] = []
+        self._ended: list[Process] = []
+        self.users = Users(
+            self.loop,
+            Random(f"users-{seed}"),
+            self._call,
+            self.tell,
+            coordinators=self.coordinator_ids,
+            nodes=self.node_ids,
+            names=tuple(f"w{number}" for number in range(1, options.workloads + 1)),
+            lost_after_s=options.lost_after_s,
+        )
+
+    def tell(self, happening: Any) -> None:
+        for listener in self.listeners:
+            listener(happening)
+
+    # --- processes ---
+
+    def start(self, name: str) -> None:
+        """Start a coordinator's or an agent's process if it does not live."""
+        held = self.life(name)
+        if held is not None and held.process.alive:
+            return
+        if held is not None:
+            self._ended.append(held.process)
+        self._lives += 1
+        seed = f"{name}-{self._lives}-{self._seed}"
+        self.trace.note(name, "starts")
+        life: CoordinatorLife | AgentLife
+        if name in self.hosts:
+            life = self.agents[name] = AgentLife(self.hosts[name], self._lives, self.surroundings, seed)
+        else:
+            life = self.coordinators[name] = CoordinatorLife(
+                name, self._lives, self.surroundings, self.clocks[name], seed
+            )
+        life.start()
+
+    def life(self, name: str) -> CoordinatorLife | AgentLife | None:
+        return self.agents.get(name) if name in self.hosts else self.coordinators.get(name)
+
+    def lives(self) -> list[CoordinatorLife | AgentLife]:
+        return [*self.coordinators.values(), *self.agents.values()]
+
+    def process(self, name: str) -> Process | None:
+        life = self.life(name)
+        return life.process if life else None
+
+    def kill(self, name: str, *, told: bool) -> None:
+        """End a process at once; `told`: its host lives on and resets its connections."""
+        process = self.process(name)
+        if process is None or not process.alive:
+            return
+        self.trace.note(name, "is killed")
+        process.kill()
+        self._hang_up(process, told=told)
+        life = self.coordinators.get(name)
+        if life is not None:
+            for watch in list(life.store.watches):
+                watch.end()
+
+    def _hang_up(self, process: Process, *, told: bool) -> None:
+        self._connections = [connection for connection in self._connections if not connection.over]
+        for connection in self._connections:
+            if connection.belongs_to(process):
+                connection.lose(process, told=told)
+
+    def freeze(self, name: str) -> None:
+        process = self.process(name)
+        if process is not None and process.running:
+            self.trace.note(name, "is frozen")
+            process.freeze()
+
+    def thaw(self, name: str) -> None:
+        process = self.process(name)
+        if process is not None and process.alive and not process.running:
+            self.trace.note(name, "goes on")
+            process.thaw()
+
+    def dispose(self) -> None:
+        """Let everything be collected without a word."""
+        self.tell = lambda happening: None  # type: ignore[method-assign]
+        self.listeners.clear()
+        for process in (*self._ended, *(life.process for life in self.lives())):
+            process.kill()
+            process.silence()
+
+    # --- connections ---
+
+    def _connect(self, process: Process, target: str, service: str) -> Connection:
+        def find_server() -> Any:
+            life = self.coordinators.get(target)
+            if life is None or not life.process.alive:
+                return None
+            return life.process, life.serve(service)
+
+        connection = Connection(self.loop, self.network, process, process.name, target, find_server)
+        if self.options.forgetful and service == "sessions":
+            connection.rewrite_forth = _forget_what_was_seen
+            connection.rewrite_back = self._claim_old_term
+        self._connections.append(connection)
+        if len(self._connections) > 200:
+            self._connections = [held for held in self._connections if not held.over]
+        return connection
+
+    def _claim_old_term(self, message: Any) -> Any:
+        if message.WhichOneof("body") == "assignments" and self.random.random() < 0.1:
+            message.assignments.term = 1
+        return message
+
+    async def _call(self, target: str, service: str, method: str, request: Any, timeout_s: float) -> Any:
+        def find_handler() -> Any:
+            life = self.coordinators.get(target)
+            if life is None or not life.process.alive:
+                return None
+            if not life.replica.loaded.is_set():
+                return None
+            return life.process, self._timed(life, method, getattr(getattr(life, service), method))
+
+        return await call_unary(self.loop, self.network, USERS, target, find_handler, request, timeout_s)
+
+    def _timed(self, life: CoordinatorLife, method: str, handler: Callable[[Any, Any], Any]) -> Any:
+        async def handle(request: Any, context: CallContext) -> Any:
+            began_s, allowed_s, stalls = self.loop.now_s, context.time_remaining(), life.process.stalls
+            outcome = "cancelled"
+            try:
+                result = await handler(request, context)
+                outcome = "ok"
+                return result
+            except CloudlessError as error:
+                outcome = error.code
+                raise
+            finally:
+                stalled = life.process.stalls != stalls or not life.process.running
+                self.tell(Handled(method, self.loop.now_s - began_s, allowed_s, outcome, stalled))
+
+        return handle
+
+    # --- the store ---
+
+    def _on_wrote(self, wrote: Wrote) -> None:
+        queue = self.truth.candidates()
+        applied = self.truth.apply(
+            wrote.revision, [_decode_event(event) for event in wrote.events if event.kv.key.startswith(keys.PREFIX)]
+        )
+        leader = queue[0] if queue else None
+        self.tell(
+            Stored(
+                wrote.revision, wrote.by, wrote.events, wrote.txn, wrote.lease_id, tuple(applied.transitions), leader
+            )
+        )
+
+    def compact(self) -> None:
+        self.host.do(None, self.host.memory.compact(self.host.memory.revision, timeout_s=1))
+        self.trace.note(STORE, f"compacts at r{self.host.memory.revision}")
+
+    # --- hosts ---
+
+    def _build_clock(self) -> SimClock:
+        rate = 1.0 + self.random.uniform(-self.options.drift, self.options.drift)
+        return SimClock(self.loop, rate=rate, boot_s=self.random.uniform(0, 100_000))
+
+    def _build_host(self, node_id: str) -> Host:
+        clock = self.clocks[node_id]
+        machine = SimMachine(node_id, clock, self.tell)
+        host = Host(
+            node_id=node_id,
+            capacity=Resources(
+                cpu_millicores=NODE_CPU_MILLICORES, memory_mb=4096, storage_mb=1024, bandwidth_mbps=1000
+            ),
+            clock=clock,
+            machine=machine,
+            zone=f"z{len(node_id) % 2}",
+        )
+        host.before_write = lambda: self.before_journal(node_id)
+        host.after_write = lambda: self.after_journal(node_id)
+        return host
+
+
+def _forget_what_was_seen(message: Any) -> Any:
+    match message.WhichOneof("body"):
+        case "hello":
+            message.hello.revision_seen = 0
+        case "change_role":
+            message.change_role.revision_seen = 0
+    return message
+
+
+def instances(world: World) -> dict[str, list[tuple[str, int]]]:
+    """Return what runs on each node."""
+    return {node_id: host.machine.running() for node_id, host in world.hosts.items()}  # type: ignore[attr-defined]
