@@ -12,6 +12,7 @@ What a scenario measures goes to `trial.figures`; together with the timeline it 
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ class Trial:
     etcd_binary: Path
     rounds_asked: int = 0
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    seed: int = field(default_factory=lambda: random.randrange(2**32))
     figures: dict[str, Any] = field(default_factory=dict)
     timeline: list[tuple[float, str]] = field(default_factory=list)
     rounds_done: int = 0
@@ -156,7 +158,7 @@ class Trial:
         """Converge within the bound (O10), then hold every other promise. `replaced`: tasks that may be new ones."""
         began_s = self.note("all faults mended")
         self.evidence.replaced_may_be |= replaced
-        self.cluster.wait_ready(within_s)
+        self._wait_whole(within_s)
         self.load_up()
         converged_s = time.monotonic() - began_s
         self.figure("converged_s", converged_s)
@@ -166,10 +168,26 @@ class Trial:
         assert not found, "\n".join(found)
         self._settled += 1
 
+    def read_record(self) -> int:
+        """Read the store's record up to now; return the newest revision."""
+        etcd = self.cluster.coordinators[0].address("etcd")
+        return self.cluster.until(lambda: self.evidence.record.read(etcd), "the store's record is read")
+
+    def closing(self, close: Callable[[], None]) -> None:
+        """Have `close` called at the end, before what was started earlier ends."""
+        self._closing.append(close)
+
+    def _wait_whole(self, within_s: float) -> None:
+        self.cluster.wait_formed(within_s)
+        own = {process.name for process in self.cluster.agents}
+        self.cluster.until(lambda: self._ready_nodes() >= own, "every node READY", within_s)
+
+    def _ready_nodes(self) -> set[str]:
+        return {node for node, phase in self.cluster.phases().items() if phase == "READY"}
+
     def _ask_oracles(self) -> list[str]:
         acks = list(self.load.acks)
-        etcd = self.cluster.coordinators[0].address("etcd")
-        self.cluster.until(lambda: self.evidence.record.read(etcd), "the store's record is read")
+        self.read_record()
         newest = max(ack.revision for ack in acks)
         assert self.evidence.record.next_revision > newest, f"the record ends before revision {newest}"
         found: list[str] = []
