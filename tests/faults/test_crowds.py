@@ -18,7 +18,7 @@ from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
 from cloudless.rpc.v1.event_pb2 import WatchRequest, WatchResponse
 from cloudless.rpc.v1.objects_pb2 import DESIRED_RUNNING, TASK_STATE_RUNNING, TaskDesired, TaskObserved
 from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, DeleteWorkloadRequest, ScaleWorkloadRequest
-from tests.faults.rig.agents import RawAgent, Swarm
+from tests.faults.rig.agents import NO_READ_AHEAD, RawAgent, Swarm
 from tests.faults.rig.scenario import scenario
 from tests.faults.rig.swarm import ZONE
 from tests.faults.rig.trial import Trial
@@ -34,8 +34,10 @@ REPORTS_TOGETHER = 10
 FLOOD_S = 10.0
 LATENCY_MAX_S = 1.0
 CHANGES_UNREAD = 12_000
+QUIET_S = 3.0
 DOCUMENTS = 64
 SLOW_GROWTH_MAX_MB = 150.0
+SLEEPY = {"zones": ["sleepy"]}
 
 
 @scenario(40, budget_s=240)
@@ -59,7 +61,7 @@ def test_a_hundred_and_fifty_agents_that_come_back_at_once_cost_no_lease(trial: 
         phases = cluster.phases()
         assert {phases[f"swarm-{n}"] for n in range(AGENTS)} == {"READY"}, "agents that live were given up"
         cluster.start(leader)
-        trial.settle()
+        trial.settle(within_s=60.0)
 
 
 @scenario(44, budget_s=240)
@@ -129,7 +131,7 @@ def test_a_task_that_changes_a_thousand_times_a_second_delays_nobody(trial: Tria
         trial.figure("others_p95_s", noisy)
         assert told / took_s > REPORTS_PER_S / 2, "too few reports to prove anything"
         assert stored < told / 4, "not conflated"
-        assert noisy < LATENCY_MAX_S
+        assert noisy < max(LATENCY_MAX_S, 5 * quiet)
         cluster.until(lambda: observed_sequence(cluster, task.id) == told, "the last report is stored")
         trial.settle()
 
@@ -210,7 +212,7 @@ def test_a_watcher_and_an_agent_that_do_not_read_cost_bounded_memory_and_catch_u
         trial.figure("caught_up_s", time.monotonic() - began_s)
         messages, wanted = trial.load.run(slow.read_assignments(), 60.0)
         trial.figure("assignments_after", messages)
-        assert messages < 40, "an agent that did not read is told every step"
+        assert messages < done // (4 * DOCUMENTS), "an agent that did not read is told every step"
         assert wanted == {task.desired.id for task in cluster.tasks("unread")}
         trial.settle()
 
@@ -219,15 +221,14 @@ class SlowReaders:
     """A watcher and an agent of one coordinator that open their streams, and then do not read."""
 
     def __init__(self, cluster: LocalCluster, name: str) -> None:
-        self._channel = grpc.aio.insecure_channel(cluster.processes[name].address())
+        self._address = cluster.processes[name].address()
         self.agent = RawAgent("sleepy", cluster.processes[name].address(), "sleepy")
-        self._watch = self._channel.unary_stream(
-            WATCH.path,
-            request_serializer=WatchRequest.SerializeToString,
-            response_deserializer=WatchResponse.FromString,
-        )(WatchRequest())
+        self._channel: Any = None
+        self._watch: Any = None
 
     async def open(self) -> None:
+        self._channel = grpc.aio.insecure_channel(self._address, options=NO_READ_AHEAD)
+        self._watch = watch(self._channel, 0)
         await self._watch.read()
         await self.agent.open()
 
@@ -245,14 +246,12 @@ class SlowReaders:
         """Read what waits for the agent; return how many messages, and which tasks it is to run after them."""
         wanted: set[str] = set()
         read: deque[CoordinatorMessage] = deque()
-        try:
-            while True:
-                async with asyncio.timeout(2.0):
-                    message = await self.agent.read()
-                if message.WhichOneof("body") == "assignments":
-                    read.append(message)
-        except TimeoutError:
-            pass
+        quiet_from_s = time.monotonic()
+        while time.monotonic() < quiet_from_s + QUIET_S:  # acknowledgements of heartbeats come all the time
+            message = await self.agent.read()
+            if message.WhichOneof("body") == "assignments":
+                read.append(message)
+                quiet_from_s = time.monotonic()
         for message in read:
             for task in message.assignments.tasks:
                 (wanted.add if task.desired == DESIRED_RUNNING else wanted.discard)(task.id)
@@ -260,21 +259,22 @@ class SlowReaders:
         return len(read), wanted
 
     async def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
         await self.agent.close()
-        await self._channel.close()
+        if self._channel is not None:
+            self._watch.cancel()
+            await self._channel.close()
 
 
 async def change_much(trial: Trial, cluster: LocalCluster, prefix: str) -> int:
     """Make more changes than a watcher's queue takes, and many to the sleepy agent's tasks; return how many."""
     client, changes, number = trial.load.client(), 0, 0
+    padding = {"PADDING": "x" * 8_000}
     while changes < CHANGES_UNREAD:
         number += 1
         documents = [
             manifest_of(f"{prefix}-{n}", replicas=0, env={"NUMBER": str(number)}) for n in range(DOCUMENTS - 1)
         ]
-        documents.append(manifest_of("unread", replicas=number % 4 + 1, placement={"zones": ["sleepy"]}))
+        documents.append(manifest_of("unread", replicas=number % 4 + 1, env=padding, placement=SLEEPY))
         try:
             await client.call(APPLY_WORKLOAD, ApplyWorkloadRequest(manifest="\n---\n".join(documents)))
         except CloudlessError as error:
@@ -286,17 +286,12 @@ async def change_much(trial: Trial, cluster: LocalCluster, prefix: str) -> int:
 
 async def resume_watch(cluster: LocalCluster, name: str, from_revision: int, to_revision: int) -> None:
     async with grpc.aio.insecure_channel(cluster.processes[name].address()) as channel:
-        call = channel.unary_stream(
-            WATCH.path,
-            request_serializer=WatchRequest.SerializeToString,
-            response_deserializer=WatchResponse.FromString,
-        )(WatchRequest(from_revision=from_revision))
-        async for answer in call:
+        async for answer in watch(channel, from_revision):
             if answer.revision >= to_revision:
                 return
 
 
-def watch(channel: grpc.aio.Channel, from_revision: int) -> Any:
+def watch(channel: Any, from_revision: int) -> Any:
     """Begin to watch all changes from a revision on; 0: from now on."""
     request = WatchRequest(from_revision=from_revision)
     return channel.unary_stream(WATCH.path, WatchRequest.SerializeToString, WatchResponse.FromString)(request)

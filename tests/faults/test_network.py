@@ -6,13 +6,20 @@ judged, and its answers reach the readers and writers.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import Callable
 
-from cloudless.cli.methods import GET_WORKLOAD, SCALE_WORKLOAD
-from cloudless.errors import CloudlessError
+import pytest
+
+from cloudless.adapters.etcd.store import EtcdStore
+from cloudless.cli.methods import DELETE_WORKLOAD, GET_WORKLOAD, SCALE_WORKLOAD, WATCH
+from cloudless.core import keys
+from cloudless.errors import CloudlessError, Compacted, HistoryGone, NotFound
 from cloudless.rpc.v1.common_pb2 import CONSISTENCY_LINEARIZABLE, ReadOptions
-from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest, ScaleWorkloadRequest
+from cloudless.rpc.v1.event_pb2 import WatchRequest
+from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest, GetWorkloadRequest, ScaleWorkloadRequest
 from tests.faults.rig.oracles import head_of
 from tests.faults.rig.scenario import Need, scenario
 from tests.faults.rig.trial import STEADY, Trial
@@ -181,6 +188,40 @@ def test_an_agent_that_reaches_only_a_lagging_coordinator_is_not_served_by_it(tr
         trial.settle()
 
 
+def for_slow_networks(cluster: LocalCluster) -> None:
+    for process in cluster.coordinators:
+        process.settings |= {"PROFILE": "slow-disk"}
+
+
+@scenario(17, needs=NETNS, budget_s=300)
+def test_a_lossy_slow_and_disorderly_network_makes_everything_slower_and_nothing_wrong(trial: Trial) -> None:
+    """Three stages: half of all packets between coordinators lost; a delay of 0 to 40 ms that reorders; then 100 ms.
+
+    100 ms each way, so 200 ms for a question and its answer.
+    """
+    cluster = trial.start(prepare=for_slow_networks)
+    coordinators = [process.name for process in cluster.coordinators]
+    for _ in trial.rounds():
+        trial.load_up()
+        measure_stage(trial, "half_lost", lambda: trial.net.part(coordinators, coordinators, "raft", "api", percent=50))
+        trial.settle(within_s=60.0)
+        measure_stage(trial, "reordered", lambda: trial.net.slow_down(0, 40))
+        measure_stage(trial, "slow", lambda: trial.net.slow_down(90, 110))
+        trial.net.heal()
+        trial.settle(within_s=60.0)
+
+
+def measure_stage(trial: Trial, name: str, begin: Callable[[], None]) -> None:
+    """Let a fault last for 10 s, and note how many writes a second were acknowledged meanwhile."""
+    began_s, before = trial.note(f"{name} for 10 s"), len(trial.load.acks)
+    begin()
+    hold(10.0)
+    trial.figure(f"{name}_writes_per_s", (len(trial.load.acks) - before) / (time.monotonic() - began_s))
+    trial.figure(f"{name}_gap_s", trial.load.longest_gap_s(began_s))
+    if name == "half_lost":
+        trial.net.heal()
+
+
 @scenario(18, needs=NETNS)
 def test_connections_that_fall_silent_are_noticed_on_both_sides(trial: Trial) -> None:
     """No FIN and no RST reaches anybody: packets between an agent and its primary, or a watcher's, just vanish."""
@@ -218,6 +259,65 @@ def test_a_partition_that_flaps_gives_few_elections_and_converges(trial: Trial) 
         trial.figure("gap_s", trial.load.longest_gap_s(began_s))
         assert terms <= 2 * flaps + 1
         trial.settle()
+
+
+@scenario(38, needs=NETNS)
+def test_a_coordinator_cut_off_past_a_compaction_reads_everything_afresh_deletions_included(trial: Trial) -> None:
+    cluster = trial.start()
+    for number in trial.rounds():
+        away = cluster.followers()[0]
+        ahead = [p.name for p in cluster.coordinators if p.name != away]
+        names = [f"gone-{number}-{n}" for n in range(10)]
+        for name in names:
+            cluster.apply(manifest_of(name, replicas=0))
+        trial.load_up()
+        resets, held = cluster.metric(away, "state_resets"), cluster.metric(away, "state_revision")
+        trial.note(f"cut {away} off its etcd")
+        trial.net.cut(away, away, "etcd")
+        for name in names:
+            cluster.call(DELETE_WORKLOAD, DeleteWorkloadRequest(name=name), *ahead)
+        cluster.until(lambda: not any(there(cluster, name, *ahead) for name in names), "they are deleted")
+        trial.load_up(100)
+        newest = trial.read_record()
+        trial.note(f"compact at revision {newest}, {newest - held:g} after what {away} holds")
+        cluster.compact(ahead[0], newest)
+        cluster.until(lambda: has_compacted(cluster, away, int(held)), "its member has compacted too")
+        back_s = trial.note("heal")
+        trial.net.heal()
+        cluster.until(lambda: cluster.metric(away, "state_resets") > resets, f"{away} reads afresh")
+        trial.figure("read_afresh_s", time.monotonic() - back_s)
+        cluster.until(lambda: not there(cluster, names[0], away), "it has heard of the deletions")
+        with pytest.raises(HistoryGone):
+            next(iter(cluster.client(away).stream(WATCH, WatchRequest(from_revision=int(held)), timeout_s=10.0)))
+        trial.settle()
+
+
+def has_compacted(cluster: LocalCluster, name: str, revision: int) -> bool:
+    """Return whether a member has forgotten what was at a revision.
+
+    Asked by gRPC: etcd's HTTP gateway dials its own member, from where the coordinator is cut off.
+    """
+
+    async def read() -> bool:
+        store = EtcdStore(cluster.processes[name].address("etcd"))
+        try:
+            await store.read_page(keys.CLUSTER, limit=1, revision=revision)
+            return False
+        except Compacted:
+            return True
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
+
+
+def there(cluster: LocalCluster, name: str, *via: str) -> bool:
+    """Return whether a coordinator knows of a workload."""
+    try:
+        cluster.call(GET_WORKLOAD, GetWorkloadRequest(name=name, read=stale()), *via)
+    except NotFound:
+        return False
+    return True
 
 
 # --- what is asked again and again ---

@@ -410,6 +410,13 @@ class LocalCluster:
     def hash_kv(self, name: str, revision: int) -> HashKv:
         return self._admin(name, lambda admin: admin.hash_kv(revision))
 
+    def compact(self, name: str, revision: int) -> None:
+        """Make etcd forget what was before a revision, through one member."""
+        body = json.dumps({"revision": str(revision), "physical": True}).encode()
+        url = f"http://{self.processes[name].address('etcd')}/v3/kv/compaction"
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10.0):
+            pass
+
     def _admin(self, name: str, ask: Callable[[EtcdAdmin], Any]) -> Any:
         admin = EtcdAdmin(f"http://{self.processes[name].address('etcd')}")
         try:

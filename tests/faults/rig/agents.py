@@ -21,6 +21,8 @@ from tests.architecture.tree import ROOT
 from tests.faults.rig.swarm import News
 from tests.integration.cluster import LocalCluster
 
+# Without these the transport itself takes in megabytes that nobody has read.
+NO_READ_AHEAD = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
 _END_S = 20.0
 _BEAT_S = 1.0
 
@@ -75,13 +77,16 @@ class RawAgent:
             executors=("process",),
             agent_id=name,
         )
-        self._channel = grpc.aio.insecure_channel(address)
+        self._address = address
+        self._channel: Any = None
         self._call: Any = None
+        self._writing = asyncio.Lock()
         self._beats = 0
         self._beating: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open a session as PRIMARY and read the welcome."""
+        self._channel = grpc.aio.insecure_channel(self._address, options=NO_READ_AHEAD)
         self._call = AgentServiceStub(self._channel).Session()  # type: ignore[no-untyped-call]
         info = to_message(self._info, objects_pb2.NodeInfo)
         hello = agent_pb2.AgentHello(
@@ -104,14 +109,18 @@ class RawAgent:
     async def beat(self) -> None:
         self._beats += 1
         beat = agent_pb2.Heartbeat(sequence=self._beats)
-        await self._call.write(agent_pb2.AgentMessage(heartbeat=beat))
+        await self._write(agent_pb2.AgentMessage(heartbeat=beat))
 
     async def report(self, *reports: objects_pb2.TaskObserved) -> None:
-        await self._call.write(agent_pb2.AgentMessage(reports=agent_pb2.TaskReports(reports=reports)))
+        await self._write(agent_pb2.AgentMessage(reports=agent_pb2.TaskReports(reports=reports)))
+
+    async def _write(self, message: agent_pb2.AgentMessage) -> None:
+        async with self._writing:
+            await self._call.write(message)
 
     async def close(self) -> None:
         if self._beating is not None:
             self._beating.cancel()
         if self._call is not None:
             self._call.cancel()
-        await self._channel.close()
+            await self._channel.close()

@@ -16,6 +16,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 from cloudless.cli.methods import GET_DIGEST
 from cloudless.errors import CloudlessError
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
+from cloudless.testing.load import BlockingLoad, blocking_load
 from tests.faults.rig.load import Load
 from tests.faults.rig.net import Net
 from tests.faults.rig.oracles import ORACLES, Evidence, head_of
@@ -33,6 +35,8 @@ from tests.integration.cluster import COORDINATORS, LocalCluster, Loopback, mani
 
 STEADY = "steady"
 ACKS_MIN = 30
+HISTORY_CLIENTS = 6
+HISTORY_MIN = 10
 SETTLE_S = 30.0
 _LOAD_S = 30.0
 _ASK_AGAIN_S = 0.3
@@ -54,7 +58,9 @@ class Trial:
     _began_s: float = field(default_factory=time.monotonic)
     _settled: int = 0
     _closing: list[Callable[[], None]] = field(default_factory=list)
+    _histories: ExitStack = field(default_factory=ExitStack)
     net: Net = field(init=False)
+    history: BlockingLoad = field(init=False)
     cluster: LocalCluster = field(init=False)
     load: Load = field(init=False)
     evidence: Evidence = field(init=False)
@@ -122,6 +128,22 @@ class Trial:
         self.load = self.evidence.load
         self.load.start()
         self._closing.append(self.load.close)
+        self._begin_history()
+        self._closing.append(self._histories.close)
+
+    def _begin_history(self) -> None:
+        """Begin to record a load whose every answer is judged when the cluster is whole again."""
+        etcds = [process.address("etcd") for process in self.cluster.coordinators]
+        recorded = blocking_load(self.cluster.api_addresses(), etcds, clients=HISTORY_CLIENTS)
+        self.history = self._histories.enter_context(recorded)
+
+    def _judge_history(self) -> list[str]:
+        """End the recorded load, return what its history proves wrong, and begin another."""
+        report = self.history.check()
+        self._histories.close()
+        self.figure("reads", report.counts.reads)
+        self._begin_history()
+        return [f"history of seed {report.seed}: {text}" for text in report.findings()]
 
     # --- the play ---
 
@@ -135,12 +157,14 @@ class Trial:
 
     def load_up(self, acks: int = ACKS_MIN) -> None:
         """Wait for so many further acknowledged writes, and a read at every coordinator."""
+        history = self.history.counts
         wanted, reads = len(self.load.acks) + acks, self.load.reads + len(self.cluster.coordinators)
         self.cluster.until(
             lambda: len(self.load.acks) >= wanted and self.load.reads >= reads,
             f"{acks} writes before the fault",
             _LOAD_S,
         )
+        self.history.require(acks_min=HISTORY_MIN, reads_min=HISTORY_MIN, timeout_s=_LOAD_S, since=history)
         if not self.evidence.held_before:
             self.evidence.held_before = holdings(self.cluster)
 
@@ -159,8 +183,8 @@ class Trial:
         began_s = self.note("all faults mended")
         self.evidence.replaced_may_be |= replaced
         self._wait_whole(within_s)
-        self.load_up()
         converged_s = time.monotonic() - began_s
+        self.load_up()
         self.figure("converged_s", converged_s)
         self.note("whole again")
         assert converged_s <= within_s, f"converged after {converged_s:.1f} s, more than {within_s} s"
@@ -190,7 +214,7 @@ class Trial:
         self.read_record()
         newest = max(ack.revision for ack in acks)
         assert self.evidence.record.next_revision > newest, f"the record ends before revision {newest}"
-        found: list[str] = []
+        found = self._judge_history()
         for oracle in ORACLES:
             found += [f"{oracle.__name__}: {text}" for text in self._ask(oracle)]
         self.figure("writes", len(acks))
