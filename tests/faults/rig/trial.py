@@ -31,7 +31,7 @@ from tests.faults.rig.oracles import ORACLES, Evidence, head_of
 from tests.faults.rig.processes import RUN_VARIABLE, holdings, tasks_running
 from tests.faults.rig.record import StoreRecord
 from tests.faults.rig.scenario import Need, Scenario
-from tests.integration.cluster import COORDINATORS, LocalCluster, Loopback, manifest_of
+from tests.integration.cluster import COORDINATORS, LocalCluster, Loopback, Place, manifest_of
 
 STEADY = "steady"
 ACKS_MIN = 30
@@ -73,10 +73,11 @@ class Trial:
         coordinators: tuple[str, ...] = COORDINATORS,
         agents: int = 2,
         tasks: int = 4,
+        place: Place | None = None,
         prepare: Callable[[LocalCluster], None] | None = None,
     ) -> LocalCluster:
         """Start a cluster with a steady workload and load on it; `prepare` may change settings before."""
-        self.cluster = self.build(coordinators, agents)
+        self.cluster = self.build(coordinators, agents, place)
         if prepare:
             prepare(self.cluster)
         self.cluster.start(*self.cluster.processes)
@@ -86,13 +87,15 @@ class Trial:
         self._put_load_on()
         return self.cluster
 
-    def build(self, coordinators: tuple[str, ...] = COORDINATORS, agents: int = 2) -> LocalCluster:
-        """Declare a cluster where the scenario's needs say, without starting anything."""
+    def build(
+        self, coordinators: tuple[str, ...] = COORDINATORS, agents: int = 2, place: Place | None = None
+    ) -> LocalCluster:
+        """Declare a cluster at a place, or where the scenario's needs say, without starting anything."""
         if Need.NETNS in self.scenario.needs:
             self.net = Net()
             self._closing.append(self.net.close)
-        place = self.net if Need.NETNS in self.scenario.needs else Loopback()
-        cluster = LocalCluster(self.root, self.etcd_binary, place)
+            place = place or self.net
+        cluster = LocalCluster(self.root, self.etcd_binary, place or Loopback())
         self._closing.append(cluster.close)
         cluster.add_coordinators(coordinators)
         cluster.found_together()
