@@ -57,7 +57,7 @@ class AgentSession:
         self.complete_due = False
         self.changed: dict[str, None] = {}
         self.acks: dict[str, int] = {}
-        self.beats: list[int] = []
+        self.beat_due = 0
         self.addresses_due = False
         self.shed_reason = ""
         self.closed = False
@@ -240,7 +240,8 @@ class Sessions:
                 self._heard.hear(session.node_id, own=True)
                 match message.WhichOneof("body"):
                     case "heartbeat":
-                        session.beats.append(message.heartbeat.sequence)
+                        # Only the newest: an agent that beats and never reads must not fill our memory.
+                        session.beat_due = max(session.beat_due, message.heartbeat.sequence)
                         session.wake.set()
                     case "reports":
                         for report in message.reports.reports[:REPORTS_A_MESSAGE_MAX]:
@@ -259,9 +260,8 @@ class Sessions:
         while True:
             await session.wake.wait()
             session.wake.clear()
-            if session.beats:
-                sequence = max(session.beats)
-                session.beats.clear()
+            if session.beat_due:
+                sequence, session.beat_due = session.beat_due, 0
                 yield pb.CoordinatorMessage(heartbeat_ack=pb.HeartbeatAck(sequence=sequence))
             if session.acks:
                 entries = [pb.ReportsAck.Entry(task_id=task_id, sequence=n) for task_id, n in session.acks.items()]

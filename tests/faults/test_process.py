@@ -100,7 +100,7 @@ def test_a_killed_etcd_on_the_leaders_host_is_started_again_and_nothing_is_lost(
         trial.load_up()
         began_s = trial.note(f"kill the etcd of {victim}")
         send(etcd, signal.SIGKILL)
-        cluster.until(lambda: (now := cluster.etcd_of(victim)) and now != etcd, "another etcd runs there")  # noqa: B023
+        cluster.until(lambda: (now := cluster.etcd_of(victim)) and now != etcd, "another etcd runs there")
         trial.figure("restarted_s", time.monotonic() - began_s)
         trial.load_up()
         trial.figure("gap_s", trial.load.longest_gap_s(began_s))
@@ -192,7 +192,7 @@ def test_a_frozen_agent_is_replaced_and_makes_way_when_it_thaws(trial: Trial) ->
         cluster.signal(victim, signal.SIGSTOP)
         try:
             kept = cluster.until(
-                lambda: seen if len(seen := running(cluster, name)) == 4 and not seen.keys() & lost else None,  # noqa: B023
+                lambda: seen if len(seen := running(cluster, name)) == 4 and not seen.keys() & lost else None,
                 "all four run elsewhere",
             )
             trial.figure("replaced_s", time.monotonic() - began_s)
@@ -203,7 +203,7 @@ def test_a_frozen_agent_is_replaced_and_makes_way_when_it_thaws(trial: Trial) ->
         trial.settle()
         assert wait_running(cluster, name, 4) == kept, "what had replaced the lost ones stays"
         pids = {before[task].pid for task in lost}
-        cluster.until(lambda: not any(procfs.start_ticks(pid) for pid in pids), "the frozen node's own have ended")  # noqa: B023
+        cluster.until(lambda: not any(procfs.start_ticks(pid) for pid in pids), "the frozen node's own have ended")
 
 
 @scenario(8, rounds=3)
@@ -219,7 +219,7 @@ def test_a_killed_task_is_started_again_with_back_off_and_its_end_is_told_once(t
             killed_s = trial.note(f"kill task {task} of attempt {seen.attempt}")
             os.kill(seen.pid, signal.SIGKILL)
             seen = cluster.until(
-                lambda old=seen: now if (now := running(cluster, name).get(task)) not in (None, old) else None,  # type: ignore[misc] # noqa: B023
+                lambda old=seen: now if (now := running(cluster, name).get(task)) not in (None, old) else None,  # type: ignore[misc]
                 "it runs again",
             )
             waits_s.append(time.monotonic() - killed_s)
@@ -251,7 +251,7 @@ def test_a_pid_given_away_after_a_reboot_is_neither_adopted_nor_killed(trial: Tr
             rename_task(cluster, agent, task, before[task].pid, strangers[1].pid)
             cluster.start(victim, agent)
             trial.settle()
-            cluster.until(lambda: now_runs(cluster, name, task, strangers[1].pid), "the task runs, as itself")  # noqa: B023
+            cluster.until(lambda: now_runs(cluster, name, task, strangers[1].pid), "the task runs, as itself")
             etcd = cluster.etcd_of(victim)
             assert etcd is not None
             assert etcd.pid != strangers[0].pid

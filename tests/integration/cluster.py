@@ -47,7 +47,7 @@ from cloudless.cli.methods import (
     Method,
 )
 from cloudless.errors import CloudlessError
-from cloudless.ports import Delete, Put, Txn
+from cloudless.ports import Delete, Get, Got, Put, Txn
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest, GetStatusRequest, GetStatusResponse
 from cloudless.rpc.v1.common_pb2 import CONSISTENCY_STALE, ReadOptions
 from cloudless.rpc.v1.node_pb2 import ListNodesRequest
@@ -410,6 +410,13 @@ class LocalCluster:
     def hash_kv(self, name: str, revision: int) -> HashKv:
         return self._admin(name, lambda admin: admin.hash_kv(revision))
 
+    def compact(self, name: str, revision: int) -> None:
+        """Make etcd forget what was before a revision, through one member."""
+        body = json.dumps({"revision": str(revision), "physical": True}).encode()
+        url = f"http://{self.processes[name].address('etcd')}/v3/kv/compaction"
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10.0):
+            pass
+
     def _admin(self, name: str, ask: Callable[[EtcdAdmin], Any]) -> Any:
         admin = EtcdAdmin(f"http://{self.processes[name].address('etcd')}")
         try:
@@ -426,6 +433,19 @@ class LocalCluster:
             await store.close()
 
         asyncio.run(write())
+
+    def read_raw(self, name: str, key: str) -> bytes:
+        """Return the value that is stored under a key. Raises AssertionError if there is none."""
+
+        async def read() -> bytes:
+            store = EtcdStore(self.processes[name].address("etcd"))
+            (got,) = (await store.txn(Txn(then=(Get(key),)), timeout_s=5.0)).results
+            await store.close()
+            assert isinstance(got, Got)
+            assert got.kv is not None, f"nothing is stored under {key}"
+            return got.kv.value
+
+        return asyncio.run(read())
 
     # --- what must hold ---
 

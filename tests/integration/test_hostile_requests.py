@@ -140,7 +140,7 @@ class Asker:
         # For conversations: of a call that the server ends while more is being sent, grpc's asyncio client loses the
         # status ("Internal error from Core"); the blocking one tells it.
         self._blocking = [grpc.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
-        self._asked = 0
+        self.asked = 0
         self._slots = asyncio.Semaphore(AT_ONCE)
         self.outcomes: Counter[str] = Counter()
         self.findings: list[str] = []
@@ -148,8 +148,8 @@ class Asker:
     async def ask(self, rpc: Rpc, *payloads: bytes) -> grpc.StatusCode:
         """Send one request, or a stream of them; return how it ended (a stream that goes on ends OK here)."""
         async with self._slots:
-            self._asked += 1
-            code, detail, words = await self._call(self._asked % len(self._channels), rpc, payloads)
+            self.asked += 1
+            code, detail, words = await self._call(self.asked % len(self._channels), rpc, payloads)
         self.outcomes[code.name] += 1
         if code is not grpc.StatusCode.OK:
             self._judge(rpc, code, detail, words, payloads)

@@ -13,6 +13,7 @@ import itertools
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -68,7 +69,11 @@ class Load:
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
         """Run something on the load's loop and return its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
+        return self.begin(coroutine).result(timeout_s)
+
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start something on the load's loop; the result can be waited for."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     @property
     def acks(self) -> list[Ack]:

@@ -3,14 +3,17 @@
 The bridge is in the run's own namespace (see `sandbox`), where the test is a host too, called `CLIENT`. Packets are
 dropped where they arrive, by rules of nft for one sender, and one service if asked: what is cut from a to b still flows
 from b to a, established connections fall silent without a FIN, and a host that is cut off can still talk to itself.
+`slow_down` takes the hosts off the bridge and joins them by a wire that delays and reorders (see `wire`).
 """
 
 from __future__ import annotations
 
 import itertools
 import subprocess
+import sys
 from collections.abc import Iterable
 
+from tests.architecture.tree import ROOT
 from tests.faults.rig.sandbox import NETNS_DIR
 
 CLIENT = "client"
@@ -27,6 +30,7 @@ class Net:
     def __init__(self) -> None:
         self._hosts = {CLIENT: _SUBNET + "1"}
         self._ruled: set[str] = set()
+        self._wire: subprocess.Popen[str] | None = None
         self._run("ip", "link", "add", _BRIDGE, "type", "bridge")
         self._run("ip", "addr", "add", f"{_SUBNET}1/24", "dev", _BRIDGE)
         self._run("ip", "link", "set", _BRIDGE, "up")
@@ -61,16 +65,29 @@ class Net:
 
     def part(self, one: Iterable[str], other: Iterable[str], *uses: str, percent: int = 100) -> None:
         """Cut two groups of hosts off each other, in both directions."""
-        for a, b in itertools.product(one, other):
+        pairs = {pair for a, b in itertools.product(one, other) for pair in ((a, b), (b, a)) if a != b}
+        for a, b in sorted(pairs):
             self.cut(a, b, *uses, percent=percent)
-            self.cut(b, a, *uses, percent=percent)
 
     def isolate(self, name: str) -> None:
         """Cut a host off everybody, the client included."""
         self.part([name], [other for other in self._hosts if other != name])
 
+    def slow_down(self, low_ms: float, high_ms: float) -> None:
+        """Delay every packet between hosts by a time between the bounds, each by its own.
+
+        The first call swaps the devices under the addresses, which established connections survive as a pause.
+        """
+        if self._wire is None:
+            self._wire = self._lay_wire()
+        assert self._wire.stdin
+        self._wire.stdin.write(f"{low_ms} {high_ms}\n")
+        self._wire.stdin.flush()
+
     def heal(self) -> None:
-        """Let everything flow again."""
+        """Let everything flow again, at once if the hosts were slowed down."""
+        if self._wire is not None:
+            self.slow_down(0, 0)
         for name in sorted(self._ruled):
             self._nft(name, f"flush chain {_CHAIN}\n")
         self._ruled.clear()
@@ -78,6 +95,9 @@ class Net:
     def close(self) -> None:
         """Take it all down; the processes must have ended."""
         self.heal()
+        if self._wire is not None:
+            self._wire.kill()
+            self._wire.wait()
         for name in self.hosts:
             self._run("ip", "netns", "del", name)
         self._run("ip", "link", "del", _BRIDGE)
@@ -99,6 +119,19 @@ class Net:
         self._run(*inside, "link", "set", "eth0", "up")
         self._run(*inside, "link", "set", "lo", "up")
         self._nft(name, _TABLE)
+
+    def _lay_wire(self) -> subprocess.Popen[str]:
+        self._run("ip", "addr", "flush", "dev", _BRIDGE)
+        for name in self.hosts:
+            self._run("ip", "-n", name, "addr", "flush", "dev", "eth0")
+        hosts = [f"{name}={address}" for name, address in self._hosts.items()]
+        wire = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.rig.wire", *hosts], cwd=ROOT, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert wire.stdout
+        assert wire.stdout.readline() == "ready\n"
+        return wire
 
     def _enter(self, name: str) -> list[str]:
         # Not `ip netns exec`: that mounts another /sys, which hides the control groups.

@@ -29,6 +29,7 @@ from tests.integration.cluster import LocalCluster
 # A descriptor or thread may be open for a moment; a leak grows with every round.
 FDS_SPARE = 12
 THREADS_SPARE = 6
+SESSIONS_OF_AN_AGENT = 2
 
 
 @dataclass
@@ -119,8 +120,12 @@ def requests_ended_in_time(seen: Evidence) -> list[str]:
 
 
 def nothing_was_leaked(seen: Evidence) -> list[str]:
-    """O9: no process without an owner; descriptors and threads as before."""
+    """O9: no process without an owner, no session without an agent; descriptors and threads as before."""
     found = [f"nobody owns process {words}" for words in strangers(seen.cluster)]
+    sessions = sum(seen.cluster.metric(process.name, "agent_sessions") for process in seen.cluster.coordinators)
+    nodes = len(seen.cluster.phases())
+    if sessions > SESSIONS_OF_AN_AGENT * nodes:
+        found.append(f"coordinators count {sessions:g} sessions of {nodes} agents")
     for name, now in holdings(seen.cluster).items():
         was = seen.held_before.get(name, now)
         if now.fds > was.fds + FDS_SPARE or now.threads > was.threads + THREADS_SPARE:

@@ -45,12 +45,13 @@ def tasks_running(run_id: str) -> dict[str, list[Running]]:
 
 
 def holdings(cluster: LocalCluster) -> dict[str, Holding]:
-    """Return what each living process of the cluster holds open."""
+    """Return what each living process of the cluster holds open, connections of agents with a session not counted."""
     found = {}
     for name, process in cluster.processes.items():
         if process.lives:
             home = Path(f"/proc/{process.pid}")
-            found[name] = Holding(len(list((home / "fd").iterdir())), len(list((home / "task").iterdir())))
+            sessions = int(cluster.metric(name, "agent_sessions")) if process.role == "coordinator" else 0
+            found[name] = Holding(len(list((home / "fd").iterdir())) - sessions, len(list((home / "task").iterdir())))
     return found
 
 

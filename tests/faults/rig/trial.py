@@ -12,9 +12,11 @@ What a scenario measures goes to `trial.figures`; together with the timeline it 
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,19 @@ from typing import Any
 from cloudless.cli.methods import GET_DIGEST
 from cloudless.errors import CloudlessError
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
+from cloudless.testing.load import BlockingLoad, blocking_load
 from tests.faults.rig.load import Load
 from tests.faults.rig.net import Net
 from tests.faults.rig.oracles import ORACLES, Evidence, head_of
 from tests.faults.rig.processes import RUN_VARIABLE, holdings, tasks_running
 from tests.faults.rig.record import StoreRecord
 from tests.faults.rig.scenario import Need, Scenario
-from tests.integration.cluster import COORDINATORS, LocalCluster, Loopback, manifest_of
+from tests.integration.cluster import COORDINATORS, LocalCluster, Loopback, Place, manifest_of
 
 STEADY = "steady"
 ACKS_MIN = 30
+HISTORY_CLIENTS = 6
+HISTORY_MIN = 10
 SETTLE_S = 30.0
 _LOAD_S = 30.0
 _ASK_AGAIN_S = 0.3
@@ -46,13 +51,16 @@ class Trial:
     etcd_binary: Path
     rounds_asked: int = 0
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    seed: int = field(default_factory=lambda: random.randrange(2**32))
     figures: dict[str, Any] = field(default_factory=dict)
     timeline: list[tuple[float, str]] = field(default_factory=list)
     rounds_done: int = 0
     _began_s: float = field(default_factory=time.monotonic)
     _settled: int = 0
     _closing: list[Callable[[], None]] = field(default_factory=list)
+    _histories: ExitStack = field(default_factory=ExitStack)
     net: Net = field(init=False)
+    history: BlockingLoad = field(init=False)
     cluster: LocalCluster = field(init=False)
     load: Load = field(init=False)
     evidence: Evidence = field(init=False)
@@ -65,10 +73,11 @@ class Trial:
         coordinators: tuple[str, ...] = COORDINATORS,
         agents: int = 2,
         tasks: int = 4,
+        place: Place | None = None,
         prepare: Callable[[LocalCluster], None] | None = None,
     ) -> LocalCluster:
         """Start a cluster with a steady workload and load on it; `prepare` may change settings before."""
-        self.cluster = self.build(coordinators, agents)
+        self.cluster = self.build(coordinators, agents, place)
         if prepare:
             prepare(self.cluster)
         self.cluster.start(*self.cluster.processes)
@@ -78,13 +87,15 @@ class Trial:
         self._put_load_on()
         return self.cluster
 
-    def build(self, coordinators: tuple[str, ...] = COORDINATORS, agents: int = 2) -> LocalCluster:
-        """Declare a cluster where the scenario's needs say, without starting anything."""
+    def build(
+        self, coordinators: tuple[str, ...] = COORDINATORS, agents: int = 2, place: Place | None = None
+    ) -> LocalCluster:
+        """Declare a cluster at a place, or where the scenario's needs say, without starting anything."""
         if Need.NETNS in self.scenario.needs:
             self.net = Net()
             self._closing.append(self.net.close)
-        place = self.net if Need.NETNS in self.scenario.needs else Loopback()
-        cluster = LocalCluster(self.root, self.etcd_binary, place)
+            place = place or self.net
+        cluster = LocalCluster(self.root, self.etcd_binary, place or Loopback())
         self._closing.append(cluster.close)
         cluster.add_coordinators(coordinators)
         cluster.found_together()
@@ -120,6 +131,22 @@ class Trial:
         self.load = self.evidence.load
         self.load.start()
         self._closing.append(self.load.close)
+        self._begin_history()
+        self._closing.append(self._histories.close)
+
+    def _begin_history(self) -> None:
+        """Begin to record a load whose every answer is judged when the cluster is whole again."""
+        etcds = [process.address("etcd") for process in self.cluster.coordinators]
+        recorded = blocking_load(self.cluster.api_addresses(), etcds, clients=HISTORY_CLIENTS)
+        self.history = self._histories.enter_context(recorded)
+
+    def _judge_history(self) -> list[str]:
+        """End the recorded load, return what its history proves wrong, and begin another."""
+        report = self.history.check()
+        self._histories.close()
+        self.figure("reads", report.counts.reads)
+        self._begin_history()
+        return [f"history of seed {report.seed}: {text}" for text in report.findings()]
 
     # --- the play ---
 
@@ -133,12 +160,14 @@ class Trial:
 
     def load_up(self, acks: int = ACKS_MIN) -> None:
         """Wait for so many further acknowledged writes, and a read at every coordinator."""
+        history = self.history.counts
         wanted, reads = len(self.load.acks) + acks, self.load.reads + len(self.cluster.coordinators)
         self.cluster.until(
             lambda: len(self.load.acks) >= wanted and self.load.reads >= reads,
             f"{acks} writes before the fault",
             _LOAD_S,
         )
+        self.history.require(acks_min=HISTORY_MIN, reads_min=HISTORY_MIN, timeout_s=_LOAD_S, since=history)
         if not self.evidence.held_before:
             self.evidence.held_before = holdings(self.cluster)
 
@@ -156,9 +185,9 @@ class Trial:
         """Converge within the bound (O10), then hold every other promise. `replaced`: tasks that may be new ones."""
         began_s = self.note("all faults mended")
         self.evidence.replaced_may_be |= replaced
-        self.cluster.wait_ready(within_s)
-        self.load_up()
+        self._wait_whole(within_s)
         converged_s = time.monotonic() - began_s
+        self.load_up()
         self.figure("converged_s", converged_s)
         self.note("whole again")
         assert converged_s <= within_s, f"converged after {converged_s:.1f} s, more than {within_s} s"
@@ -166,13 +195,29 @@ class Trial:
         assert not found, "\n".join(found)
         self._settled += 1
 
+    def read_record(self) -> int:
+        """Read the store's record up to now; return the newest revision."""
+        etcd = self.cluster.coordinators[0].address("etcd")
+        return self.cluster.until(lambda: self.evidence.record.read(etcd), "the store's record is read")
+
+    def closing(self, close: Callable[[], None]) -> None:
+        """Have `close` called at the end, before what was started earlier ends."""
+        self._closing.append(close)
+
+    def _wait_whole(self, within_s: float) -> None:
+        self.cluster.wait_formed(within_s)
+        own = {process.name for process in self.cluster.agents}
+        self.cluster.until(lambda: self._ready_nodes() >= own, "every node READY", within_s)
+
+    def _ready_nodes(self) -> set[str]:
+        return {node for node, phase in self.cluster.phases().items() if phase == "READY"}
+
     def _ask_oracles(self) -> list[str]:
         acks = list(self.load.acks)
-        etcd = self.cluster.coordinators[0].address("etcd")
-        self.cluster.until(lambda: self.evidence.record.read(etcd), "the store's record is read")
+        self.read_record()
         newest = max(ack.revision for ack in acks)
         assert self.evidence.record.next_revision > newest, f"the record ends before revision {newest}"
-        found: list[str] = []
+        found = self._judge_history()
         for oracle in ORACLES:
             found += [f"{oracle.__name__}: {text}" for text in self._ask(oracle)]
         self.figure("writes", len(acks))
