@@ -17,15 +17,14 @@ from cloudless.coordinator.api.access import (
     paginate,
     with_puts,
 )
+from cloudless.coordinator.api.workload_messages import WorkloadMessages
 from cloudless.core import keys
 from cloudless.core.manifest import WorkloadManifest, diff_fields, parse_manifests, same_task_template, to_manifest
 from cloudless.core.model import WorkloadRecord
-from cloudless.core.orchestration import explain_workload, summarise_workload
+from cloudless.core.orchestration import explain_workload
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import View, Workload
 from cloudless.errors import Conflict, InvalidSpec, NotFound, Problem
-from cloudless.rpc import codec
-from cloudless.rpc.v1 import objects_pb2
 from cloudless.rpc.v1 import workload_pb2 as pb
 
 REPLICAS_MAX = 10_000
@@ -35,7 +34,7 @@ class Workloads:
     """Everything WorkloadService does but logs."""
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        self._access, self._messages = access, WorkloadMessages(access.replica)
 
     # --- reads ---
 
@@ -49,7 +48,7 @@ class Workloads:
         page, token = paginate(list(refs), request.page_token, request.limit)
         return pb.ListWorkloadsResponse(
             header=self._access.header(),
-            workloads=[to_workload(view, view.workloads[refs[name]]) for name in page],
+            workloads=[self._messages.of(view.workloads[refs[name]]) for name in page],
             next_token=token,
         )
 
@@ -58,7 +57,7 @@ class Workloads:
         workload = find_workload(view, request.namespace, request.name)
         return pb.GetWorkloadResponse(
             header=self._access.header(),
-            workload=to_workload(view, workload),
+            workload=self._messages.of(workload),
             manifest=dump_yaml(to_manifest(workload.record)) if request.with_manifest else "",
         )
 
@@ -69,7 +68,7 @@ class Workloads:
         explained = explain_workload(view, namespace, name, self._access.clock.wall_ms())
         return pb.ExplainWorkloadResponse(
             header=self._access.header(),
-            workload=to_workload(view, workload),
+            workload=self._messages.of(workload),
             verdict="\n".join(explained.lines),
             unplaced=[
                 pb.SlotDiagnosis(
@@ -185,9 +184,7 @@ class Workloads:
         what = f"scaled to {request.replicas}"
         revision = await self._update(request, context, "WorkloadScaled", what, change_spec)
         workload = find_workload(self._access.view, request.namespace, request.name)
-        return pb.ScaleWorkloadResponse(
-            header=self._access.header(revision), workload=to_workload(self._access.view, workload)
-        )
+        return pb.ScaleWorkloadResponse(header=self._access.header(revision), workload=self._messages.of(workload))
 
     async def DeleteWorkload(self, request: pb.DeleteWorkloadRequest, context: Any) -> pb.DeleteWorkloadResponse:
         def mark_deleted(record: WorkloadRecord) -> WorkloadRecord | None:
@@ -260,26 +257,6 @@ def _unreadable(view: View, namespace: str, name: str) -> NotFound | None:
     key = keys.workload(namespace, name) if keys.NAME_PATTERN.fullmatch(name) else ""
     quarantined = view.quarantined.get(key)
     return NotFound(f"workload {name} cannot be read: {quarantined.reason}") if quarantined else None
-
-
-def to_workload(view: View, workload: Workload) -> pb.Workload:
-    """Return a workload with the counts of its tasks."""
-    record = workload.record
-    summary = summarise_workload(view, record.namespace, record.name)
-    return pb.Workload(
-        record=codec.to_message(record, objects_pb2.WorkloadRecord),
-        revision=workload.mod_revision,
-        summary=pb.WorkloadSummary(
-            desired=summary.desired,
-            active=summary.active,
-            running=summary.running,
-            unknown=summary.unknown,
-            pending=summary.pending,
-            updated=summary.updated,
-            failed=summary.ended_failed,
-            state=summary.state.value,
-        ),
-    )
 
 
 def _matches(record: WorkloadRecord, selector: Any) -> bool:
