@@ -294,12 +294,8 @@ class StateMachine:
         known = self._tasks.get(task_id)
         if known is not None:
             self._forget_task_places(known.desired)
-            task = replace(
-                known,
-                desired=desired,
-                desired_revision=entry.mod_revision,
-                desired_create_revision=entry.create_revision,
-            )
+            observed = known.observed, known.observed_revision
+            task = Task(desired, entry.mod_revision, entry.create_revision, *observed)
         else:
             task = Task(desired, entry.mod_revision, entry.create_revision, *self._take_stray(task_id))
         self._tasks[task_id] = task
@@ -331,7 +327,8 @@ class StateMachine:
         if task is None:
             self._stray_observed[task_id] = entry.mod_revision
         else:
-            self._tasks[task_id] = replace(task, observed=entry.record, observed_revision=entry.mod_revision)
+            desired = task.desired, task.desired_revision, task.desired_create_revision
+            self._tasks[task_id] = Task(*desired, entry.record, entry.mod_revision)
 
     def _unindex_task_observed(self, entry: Stored) -> None:
         task_id = entry.parsed.parts[0]
