@@ -360,6 +360,8 @@ async def test_task_output_is_served_to_coordinators(agent: AgentProcess, pair: 
     assign_all(pair, build_task("t1", "sh", "-c", "seq 1 100; while [ ! -e go ]; do sleep 0.01; done; echo end"))
     agent.start(pair[0].address, pair[1].address)
     await until(lambda: any(one.state("t1") == "RUNNING" for one in pair))
+    # It runs before it has printed; the last two lines of less would be others.
+    await until(lambda: (agent.data_dir / "tasks/t1/1/stdout.log").read_bytes().endswith(b"\n100\n"))
     async with grpc.aio.insecure_channel(primary_of(pair).stream.hello.info.address) as channel:
         logs = AgentLogServiceStub(channel)
         seen = b""
