@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -124,6 +125,38 @@ class Committer:
         Raises PreconditionFailed, Conflict (request id used for something else), Fenced, TooLarge,
         Unavailable (surely not done), CommitUncertain (no answer within `timeout_s`), NoSpace, LeaseLost.
         """
+        waiting = self._enqueue(change, request, timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiting.done
+        except TimeoutError as error:
+            raise _unanswered(waiting, "the store did not answer in time") from error
+
+    async def commit_all(
+        self, changes: Sequence[Change], *, timeout_s: float = 10.0
+    ) -> list[Committed | CloudlessError]:
+        """Write independent changes, each with preconditions of its own; return what became of each, in order.
+
+        The errors are those that `commit` raises. One wait for all of them costs half of as many single ones.
+        """
+        outcomes: list[_Waiting | CloudlessError] = []
+        for change in changes:
+            try:
+                outcomes.append(self._enqueue(change, None, timeout_s))
+            except CloudlessError as error:
+                outcomes.append(error)
+        under_way = [outcome.done for outcome in outcomes if isinstance(outcome, _Waiting)]
+        if under_way:
+            try:
+                await asyncio.wait(under_way, timeout=timeout_s)
+            finally:  # nobody waits for the rest: they are not sent, or not again
+                for outcome in outcomes:
+                    if isinstance(outcome, _Waiting):
+                        _fail(outcome, _unanswered(outcome, "the store did not answer in time"))
+                        outcome.done.exception()  # asked for, also if this wait was cancelled
+        return [_result_of(outcome) if isinstance(outcome, _Waiting) else outcome for outcome in outcomes]
+
+    def _enqueue(self, change: Change, request: RequestRecord | None, timeout_s: float) -> _Waiting:
         if self._closed is not None:
             raise self._closed
         if len(self._queue) >= self._settings.queue_length_max:
@@ -131,11 +164,7 @@ class Committer:
         waiting = self._prepare(change, request, timeout_s)
         self._queue.append(waiting)
         self._arrived.set()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await waiting.done
-        except TimeoutError as error:
-            raise _unanswered(waiting, "the store did not answer in time") from error
+        return waiting
 
     async def find_done(self, request_id: str, fingerprint: str, *, timeout_s: float) -> Committed | None:
         """Return the outcome of an earlier request of this id, None if there was none (linearizable).
@@ -305,6 +334,15 @@ def _mark_uncertain(batch: list[_Waiting], uncertain: bool) -> None:
 
 def _unanswered(waiting: _Waiting, message: str) -> CloudlessError:
     return CommitUncertain(message) if waiting.uncertain else Unavailable(message)
+
+
+def _result_of(waiting: _Waiting) -> Committed | CloudlessError:
+    error = waiting.done.exception()
+    if error is None:
+        return waiting.done.result()
+    if not isinstance(error, CloudlessError):
+        raise error
+    return error
 
 
 def _fail(waiting: _Waiting, error: CloudlessError) -> None:

@@ -33,9 +33,7 @@ async def commit_changes(committer: Committer, replica: Replica, changes: Sequen
     A change whose objects moved meanwhile is left to the next plan; so is one whose outcome is uncertain or that
     the store refuses, for one refused change must not cost the term. Raises Fenced and LeaseLost.
     """
-    results = await asyncio.gather(
-        *(committer.commit(change, timeout_s=COMMIT_TIMEOUT_S) for change in changes), return_exceptions=True
-    )
+    results = await committer.commit_all(changes, timeout_s=COMMIT_TIMEOUT_S)
     newest, refused, uncertain = 0, 0, False
     for result in results:
         if isinstance(result, PreconditionFailed):
@@ -46,8 +44,6 @@ async def commit_changes(committer: Committer, replica: Replica, changes: Sequen
             logger.debug("not committed: {}", result)
             refused += 1
             uncertain |= isinstance(result, CommitUncertain)
-        elif isinstance(result, BaseException):
-            raise result
         else:
             newest = max(newest, result.revision)
     await _see(replica, newest, uncertain)

@@ -1,8 +1,8 @@
 """Wall clocks that a test sets, one for each process, while it runs.
 
 Python's `time.time` and `time.time_ns` are replaced at the start of every process of the cluster by ones that add an
-offset, read from a small file that is mapped into its memory, if cloudless' own code asks. This is where all of it takes
-the wall clock from. Not covered: etcd (a static binary: no preloaded library reaches it), and gRPC, half of which is C
+offset, read from a small file that is mapped into its memory, if cloudless' own code asks: all of it takes the wall
+clock from there. Not covered: etcd (a static binary: no preloaded library reaches it), and gRPC, half of which is C
 and would be told another time than its Python half, as no real step of a clock does.
 """
 

@@ -5,7 +5,7 @@ Modes, for established and new connections alike::
     PASS      bytes flow both ways
     MUTE      requests arrive, answers are swallowed: what was asked for happens, and nobody hears of it
     HOLE      nothing flows, nothing is closed: connections are half open
-    CLOSED    connections are reset, new ones too
+    CLOSED    connections are closed, new ones too
 """
 
 from __future__ import annotations

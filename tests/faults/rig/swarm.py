@@ -13,12 +13,15 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, cast
 
 from loguru import logger
 
+from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
+from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
 from cloudless.agent.reports import ReportBook
@@ -66,15 +69,19 @@ class SwarmAgent:
             data_dir=Path("/nonexistent"),
         )  # fmt: skip
         limits, journal, reports = AgentLimits(), cast("Journal", _Memory()), ReportBook()
+        clock = SystemClock()
         executor = FakeExecutor()
         self.refused = 0
-        self.runner = TaskRunner(settings, limits, {executor.name: executor}, journal, reports)
+        self.runner = TaskRunner(settings, limits, {executor.name: executor}, journal, reports, clock)
         head = Head(incarnation=time.time_ns() // 1_000_000, agent_id=name)
         self.links = Links(
             coordinators,
             SessionParts(
                 info=build_node_info(settings, (executor.name,), name),
                 limits=limits,
+                clock=clock,
+                random=SystemRandom(),
+                dial=grpc_dial(limits),
                 gate=Gate(head, journal, name),
                 runner=self.runner,
                 reports=reports,
