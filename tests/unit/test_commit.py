@@ -202,6 +202,53 @@ async def test_changes_that_wait_together_travel_together_and_fail_alone() -> No
 
 
 @virtually
+async def test_many_changes_with_one_wait_are_each_told_apart() -> None:
+    memory, store = build_store()
+    async with committing(store) as committer:
+        await committer.commit(create("taken"))
+        huge = put("huge", 0, "x" * (2 << 20))
+        results = await committer.commit_all([create("a"), create("taken"), huge, create("b")])
+        assert [type(result) for result in results] == [Committed, PreconditionFailed, TooLarge, Committed]
+        assert await revisions(memory, "a")
+        assert await revisions(memory, "b")
+        assert await committer.commit_all([]) == []
+
+
+@virtually
+async def test_many_changes_with_one_wait_end_at_their_deadline() -> None:
+    memory, store = build_store()
+    store.cut = True
+    async with committing(store) as committer:
+        began_s = CLOCK.monotonic_s()
+        results = await committer.commit_all([create(str(n)) for n in range(600)], timeout_s=2)
+        assert CLOCK.monotonic_s() - began_s < 2.1
+        assert {type(result) for result in results} <= {CommitUncertain, Unavailable}
+        certain = [str(n) for n, result in enumerate(results) if isinstance(result, Unavailable)]
+        store.cut = False
+        await asyncio.sleep(60)
+        assert [name for name in certain if await revisions(memory, name)] == []
+
+
+@virtually
+async def test_who_gives_up_waiting_for_many_changes_leaves_none_behind() -> None:
+    memory, store = build_store()
+    store.cut = True
+    async with committing(store) as committer:
+        first = asyncio.create_task(committer.commit_all([create("first")]))
+        await asyncio.sleep(0.1)
+        blocked = asyncio.create_task(committer.commit_all([create(str(n)) for n in range(2_000)]))
+        await asyncio.sleep(0.1)
+        for task in (first, blocked):
+            task.cancel()
+        await asyncio.gather(first, blocked, return_exceptions=True)
+        store.cut = False
+        sent = len(store.transactions)
+        await asyncio.sleep(60)
+        assert len(store.transactions) - sent <= 3  # what was under way may be heard of, what waited is not sent
+        assert not await revisions(memory, "1999")
+
+
+@virtually
 async def test_a_lone_change_leaves_at_once() -> None:
     _, faulty = build_store()
     async with committing(faulty) as committer:

@@ -141,8 +141,8 @@ class Scripted(Committer):
         super().__init__(cluster.store, CLOCK)
         self.answers = list(answers)
 
-    async def commit(self, *args, **kwargs):
-        raise self.answers.pop(0)
+    async def commit_all(self, changes, **kwargs):
+        return [self.answers.pop(0) for _ in changes]
 
 
 CHANGE = Change(puts=(PutRecord("k", NodeSpec()),), preconditions=(Precondition("k", 0),))
