@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from cloudless.coordinator.round_trip import RoundTrip
 from cloudless.core import keys
 from cloudless.core.model import RequestRecord
 from cloudless.core.plan import Change, PutRecord
@@ -44,20 +45,22 @@ class CommitSettings:
     """Bounds of group commit.
 
     `batch_ops_max`: operations a transaction (etcd's --max-txn-ops must allow it). `batch_bytes_max`:
-    bytes a transaction; one change may not exceed it. `attempt_timeout_s`: how long one transaction may
-    take before it is sent again (a request in flight while etcd's leader dies is lost, but would hang 5 s
-    and more). After `patience_s` without an answer the store is slow rather than between two leaders, and
-    each further attempt gets twice the time, so that repeating does not add to its load.
+    bytes a transaction; one change may not exceed it. `attempt_timeout_least_s`, `attempt_timeout_s`: how long
+    one transaction may take before it is sent again, depending on how long they usually take (a request in
+    flight while etcd's leader dies is lost, but would hang 5 s and more; so does one sent before the death is
+    noticed). After `patience_s` without an answer the store is slow rather than between two leaders, and each
+    further attempt gets twice the time, so that repeating does not add to its load.
     """
 
     batch_ops_max: int = 512
     batch_bytes_max: int = 1 << 20
     in_flight_max: int = 3
     queue_length_max: int = 10_000
+    attempt_timeout_least_s: float = 0.12
     attempt_timeout_s: float = 0.4
     attempt_timeout_max_s: float = 3.0
     patience_s: float = 2.0
-    retry_pause_s: float = 0.05
+    retry_pause_s: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class Committer:
         self._arrived = asyncio.Event()
         self._slots = asyncio.Semaphore(self._settings.in_flight_max)
         self._closed: CloudlessError | None = None
+        self._round_trip = RoundTrip(self._settings.attempt_timeout_least_s, self._settings.attempt_timeout_s)
         self.transactions_total = 0
         self.changes_total = 0
 
@@ -262,16 +266,19 @@ class Committer:
 
     async def _send_until_answered(self, batch: list[_Waiting]) -> None:
         """Send what is still waited for, again and again; `commit` gives up for each change at its own deadline."""
-        timeout_s = self._settings.attempt_timeout_s
+        timeout_s = self._round_trip.overdue_s
         patient_from_s = self._clock.monotonic_s() + self._settings.patience_s
+        repeated = False
         while waited_for := [waiting for waiting in batch if not waiting.done.done()]:
             left_s = max(waiting.deadline_s for waiting in waited_for) - self._clock.monotonic_s()
             txn = Txn(compares=self._fence_compares(), then=tuple(waiting.item for waiting in waited_for))
             before = waited_for[0].uncertain  # they travel together: what holds for one holds for all
             _mark_uncertain(waited_for, True)
+            sent_s = self._clock.monotonic_s()
             try:
                 result = await self._store.txn(txn, timeout_s=max(ATTEMPT_MIN_S, min(timeout_s, left_s)))
             except CommitUncertain:
+                repeated = True
                 if self._clock.monotonic_s() >= patient_from_s:
                     timeout_s = min(timeout_s * 2, self._settings.attempt_timeout_max_s)
             except CloudlessError as error:
@@ -279,6 +286,8 @@ class Committer:
                 if not isinstance(error, Unavailable):
                     raise
             else:
+                if not repeated:
+                    self._round_trip.take(self._clock.monotonic_s() - sent_s)
                 return self._hand_out(waited_for, result)
             await self._clock.sleep(self._settings.retry_pause_s)
 
