@@ -8,6 +8,7 @@ reads its own writes at the returned revision on any coordinator.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cloudless.coordinator.commit import Committed, Committer, PreconditionFailed, with_request
-from cloudless.coordinator.leases import RecordLeases
+from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.model import EventRecord, RequestRecord, Severity
@@ -127,7 +128,7 @@ class Access:
         ends_s = self.clock.monotonic_s() + deadline_s(context)
         fresh = False
         while True:
-            await self._leases.events.current()
+            await self._current(self._leases.events, ends_s)
             refusal: UserError | None = None
             decided = Decided(None, {})
             try:
@@ -157,10 +158,18 @@ class Access:
             return Written(answer, committed.revision)
 
     async def _commit(self, change: Change, request: RequestRecord, ends_s: float) -> Committed:
-        lease_id = await self._leases.requests.current()
+        lease_id = await self._current(self._leases.requests, ends_s)
         return await self._committer.commit(
             with_request(change, request, lease_id), request=request, timeout_s=self._left_s(ends_s)
         )
+
+    async def _current(self, lease: RollingLease, ends_s: float) -> int:
+        """Return the lease, if the store grants it while there is time: it tries longer than a caller may wait."""
+        try:
+            async with asyncio.timeout(self._left_s(ends_s)):
+                return await lease.current()
+        except TimeoutError as error:
+            raise Unavailable("the store did not grant a lease in time", hint="try again in a moment") from error
 
     async def _see(self, revision: int, ends_s: float) -> None:
         """Wait until the write shows here; it is durable already, so a slow copy is no reason to report failure."""
