@@ -80,7 +80,7 @@ def test_a_member_replaced_under_load_is_resumed_after_a_crash_at_any_step(trial
         cluster.kill(joiner, etcd=True)
         cluster.empty(joiner)
         cluster.start(joiner)
-        cluster.until(lambda: has_come_to(cluster, step, joiner, leader, before), f"it has {step}")  # noqa: B023
+        cluster.until(lambda: has_come_to(cluster, step, joiner, leader, before), f"it has {step}")
         cluster.kill(joiner, etcd=True)
         cluster.kill(leader)
         cluster.start(joiner, leader)

@@ -54,7 +54,7 @@ def test_a_task_that_ignores_its_end_is_ended_with_everything_it_started(trial: 
         began_s = trial.note("ask it to end")
         cluster.call(DELETE_WORKLOAD, DeleteWorkloadRequest(name=name))
         wait_running(cluster, name, 0)
-        cluster.until(lambda: not any(procfs.start_ticks(pid) for pid in started), "all have ended")  # noqa: B023
+        cluster.until(lambda: not any(procfs.start_ticks(pid) for pid in started), "all have ended")
         trial.figure("ended_s", trial.note("all have ended") - began_s)
         trial.settle()
 
