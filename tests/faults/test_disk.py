@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import secrets
 import shutil
 import time
 from functools import partial
@@ -19,7 +20,7 @@ from tests.faults.rig.leading import leader_and_term, others_than, pass_time, te
 from tests.faults.rig.members import assert_replaced, member_ids, raft_leader
 from tests.faults.rig.scenario import Need, scenario
 from tests.faults.rig.trial import Trial
-from tests.integration.cluster import LocalCluster
+from tests.integration.cluster import LocalCluster, manifest_of
 
 LOOP = (Need.ROOT, Need.LOOP)
 STALLS_S = (6.0, 20.0)
@@ -77,7 +78,7 @@ def test_a_full_disk_stops_one_member_and_is_told_until_there_is_space(trial: Tr
         disks[victim].fill()
         try:
             via = others_than(cluster, victim)[0]
-            cluster.until(partial(tells_of, cluster, via, victim, FULL), "it is told", TOLD_S)
+            cluster.until(partial(grown_and_told, cluster, via, victim), "it is told", TOLD_S)
             trial.figure("told_s", time.monotonic() - began_s)
             assert tells_of(cluster, victim, victim, FULL)
             trial.load_up()
@@ -226,6 +227,13 @@ def start_on_disks(trial: Trial) -> tuple[LocalCluster, dict[str, Disk]]:
             trial.close_last(disks[process.name].close)
 
     return trial.start(prepare=give), disks
+
+
+def grown_and_told(cluster: LocalCluster, via: str, victim: str) -> bool:
+    """Write enough that the databases must grow; return whether it is told that one cannot."""
+    grown = manifest_of("grown", replicas=0, env={"FILLING": secrets.token_hex(25_000)})
+    cluster.apply(grown, *others_than(cluster, victim))
+    return tells_of(cluster, via, victim, FULL)
 
 
 def leads_elsewhere(cluster: LocalCluster, victim: str) -> bool:
