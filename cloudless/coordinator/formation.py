@@ -37,7 +37,7 @@ from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.returning import Returning
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
-from cloudless.errors import CloudlessError, DataLost, FormationRefused, StoreTimeout
+from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
@@ -298,6 +298,9 @@ class Formation:
             member_id=f"{status.member_id:x}",
             cluster_id=f"{status.cluster_id:x}",
         ).write(self.datadir.marker)
+        # At once, not with the first note: it may be stopped and moved before that.
+        noted = Progress.read(self.datadir.progress)
+        replace(noted, peer_url=self._config.peer_advertise_url).write(self.datadir.progress)
         logger.info("member {:x} votes in cluster {:x}", status.member_id, status.cluster_id)
 
     async def _await_answer(self) -> None:
@@ -307,6 +310,14 @@ class Formation:
                 return await self.supervisor.wait_ready(5.0)
             except StoreTimeout:
                 self._waiting.say("etcd runs and waits for a quorum of its peers")
+            except MemberFailed as error:
+                if not self.datadir.has_wal():
+                    raise
+                raise MemberFailed(
+                    error.message,
+                    hint=f"if its data are damaged: empty {self.datadir.etcd_dir} and start again; the member is then "
+                    "replaced, as long as the others have a quorum",
+                ) from error
 
     def _check_cluster(self, marker: Marker, cluster_id: int) -> None:
         if marker.cluster_id and marker.cluster_id != f"{cluster_id:x}":

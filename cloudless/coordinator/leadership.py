@@ -29,13 +29,15 @@ Lead = Callable[[int, Committer], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class LeadershipSettings:
     """`lease_ttl_s`: how long a dead leader's key stays when no majority deposes it; at least 1.5 election
-    timeouts of etcd. `renew_period_s`: between renewals. `step_timeout_s`: for one call to the store."""
+    timeouts of etcd. `renew_period_s`: between renewals. `step_timeout_s`: for one call to the store.
+    `renewal_staleness_max_s`: cut off from the store for longer, a coordinator lets its lease end."""
 
     lease_ttl_s: int = 4
     renew_period_s: float = 0.5
     step_timeout_s: float = 1.5
     retry_pause_s: float = 0.1
     barrier_timeout_s: float = 5.0
+    renewal_staleness_max_s: float = 3.0
 
 
 class Leadership:
@@ -307,7 +309,8 @@ class Leadership:
         while True:
             await self._clock.sleep(self._settings.renew_period_s)
             lease = self._lease
-            if lease is None:
+            # A member whose disk hangs takes no write, yet etcd goes on renewing leases through it.
+            if lease is None or self._replica.staleness_s > self._settings.renewal_staleness_max_s:
                 continue
             sent_s = self._clock.monotonic_s()
             try:

@@ -3,12 +3,16 @@
 This is what tells an older copy of a data directory from the real one (`core.membership.returning`). What is told
 of our own member was seen a period ago, so that it is in our log for certain: etcd may apply an entry a moment
 before its own disk has it. A crash while that disk hangs longer can cost a needless replacement, never a lost write.
+
+With it goes the digest of the sender's state. A coordinator that a majority contradicts twice in a row ends: its
+database is damaged, and it is replaced when it is started again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from loguru import logger
@@ -16,11 +20,13 @@ from loguru import logger
 from cloudless.adapters.member.progress import Progress
 from cloudless.coordinator.membership import Members
 from cloudless.coordinator.replica import Replica
-from cloudless.core.membership.returning import Reached, newer
+from cloudless.core.membership.returning import Reached, find_divergence, newer
+from cloudless.errors import DataLost
 from cloudless.ports import Clock
 from cloudless.rpc.v1 import peer_pb2 as pb
 
 NOTE_PERIOD_S = 2.0
+DIGEST_BYTES = 16
 WITNESSED_MAX = 16
 """Bounds the table against callers that make names up; a cluster has at most seven voters."""
 
@@ -31,16 +37,27 @@ class ProgressTable:
     def __init__(self, heard: Mapping[str, Reached] | None = None) -> None:
         self.own: Reached | None = None
         self.heard: dict[str, Reached] = dict(heard or {})
+        self.own_state = (0, 0)
+        self.states: dict[str, tuple[int, int]] = {}
 
     def tell(self) -> pb.MemberProgress | None:
         """Return what goes with each beat, None until our own member is known."""
-        own = self.own
-        return pb.MemberProgress(member_id=int(own.member_id, 16), raft_index=own.raft_index) if own else None
+        if self.own is None:
+            return None
+        revision, digest = self.own_state
+        return pb.MemberProgress(
+            member_id=int(self.own.member_id, 16),
+            raft_index=self.own.raft_index,
+            revision=revision,
+            digest=digest.to_bytes(DIGEST_BYTES, "big"),
+        )
 
     def take(self, node_id: str, said: pb.MemberProgress) -> None:
         """Keep what another coordinator tells of its member."""
         if said.member_id and (node_id in self.heard or len(self.heard) < WITNESSED_MAX):
             self.heard[node_id] = newer(self.heard.get(node_id), Reached(f"{said.member_id:x}", said.raft_index))
+            if said.revision:
+                self.states[node_id] = said.revision, int.from_bytes(said.digest, "big")
 
 
 class ProgressNotes:
@@ -51,8 +68,10 @@ class ProgressNotes:
         self._members, self._replica = members, replica
         self._seen: Reached | None = None
         self._written: Progress | None = None
+        self._divergence = ""
 
     async def run(self, clock: Clock) -> None:
+        """Note until cancelled. Raises DataLost when the state turns out to be another than the majority's."""
         hindered = False
         while True:
             try:
@@ -62,7 +81,23 @@ class ProgressNotes:
                 if not hindered:
                     logger.warning("cannot note how far the members have got: {}", error)
                 hindered = True
+            await self._compare()
             await clock.sleep(NOTE_PERIOD_S)
+
+    async def _compare(self) -> None:
+        """Compare with what the others said of their states, and say something of our own for their next look."""
+        replica, said = self._replica, dict(self._table.states)
+        own = {revision: replica.find_digest(revision) for revision, _ in said.values()}
+        before, self._divergence = self._divergence, find_divergence(own, said, self._members.voters())
+        if before and self._divergence:
+            written = self._written or Progress()
+            await asyncio.to_thread(replace(written, doubt=self._divergence).write, self._path)
+            raise DataLost(
+                f"the data of {self._own_id} are damaged: {self._divergence}",
+                hint="start it again: its data are put aside and its member is replaced",
+            )
+        if replica.loaded.is_set():
+            self._table.own_state = replica.machine.revision, replica.machine.digest
 
     async def _note(self) -> None:
         status = self._members.status

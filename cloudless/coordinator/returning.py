@@ -1,8 +1,8 @@
 """What a coordinator with data makes sure of before it starts etcd on them.
 
-First that they are not an older copy: the log must go at least as far as this node noted itself and as any other
-coordinator has heard (`core.membership.returning`). Then that the cluster knows the member under its present raft
-address: the member list is changed before the member starts there, never after.
+First that they are whole: nothing was noted against them, and they are no older copy. The log must go at least as far
+as this node noted itself and as any other coordinator has heard (`core.membership.returning`). Then that the cluster
+knows the member under its present raft address: the member list is changed before the member starts there, never after.
 
 The others are asked for a few seconds only. If none answers, etcd starts all the same and says so in the log: an
 older copy *and* nobody who could tell is left to the operator; a cluster that waits for ever is not.
@@ -48,6 +48,8 @@ class Returning:
         """Return why the data are older than they must be, "" if nobody contradicts them."""
         if find_orphan(self._datadir.pidfile, str(self._datadir.etcd_dir)):
             return ""  # its etcd never ended
+        if self._noted.doubt and self.others:
+            return self._noted.doubt
         log_ends = await asyncio.to_thread(last_index, self._datadir.etcd_dir)
         witnesses = await self._ask_witnesses()
         if self._noted.reached is not None:

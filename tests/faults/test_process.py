@@ -18,7 +18,7 @@ from cloudless.adapters.member.pidfile import identify, write_pidfile
 from cloudless.cli.dev.table import send
 from cloudless.cli.methods import DELETE_WORKLOAD
 from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest
-from tests.faults.rig.leading import leader_and_term, wait_led
+from tests.faults.rig.leading import leader_and_term, others_than, pass_time, tells_of, wait_led
 from tests.faults.rig.scenario import scenario
 from tests.faults.rig.tasks import SPREAD, ends_told, run_workload, running, wait_running
 from tests.faults.rig.trial import Trial
@@ -268,27 +268,12 @@ def test_a_pid_given_away_after_a_reboot_is_neither_adopted_nor_killed(trial: Tr
 # --- what the scenarios do ---
 
 
-def pass_time(cluster: LocalCluster, seconds: float) -> None:
-    """Let a fault last: time is what it consists of."""
-    ends_s = time.monotonic() + seconds
-    cluster.until(lambda: time.monotonic() > ends_s, "time passes", max(seconds, 0.0) + 5.0)
-
-
-def others_than(cluster: LocalCluster, name: str) -> list[str]:
-    return [process.name for process in cluster.coordinators if process.name != name]
-
-
 def sessions(cluster: LocalCluster) -> int:
     return int(sum(cluster.metric(process.name, "agent_sessions") for process in cluster.coordinators))
 
 
 def told(cluster: LocalCluster, name: str) -> str:
     return cluster.processes[name].log.read_text(errors="replace")
-
-
-def tells_of(cluster: LocalCluster, via: str, victim: str, words: str) -> bool:
-    """Return whether a coordinator names this problem of another, or of itself."""
-    return any(problem.startswith(f"{victim} {words}") for problem in cluster.status(via).problems)
 
 
 def cpu_s(pid: int) -> float:

@@ -211,6 +211,18 @@ async def test_a_lease_revoked_by_others_ends_the_term_and_a_new_one_begins_unde
         assert keys.coordinator(leader.id) in election.memory._live
 
 
+@virtually
+async def test_a_leader_whose_store_renews_leases_and_does_nothing_else_makes_way() -> None:
+    async with electing() as election:
+        leader = await election.leader()
+        leader.store.cut = True
+        leader.store.keep_alive = election.memory.keep_alive  # type: ignore[method-assign]
+        await election.leader(but=leader, within_s=12)
+        leader.store.cut = False
+        await eventually(lambda: len(election.memory_queue()) == 3)
+        assert len(election.leaders()) == 1
+
+
 # --- stopping ---
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.wal import last_index
-from cloudless.core.membership.returning import Reached, find_outdated, newer
+from cloudless.core.membership.returning import Reached, find_divergence, find_outdated, newer
 
 ENTRY, STATE, SNAPSHOT = 2, 3, 5
 
@@ -136,3 +136,28 @@ def test_damaged_progress_bears_witness_to_nothing(tmp_path: Path, content: str)
     assert Progress.read(path) == Progress()
     path.write_text(json.dumps({"format": 1, "reached": None, "peer_url": "", "heard": {}, "addresses": {}}))
     assert Progress.read(path) == Progress()
+
+
+THREE = frozenset({"c1", "c2", "c3"})
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ({"c2": (5, 77), "c3": (6, 88)}, False),
+        ({"c2": (5, 1), "c3": (6, 88)}, False),
+        ({"c2": (5, 1), "c3": (6, 2)}, True),
+        ({"c2": (5, 1), "stranger": (6, 2)}, False),
+        ({"c2": (5, 1), "c3": (999, 2)}, False),
+    ],
+    ids=["agreed", "one against one", "two against one", "not a voter", "a revision not known"],
+)
+def test_a_state_is_wrong_if_a_majority_of_the_voters_has_another(
+    said: dict[str, tuple[int, int]], wrong: bool
+) -> None:
+    own = {5: 77, 6: 88, 999: None}
+    assert bool(find_divergence(own, said, THREE)) is wrong
+
+
+def test_two_voters_that_differ_accuse_nobody() -> None:
+    assert find_divergence({5: 77}, {"c2": (5, 1)}, frozenset({"c1", "c2"})) == ""

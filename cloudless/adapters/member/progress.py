@@ -3,6 +3,7 @@
     reached     what is certainly in our own log; a shorter log is not ours of today
     peer_url    the address under which the cluster knows our member
     heard       how far the others' members have got, to tell them when they come back
+    doubt       why the data must not be started again, "" if nothing is known against them
     addresses   the other coordinators' API addresses, to ask them when we come back
 
 Unlike the marker this may be lost or damaged: it then bears witness to nothing.
@@ -32,6 +33,7 @@ class Progress:
     peer_url: str = ""
     heard: Mapping[str, Reached] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
+    doubt: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Progress:
@@ -46,6 +48,7 @@ class Progress:
                 peer_url=str(document["peer_url"]),
                 heard={str(id): _reached(said) for id, said in document["heard"].items()},
                 addresses={str(id): str(address) for id, address in document["addresses"].items()},
+                doubt=str(document.get("doubt", "")),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()

@@ -9,7 +9,7 @@ An older copy younger than the last word of it (some seconds) is not told from t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -39,3 +39,18 @@ def newer(held: Reached | None, said: Reached) -> Reached:
     if held is not None and held.member_id == said.member_id and held.raft_index > said.raft_index:
         return held
     return said
+
+
+def find_divergence(own: Mapping[int, int | None], said: Mapping[str, tuple[int, int]], voters: frozenset[str]) -> str:
+    """Return why this node's state is wrong, "" if no majority of the voters contradicts it.
+
+    `said`: (revision, digest) by node id; `own`: this node's digest at those revisions, None where it is not known.
+    """
+    differing = sorted(
+        node_id
+        for node_id, (revision, digest) in said.items()
+        if node_id in voters and own.get(revision) not in (None, digest)
+    )
+    if len(differing) <= len(voters) // 2:
+        return ""
+    return f"its state differs from that of {', '.join(differing)}: a majority"

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63loudless/rpc/v1/peer.proto\x12\x10\x63loudless.rpc.v1\"\xa6\x01\n\x08PeerBeat\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12+\n\x05heard\x18\x03 \x03(\x0b\x32\x1c.cloudless.rpc.v1.HeardAgent\x12\x32\n\x08progress\x18\x04 \x01(\x0b\x32 .cloudless.rpc.v1.MemberProgress\x12\x0f\n\x07\x61ilment\x18\x05 \x01(\t\"-\n\nHeardAgent\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\"7\n\x0eMemberProgress\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x12\n\nraft_index\x18\x02 \x01(\x04\"\xa9\x01\n\x0bPeerBeatAck\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12+\n\x05heard\x18\x03 \x03(\x0b\x32\x1c.cloudless.rpc.v1.HeardAgent\x12\x32\n\x08progress\x18\x04 \x01(\x0b\x32 .cloudless.rpc.v1.MemberProgress\x12\x0f\n\x07\x61ilment\x18\x05 \x01(\t2T\n\x0bPeerService\x12\x45\n\x04Link\x12\x1a.cloudless.rpc.v1.PeerBeat\x1a\x1d.cloudless.rpc.v1.PeerBeatAck(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x63loudless/rpc/v1/peer.proto\x12\x10\x63loudless.rpc.v1\"\xa6\x01\n\x08PeerBeat\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12+\n\x05heard\x18\x03 \x03(\x0b\x32\x1c.cloudless.rpc.v1.HeardAgent\x12\x32\n\x08progress\x18\x04 \x01(\x0b\x32 .cloudless.rpc.v1.MemberProgress\x12\x0f\n\x07\x61ilment\x18\x05 \x01(\t\"-\n\nHeardAgent\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x03\"Y\n\x0eMemberProgress\x12\x11\n\tmember_id\x18\x01 \x01(\x04\x12\x12\n\nraft_index\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"\xa9\x01\n\x0bPeerBeatAck\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12+\n\x05heard\x18\x03 \x03(\x0b\x32\x1c.cloudless.rpc.v1.HeardAgent\x12\x32\n\x08progress\x18\x04 \x01(\x0b\x32 .cloudless.rpc.v1.MemberProgress\x12\x0f\n\x07\x61ilment\x18\x05 \x01(\t2T\n\x0bPeerService\x12\x45\n\x04Link\x12\x1a.cloudless.rpc.v1.PeerBeat\x1a\x1d.cloudless.rpc.v1.PeerBeatAck(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARDAGENT']._serialized_start=218
   _globals['_HEARDAGENT']._serialized_end=263
   _globals['_MEMBERPROGRESS']._serialized_start=265
-  _globals['_MEMBERPROGRESS']._serialized_end=320
-  _globals['_PEERBEATACK']._serialized_start=323
-  _globals['_PEERBEATACK']._serialized_end=492
-  _globals['_PEERSERVICE']._serialized_start=494
-  _globals['_PEERSERVICE']._serialized_end=578
+  _globals['_MEMBERPROGRESS']._serialized_end=354
+  _globals['_PEERBEATACK']._serialized_start=357
+  _globals['_PEERBEATACK']._serialized_end=526
+  _globals['_PEERSERVICE']._serialized_start=528
+  _globals['_PEERSERVICE']._serialized_end=612
 # @@protoc_insertion_point(module_scope)

@@ -86,18 +86,25 @@ class MemberProgress(_message.Message):
 
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     RAFT_INDEX_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     member_id: _builtins.int
     raft_index: _builtins.int
     """Raft index up to which everything is in the member's log."""
+    revision: _builtins.int
+    """The digest of the sender's state at a revision of some seconds ago; 16 bytes, big endian."""
+    digest: _builtins.bytes
     def __init__(
         self,
         *,
         member_id: _builtins.int = ...,
         raft_index: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member_id", b"member_id", "raft_index", b"raft_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "member_id", b"member_id", "raft_index", b"raft_index", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,12 @@
-"""Who leads, as the witness of a trial's load sees it."""
+"""Who leads, and what ails whom, as the coordinators tell it."""
 
 from __future__ import annotations
 
+import re
+import time
+
 from tests.faults.rig.trial import Trial
+from tests.integration.cluster import LocalCluster
 
 ELECTED_S = 10.0
 
@@ -22,3 +26,18 @@ def leader_and_term(trial: Trial) -> tuple[str, int]:
     trial.cluster.leader()
     header = trial.cluster.status().header
     return header.leader_id, header.term
+
+
+def others_than(cluster: LocalCluster, name: str) -> list[str]:
+    return [process.name for process in cluster.coordinators if process.name != name]
+
+
+def tells_of(cluster: LocalCluster, via: str, victim: str, pattern: str) -> bool:
+    """Return whether a coordinator names this problem of another, or of itself."""
+    return any(re.match(f"{victim} {pattern}", problem) for problem in cluster.status(via).problems)
+
+
+def pass_time(cluster: LocalCluster, seconds: float) -> None:
+    """Let a fault last: time is what it consists of."""
+    ends_s = time.monotonic() + seconds
+    cluster.until(lambda: time.monotonic() > ends_s, "time passes", max(seconds, 0.0) + 5.0)

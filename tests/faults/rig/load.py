@@ -101,6 +101,10 @@ class Load:
         self._clients.append(made)
         return made
 
+    def also_at(self, name: str, address: str) -> None:
+        """Let a coordinator that came later be asked, too, by clients made from now on."""
+        self._addresses[name] = address
+
     def close(self) -> None:
         if self._thread.is_alive():
             self.run(self._stop(), 90.0)

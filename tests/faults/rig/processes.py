@@ -44,6 +44,12 @@ def tasks_running(run_id: str) -> dict[str, list[Running]]:
     return dict(found)
 
 
+def family(run_id: str, task_id: str) -> list[int]:
+    """Return every process that has a task's environment, whatever group it went to."""
+    wanted = {(RUN_VARIABLE, run_id), (TASK_ID_VARIABLE, task_id)}
+    return [pid for pid in procfs.pids() if wanted <= _environment(pid).items()]
+
+
 def holdings(cluster: LocalCluster) -> dict[str, Holding]:
     """Return what each living process of the cluster holds open, connections of agents with a session not counted."""
     found = {}

@@ -238,6 +238,10 @@ class Trial:
 
     # --- the end ---
 
+    def close_last(self, close: Callable[[], None]) -> None:
+        """Let something be taken down after the cluster has ended."""
+        self._closing.insert(0, close)
+
     def close(self) -> list[str]:
         """End everything; return what went wrong with that."""
         failures = []

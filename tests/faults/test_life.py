@@ -1,0 +1,198 @@
+"""What happens when a cluster is killed, halved, moved, grown and shrunk while it is used."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from cloudless.adapters.member.marker import Marker
+from cloudless.cli.methods import GET_WORKLOAD, REMOVE_MEMBER
+from cloudless.errors import CloudlessError, MemberRemoved, outcome_of
+from cloudless.rpc.v1.cluster_pb2 import RemoveMemberRequest
+from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
+from tests.faults.rig.leading import leader_and_term, others_than
+from tests.faults.rig.members import add_joiner, assert_replaced, member_ids, roles, wait_voter
+from tests.faults.rig.scenario import scenario
+from tests.faults.rig.trial import STEADY, Trial
+from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of, stale
+
+FAST_S = 12.0
+"""A write's own deadline is 10 s; the answer must not be later than that."""
+STEPS = ("asked", "learner", "started", "promoted")
+
+
+@scenario(30, rounds=2)
+def test_after_everything_was_killed_all_that_was_acknowledged_is_there(trial: Trial) -> None:
+    cluster = trial.start(agents=3, tasks=6)
+    for _ in trial.rounds():
+        trial.load_up()
+        began_s = trial.note("kill all coordinators, their etcd and all agents")
+        cluster.kill(*cluster.processes, etcd=True)
+        before = member_ids_by_marker(cluster)
+        order = random.sample(list(cluster.processes), len(cluster.processes))
+        trial.note(f"start {', '.join(order)}")
+        cluster.start(*order)
+        cluster.wait_ready()
+        trial.figure("whole_s", time.monotonic() - began_s)
+        trial.settle()
+        assert member_ids_by_marker(cluster) == before, "each came back as the member it was"
+
+
+@scenario(31)
+def test_with_two_of_three_down_reads_are_marked_stale_and_writes_fail_in_time(trial: Trial) -> None:
+    cluster = trial.start()
+    for _ in trial.rounds():
+        survivor, *victims = random.sample(COORDINATORS, 3)
+        trial.load_up()
+        trial.note(f"kill {' and '.join(victims)} with their etcd")
+        cluster.kill(*victims, etcd=True)
+        cluster.wait_http(survivor, "/readyz", 503)
+        answer = cluster.call(GET_WORKLOAD, GetWorkloadRequest(name=STEADY, read=stale()), survivor)
+        assert answer.workload.record.name == STEADY, "what it holds is read all the same"
+        assert answer.header.staleness_s > 1, "and marked as old"
+        status = cluster.status(survivor)
+        assert status.health == "unavailable"
+        assert status.problems
+        for ask in (linearizable_read, write):
+            began_s = time.monotonic()
+            refused = refusal_of(ask, cluster, survivor)
+            took_s = time.monotonic() - began_s
+            trial.figure(f"{ask.__name__}_refused_s", took_s)
+            assert refused is not None and refused.retryable, refused  # noqa: PT018
+            assert took_s < FAST_S
+        began_s = trial.note("start them again")
+        cluster.start(*victims)
+        trial.load_up()
+        trial.figure("writable_s", time.monotonic() - began_s)
+        trial.settle()
+
+
+@scenario(33, rounds=len(STEPS), budget_s=400)
+def test_a_member_replaced_under_load_is_resumed_after_a_crash_at_any_step(trial: Trial) -> None:
+    """Each round kills the joiner, and the leader that admits and promotes it, at another step of the way."""
+    cluster = trial.start()
+    for number in trial.rounds():
+        step, before = STEPS[(number - 1) % len(STEPS)], member_ids(cluster)
+        leader, _ = leader_and_term(trial)
+        joiner = random.choice(others_than(cluster, leader))
+        trial.load_up()
+        began_s = trial.note(f"{joiner} loses its data; crash when it has {step}")
+        cluster.kill(joiner, etcd=True)
+        cluster.empty(joiner)
+        cluster.start(joiner)
+        cluster.until(lambda: has_come_to(cluster, step, joiner, leader, before), f"it has {step}")
+        cluster.kill(joiner, etcd=True)
+        cluster.kill(leader)
+        cluster.start(joiner, leader)
+        trial.settle(within_s=60)
+        trial.figure("replaced_s", time.monotonic() - began_s)
+        trial.figure("gap_s", trial.load.longest_gap_s(began_s))
+        assert_replaced(cluster, joiner, before)
+
+
+@scenario(34)
+def test_a_removed_member_ends_with_a_clear_message_and_joins_anew_when_emptied(trial: Trial) -> None:
+    cluster = trial.start()
+    for _ in trial.rounds():
+        leader, _term = leader_and_term(trial)
+        victim, before = random.choice(others_than(cluster, leader)), member_ids(cluster)
+        trial.load_up()
+        began_s = trial.note(f"remove {victim}")
+        cluster.call(REMOVE_MEMBER, RemoveMemberRequest(coordinator_id=victim), *others_than(cluster, victim))
+        code, said = cluster.exit_of(victim)
+        trial.figure("ended_s", time.monotonic() - began_s)
+        assert code == outcome_of(MemberRemoved).exit_code
+        assert "start with an empty CLOUDLESS_DATA_DIR" in said
+        trial.load_up()
+        for _ in range(2):
+            cluster.start(victim)
+            again, said = cluster.exit_of(victim)
+            assert (again, "removed" in said) == (code, True), said
+        cluster.empty(victim)
+        cluster.start(victim)
+        trial.settle()
+        assert_replaced(cluster, victim, before)
+
+
+@scenario(35)
+def test_every_member_moves_to_another_address_one_after_the_other(trial: Trial) -> None:
+    cluster = trial.start()
+    for _ in trial.rounds():
+        before = member_ids(cluster)
+        for process in cluster.coordinators:
+            trial.load_up()
+            began_s = trial.note(f"{process.name} moves")
+            cluster.stop(process.name)
+            process.ports |= cluster.place.ports_of(process.name, "raft", "etcd")
+            process.settings |= {"RAFT_ADDR": process.address("raft"), "ETCD_CLIENT_ADDR": process.address("etcd")}
+            cluster.start(process.name)
+            cluster.wait_ready()
+            trial.figure("moved_s", time.monotonic() - began_s)
+            trial.figure("gap_s", trial.load.longest_gap_s(began_s))
+        trial.settle()
+        assert member_ids(cluster) == before, "each is the member it was"
+        told = {member.name: member.peer_urls for member in cluster.members(COORDINATORS[0])}
+        assert told == {one.name: (f"http://{one.address('raft')}",) for one in cluster.coordinators}
+
+
+@scenario(37, budget_s=300)
+def test_a_cluster_grows_from_one_to_five_and_shrinks_to_three(trial: Trial) -> None:
+    first = "coordinator-1"
+    cluster = trial.start(coordinators=(first,))
+    for _ in trial.rounds():
+        for number in (2, 3, 4, 5):
+            trial.load_up()
+            began_s = trial.note(f"coordinator-{number} joins")
+            joiner = add_joiner(trial, f"coordinator-{number}", first)
+            cluster.start(joiner)
+            wait_voter(cluster, joiner)
+            trial.figure("joined_s", time.monotonic() - began_s)
+            trial.figure("gap_s", trial.load.longest_gap_s(began_s))
+        trial.settle()
+        for number in (5, 4):
+            leaver = f"coordinator-{number}"
+            trial.load_up()
+            began_s = trial.note(f"{leaver} leaves")
+            cluster.call(REMOVE_MEMBER, RemoveMemberRequest(coordinator_id=leaver), first)
+            assert cluster.exit_of(leaver)[0] == outcome_of(MemberRemoved).exit_code
+            del cluster.processes[leaver]
+            trial.figure("gap_s", trial.load.longest_gap_s(began_s))
+        trial.settle()
+        assert set(roles(cluster, first).values()) == {"voter"}
+        assert len(roles(cluster, first)) == 3
+
+
+# --- what the scenarios do ---
+
+
+def member_ids_by_marker(cluster: LocalCluster) -> dict[str, str]:
+    return {one.name: Marker.read(cluster.datadir(one.name).marker).member_id for one in cluster.coordinators}
+
+
+def linearizable_read(cluster: LocalCluster, via: str) -> None:
+    cluster.call(GET_WORKLOAD, GetWorkloadRequest(name=STEADY), via)
+
+
+def write(cluster: LocalCluster, via: str) -> None:
+    cluster.apply(manifest_of("late", replicas=0), via)
+
+
+def refusal_of(ask, cluster: LocalCluster, via: str) -> CloudlessError | None:
+    try:
+        ask(cluster, via)
+    except CloudlessError as error:
+        return error
+    return None
+
+
+def has_come_to(cluster: LocalCluster, step: str, joiner: str, leader: str, before: dict[str, int]) -> bool:
+    """Return whether the joiner's way into the cluster has reached this step."""
+    if step == "asked":
+        return cluster.asked(leader, "ClusterService/JoinRaftCluster") > 0 or "waiting to join" in cluster.tail(joiner)
+    now = roles(cluster, leader)
+    new = {
+        name: role for name, role in now.items() if name != joiner or member_ids(cluster).get(joiner) != before[joiner]
+    }
+    if step == "learner":
+        return "learner" in new.values()
+    return new.get(joiner) == "voter" if step == "promoted" else new.get(joiner, "") != ""
