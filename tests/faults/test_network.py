@@ -153,7 +153,7 @@ def test_tasks_of_agents_that_reach_no_coordinator_run_on_and_are_brought_up_to_
         trial.settle()
 
 
-ALWAYS = {"restartPolicy": {"condition": "ALWAYS", "backoff": "1s"}}
+ALWAYS = {"restartPolicy": {"policy": "ALWAYS", "backoff": "1s"}}
 
 
 @scenario(16, needs=NETNS)
