@@ -138,8 +138,8 @@ def test_tasks_of_agents_that_reach_no_coordinator_run_on_and_are_brought_up_to_
         trial.load_up()
         began_s = trial.note("cut all agents off all coordinators")
         trial.net.part(agents, coordinators)
-        nodes_gone = dict.fromkeys(agents, "UNREACHABLE")
-        cluster.until(lambda: cluster.phases() == nodes_gone, "every node is unreachable")
+        nodes_gone = dict.fromkeys(agents, "OFFLINE")
+        cluster.until(lambda: cluster.phases() == nodes_gone, "every node is offline")
         cluster.call(SCALE_WORKLOAD, ScaleWorkloadRequest(name="doomed", replicas=0))
         seen = {agent: head_of(cluster, agent).revision_seen for agent in agents}
         hold(45.0 - (time.monotonic() - began_s))
