@@ -147,7 +147,8 @@ def test_tasks_of_agents_that_reach_no_coordinator_run_on_and_are_brought_up_to_
         trial.net.heal()
         cluster.until(lambda: not running(cluster, "doomed"), "the deleted workload's task is stopped")
         trial.figure("resynced_s", time.monotonic() - healed_s)
-        assert all(head_of(cluster, agent).revision_seen > seen[agent] for agent in agents)
+        for agent in agents:
+            cluster.until(lambda: newer(cluster, agent, seen[agent]), f"{agent} hears of what it missed")
         restarts = [task.observed.restarts for task in cluster.tasks("mortal")]
         assert max(restarts, default=0) >= 2, "its agent restarts a task without any coordinator"
         trial.settle()
