@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ SCENARIO_S = 420.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
+    # So that the sandbox under way ends with us; an interrupt from the keyboard does that by itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     proofs = find_proofs()
     if asked.write_docs:
         (ROOT / docs.PAGE).write_text(docs.render(proofs, read_results(ROOT / docs.RESULTS)))
