@@ -193,7 +193,7 @@ def test_what_is_too_large_for_one_transaction_is_refused_up_front_or_done_whole
             trial.note(f"{documents} documents: {'done' if done else 'refused'}")
             assert done == (documents <= DOCUMENTS_MAX)
         for kilobytes in (100, 900, 1600):
-            done = apply_many(cluster, f"large-{number}-{kilobytes}", 10, "x" * (kilobytes * 1000 // 10))
+            done = apply_many(cluster, f"large-{number}-{kilobytes}", 60, "x" * (kilobytes * 1000 // 60))
             trial.note(f"{kilobytes} kB: {'done' if done else 'refused'}")
             assert done == (kilobytes < 1000)
         trial.settle()

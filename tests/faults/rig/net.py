@@ -76,7 +76,7 @@ class Net:
     def slow_down(self, low_ms: float, high_ms: float) -> None:
         """Delay every packet between hosts by a time between the bounds, each by its own.
 
-        The first call swaps the devices under the addresses, which established connections survive as a pause.
+        Swaps the devices under the addresses, which established connections survive as a pause.
         """
         if self._wire is None:
             self._wire = self._lay_wire()
@@ -85,9 +85,9 @@ class Net:
         self._wire.stdin.flush()
 
     def heal(self) -> None:
-        """Let everything flow again, at once if the hosts were slowed down."""
+        """Let everything flow again, over the bridge."""
         if self._wire is not None:
-            self.slow_down(0, 0)
+            self._lift_wire()
         for name in sorted(self._ruled):
             self._nft(name, f"flush chain {_CHAIN}\n")
         self._ruled.clear()
@@ -95,9 +95,6 @@ class Net:
     def close(self) -> None:
         """Take it all down; the processes must have ended."""
         self.heal()
-        if self._wire is not None:
-            self._wire.kill()
-            self._wire.wait()
         for name in self.hosts:
             self._run("ip", "netns", "del", name)
         self._run("ip", "link", "del", _BRIDGE)
@@ -132,6 +129,16 @@ class Net:
         assert wire.stdout
         assert wire.stdout.readline() == "ready\n"
         return wire
+
+    def _lift_wire(self) -> None:
+        """End the wire, and its devices with it, and give the addresses back to the bridge."""
+        assert self._wire is not None
+        self._wire.kill()
+        self._wire.wait()
+        self._wire = None
+        self._run("ip", "addr", "add", f"{self._hosts[CLIENT]}/24", "dev", _BRIDGE)
+        for name in self.hosts:
+            self._run("ip", "-n", name, "addr", "add", f"{self._hosts[name]}/24", "dev", "eth0")
 
     def _enter(self, name: str) -> list[str]:
         # Not `ip netns exec`: that mounts another /sys, which hides the control groups.

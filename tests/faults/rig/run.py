@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ SCENARIO_S = 420.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
+    # So that the sandbox under way ends with us; an interrupt from the keyboard does that by itself.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     proofs = find_proofs()
     if asked.write_docs:
         (ROOT / docs.PAGE).write_text(docs.render(proofs, read_results(ROOT / docs.RESULTS)))
@@ -37,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lack := sandbox.lack():
         print(f"no sandbox here ({lack}): scenarios that need one are skipped", file=sys.stderr)
     work = Path(tempfile.mkdtemp(prefix="faults-"))
-    results = [_run_one(proof, work, asked, number, len(chosen)) for number, proof in enumerate(chosen, 1)]
-    _report(results, proofs, asked)
+    results = []
+    for number, proof in enumerate(chosen, 1):
+        results.append(_run_one(proof, work, asked, number, len(chosen)))
+        _write(results, proofs, asked)  # after each: a run that is broken off has told what it knows
+    _tell(results)
     if not any(work.iterdir()):
         work.rmdir()
     return int(any(result["outcome"] == "failed" for result in results))
@@ -92,17 +98,20 @@ def _run_pytest(proof: Proof, home: Path, rounds: int) -> None:
             child.wait()
 
 
-def _report(results: list[Result], proofs: Iterable[Proof], asked: argparse.Namespace) -> None:
+def _write(results: list[Result], proofs: Iterable[Proof], asked: argparse.Namespace) -> None:
+    if asked.json:
+        write_results(asked.json, merge(read_results(asked.json), results, {proof.test for proof in proofs}))
+    if asked.html:
+        asked.html.write_text(page.render(results))
+
+
+def _tell(results: list[Result]) -> None:
     print()
     for result in results:
         figures = ", ".join(f"{name} {value}" for name, value in result["figures"].items())
         print(f"{','.join(map(str, result['numbers'])):>6}  {result['outcome']:8} {result['test']}  {figures}")
     count = {outcome: sum(row["outcome"] == outcome for row in results) for outcome in ("passed", "failed", "skipped")}
     print(", ".join(f"{number} {outcome}" for outcome, number in count.items()))
-    if asked.json:
-        write_results(asked.json, merge(read_results(asked.json), results, {proof.test for proof in proofs}))
-    if asked.html:
-        asked.html.write_text(page.render(results))
 
 
 if __name__ == "__main__":

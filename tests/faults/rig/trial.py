@@ -40,6 +40,7 @@ HISTORY_MIN = 10
 SETTLE_S = 30.0
 _LOAD_S = 30.0
 _ASK_AGAIN_S = 0.3
+_ASK_S = 8.0
 
 
 @dataclass
@@ -225,16 +226,16 @@ class Trial:
         return found
 
     def _ask(self, oracle: Callable[[Evidence], list[str]]) -> list[str]:
-        """Ask once more after a moment: what is in flight, such as a link being redialled, is no finding."""
-        for last in (False, True):
+        """Ask again for a while: what is in flight, such as a link being redialled, is no finding; what stays is."""
+        until_s = time.monotonic() + _ASK_S
+        while True:
             try:
                 found = oracle(self.evidence)
             except (CloudlessError, AssertionError, OSError) as error:
                 found = [f"{type(error).__name__}: {error}"]
-            if not found or last:
+            if not found or time.monotonic() > until_s:
                 return found
             time.sleep(_ASK_AGAIN_S)
-        return []
 
     # --- the end ---
 
