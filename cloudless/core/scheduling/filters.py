@@ -1,7 +1,9 @@
-"""Where a task may run: each filter looks at one node and names what is in the way, or returns None.
+"""Where a task may run: each filter names what is in the way, or returns None.
 
-A new filter is a function added to `FILTERS`; the order is the order in which obstacles are named, so
-put what a person should fix first at the front. Only the first obstacle of a node is counted.
+A filter that can tell by the facts of a `Site` looks at that, once for all of its nodes; the others look at
+one node's `Room`. A new filter is a function added to `SITE_FILTERS` or `ROOM_FILTERS` (then also to
+`may_take`). Their order is the order in which obstacles are named, so put what a person should fix first at
+the front. Only the first obstacle of a node is counted.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 
 from cloudless.core.scheduling.ask import Ask
 from cloudless.core.scheduling.scratch import Room
+from cloudless.core.scheduling.site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Obstacle:
     lacking: tuple[str, ...] = ()
 
 
-Filter = Callable[[Ask, Room], Obstacle | None]
+SiteFilter = Callable[[Ask, Site], Obstacle | None]
+RoomFilter = Callable[[Ask, Room], Obstacle | None]
 
 _OFFLINE = Obstacle("offline", "is offline", "are offline")
 _ENROLLING = Obstacle("enrolling", "has not been reached yet", "have not been reached yet")
@@ -34,38 +38,38 @@ _DRAINING = Obstacle("draining", "is being drained", "are being drained")
 _CORDONED = Obstacle("cordoned", "is cordoned", "are cordoned")
 
 
-def reachable(ask: Ask, room: Room) -> Obstacle | None:
+def reachable(ask: Ask, site: Site) -> Obstacle | None:
     """The leader must be able to reach the node's agent."""
-    if room.node.reachable:
+    if site.reachable:
         return None
-    return _ENROLLING if room.node.status is None else _OFFLINE
+    return _OFFLINE if site.enrolled else _ENROLLING
 
 
-def open_for_tasks(ask: Ask, room: Room) -> Obstacle | None:
+def open_for_tasks(ask: Ask, site: Site) -> Obstacle | None:
     """A person may have closed the node."""
-    if room.node.spec.draining:
+    if site.draining:
         return _DRAINING
-    return _CORDONED if room.node.spec.cordoned else None
+    return _CORDONED if site.cordoned else None
 
 
-def executor(ask: Ask, room: Room) -> Obstacle | None:
+def executor(ask: Ask, site: Site) -> Obstacle | None:
     """The node's agent must have the executor."""
     name = ask.executor.value
-    if name in room.info.executors:
+    if name in site.executors:
         return None
     return Obstacle("executor", f"has no {name} executor", f"have no {name} executor")
 
 
-def region(ask: Ask, room: Room) -> Obstacle | None:
+def region(ask: Ask, site: Site) -> Obstacle | None:
     wanted = ask.placement.regions
-    if not wanted or room.info.region in wanted:
+    if not wanted or site.region in wanted:
         return None
     return _outside("region", wanted)
 
 
-def zone(ask: Ask, room: Room) -> Obstacle | None:
+def zone(ask: Ask, site: Site) -> Obstacle | None:
     wanted = ask.placement.zones
-    if not wanted or room.info.zone in wanted:
+    if not wanted or site.zone in wanted:
         return None
     return _outside("zone", wanted)
 
@@ -97,30 +101,41 @@ def host_ports(ask: Ask, room: Room) -> Obstacle | None:
     return Obstacle("host-port", f"has port {text} taken", f"have port {text} taken")
 
 
-FILTERS: tuple[Filter, ...] = (
-    reachable,
-    open_for_tasks,
-    executor,
-    region,
-    zone,
-    node_selector,
-    capacity,
-    host_ports,
-)
+SITE_FILTERS: tuple[SiteFilter, ...] = (reachable, open_for_tasks, executor, region, zone)
+ROOM_FILTERS: tuple[RoomFilter, ...] = (node_selector, capacity, host_ports)
 
 
 def find_obstacle(ask: Ask, room: Room) -> Obstacle | None:
     """Return the first thing in the way, None if the task may run there."""
-    for check in FILTERS:
+    return find_site_obstacle(ask, room.shelf.site) or find_room_obstacle(ask, room)
+
+
+def find_site_obstacle(ask: Ask, site: Site) -> Obstacle | None:
+    """Return the first thing in the way that all nodes of a site share."""
+    for check in SITE_FILTERS:
+        obstacle = check(ask, site)
+        if obstacle is not None:
+            return obstacle
+    return None
+
+
+def find_room_obstacle(ask: Ask, room: Room) -> Obstacle | None:
+    """Return the first thing in the way on a node whose site has nothing against the task."""
+    for check in ROOM_FILTERS:
         obstacle = check(ask, room)
         if obstacle is not None:
             return obstacle
     return None
 
 
-def may_still_take(ask: Ask, room: Room) -> bool:
-    """Return whether a node that passed all filters still does after reservations of the same plan."""
-    return ask.requests.fits_in(room.free) and not any(port in room.ports for port in ask.host_ports)
+def may_take(ask: Ask, room: Room) -> bool:
+    """Return whether no room filter has anything against it, without the words, as thousands of nodes may be asked."""
+    selector, ports = ask.placement.node_selector, ask.host_ports
+    return (
+        ask.requests.fits_in(room.free)
+        and (not selector or all(room.labels.get(label) == value for label, value in selector.items()))
+        and (not ports or room.ports.isdisjoint(ports))
+    )
 
 
 def _outside(what: str, wanted: tuple[str, ...]) -> Obstacle:

@@ -2,50 +2,39 @@
 
 Nodes to avoid come last. Then, if spreading is asked for, the node with the fewest tasks of the
 workload; then the node that is fullest after the placement, which keeps large gaps open elsewhere;
-then a hash of (seed, node), so that equal nodes are not always taken in the order of their names.
+then the next one in the ring from the seed's place on, so that equal nodes are not always taken in the
+order of their names.
 """
 
 from __future__ import annotations
 
-import hashlib
-
 from cloudless.core.model import SpreadTopology
 from cloudless.core.scheduling.ask import Ask
 from cloudless.core.scheduling.scratch import Room
+from cloudless.core.scheduling.shelf import ring_distance, share
+from cloudless.core.scheduling.site import Site
 
-Rank = tuple[int, int, float, int]
+Rank = tuple[int, int, int, int]
 
 
-def rank(ask: Ask, room: Room, count: int, tie: int) -> Rank:
-    """Return the sort key of a node that holds `count` tasks of the workload."""
+def rank(ask: Ask, room: Room, count: int, start: int) -> Rank:
+    """Return the sort key of a node that holds `count` tasks of the workload, for a seed whose ring point is `start`."""
     avoided = 1 if room.node.id in ask.avoid else 0
     spread = 0 if ask.placement.spread_topology is SpreadTopology.NONE else count
-    return avoided, spread, -packing(ask, room), tie
+    return avoided, spread, left_share(ask, room), ring_distance(start, room.point)
 
 
-def packing(ask: Ask, room: Room) -> float:
-    """Return how full the node is after the placement, 0..1: the mean of its cpu and memory in use."""
-    capacity, free = room.info.capacity, room.free
-    cpu = (
-        1 - (free.cpu_millicores - ask.requests.cpu_millicores) / capacity.cpu_millicores
-        if capacity.cpu_millicores
-        else 1.0
-    )
-    memory = 1 - (free.memory_mb - ask.requests.memory_mb) / capacity.memory_mb if capacity.memory_mb else 1.0
-    return (cpu + memory) / 2
+def left_share(ask: Ask, room: Room) -> int:
+    """Return the part of the node's cpu plus that of its memory that is left after the placement, in millionths."""
+    return room.free_share - share(ask.requests, room.info.capacity)
 
 
-def tie_break(seed: str, name: str) -> int:
-    """Return a number that orders equal choices, the same on every coordinator."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest(), "big")
-
-
-def topology_domain(topology: SpreadTopology, room: Room) -> str:
+def topology_domain(topology: SpreadTopology, site: Site) -> str:
     """Return the domain whose tasks are counted first; nodes themselves are ranked within it."""
     match topology:
         case SpreadTopology.ZONE:
-            return f"{room.info.region}/{room.info.zone}"
+            return f"{site.region}/{site.zone}"
         case SpreadTopology.REGION:
-            return room.info.region
+            return site.region
         case _:
             return ""

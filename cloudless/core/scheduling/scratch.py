@@ -4,7 +4,8 @@ Free is capacity minus the requests of every task on the node that has not ended
 or being stopped: a task holds its room until its agent has said that it is over. Placements made by
 the plan at hand are reserved at once. The scratch view is the planner's own and is thrown away with it.
 
-Building it costs one pass over the nodes' tasks, and only when something is to be placed.
+Building it costs one pass over the nodes and their tasks, and only when something is to be placed. After
+that the nodes are found through their sites and shelves, which reservations keep in order.
 """
 
 from __future__ import annotations
@@ -14,22 +15,33 @@ from functools import cached_property
 
 from cloudless.core.model import NodeInfo, Resources
 from cloudless.core.scheduling.ask import Ask
+from cloudless.core.scheduling.shelf import Shelf, ring_point, share
+from cloudless.core.scheduling.site import Site, site_of
 from cloudless.core.state.view import Node, View
 
 SpreadKey = tuple[str, str, int]
 
 
 class Room:
-    """One node and what is free on it now."""
+    """One node and what is free on it now. `free_share` follows `free` and gives its place on the shelf."""
 
-    __slots__ = ("free", "info", "labels", "node", "ports")
+    __slots__ = ("free", "free_share", "info", "labels", "node", "point", "ports", "shelf")
 
-    def __init__(self, node: Node, info: NodeInfo, used: Resources, ports: set[int]) -> None:
+    def __init__(self, node: Node, info: NodeInfo, shelf: Shelf, free: Resources, ports: set[int]) -> None:
         self.node = node
         self.info = info
-        self.labels: Mapping[str, str] = node.labels
-        self.free = info.capacity - used
+        self.shelf = shelf
+        self.labels: Mapping[str, str] = node.labels if node.spec.labels else info.labels
+        self.point = ring_point(node.id)
+        self.free = free
+        self.free_share = share(free, info.capacity)
         self.ports = ports
+
+    def take(self, requests: Resources, ports: Iterable[int]) -> None:
+        """Take resources and ports out of the room."""
+        self.free = self.free - requests
+        self.ports.update(ports)
+        self.shelf.move(self, share(self.free, self.info.capacity))
 
 
 class Scratch:
@@ -40,14 +52,29 @@ class Scratch:
         self._counts: dict[SpreadKey, dict[str, int]] = {}
 
     @cached_property
-    def rooms(self) -> dict[str, Room]:
+    def rooms(self) -> Mapping[str, Room]:
         """Every node that has told what it is, by id, in the order of ids."""
+        shelves: dict[tuple[Site, int, int], Shelf] = {}
         rooms: dict[str, Room] = {}
         for node_id in sorted(self._view.nodes):
             node = self._view.nodes[node_id]
             if node.info is not None:
-                rooms[node_id] = Room(node, node.info, *self._held_on(node_id))
+                site, capacity = site_of(node, node.info), node.info.capacity
+                key = site, capacity.cpu_millicores, capacity.memory_mb
+                shelf = shelves.get(key)
+                if shelf is None:
+                    shelf = shelves[key] = Shelf(site, capacity)
+                rooms[node_id] = Room(node, node.info, shelf, *self._free_on(node_id, capacity))
+        _fill(rooms.values())
         return rooms
+
+    @cached_property
+    def sites(self) -> Mapping[Site, list[Shelf]]:
+        """The shelves of each site; every room is on one."""
+        sites: dict[Site, list[Shelf]] = {}
+        for shelf in dict.fromkeys(room.shelf for room in self.rooms.values()):
+            sites.setdefault(shelf.site, []).append(shelf)
+        return sites
 
     def counts(self, key: SpreadKey) -> dict[str, int]:
         """Return the number of tasks by node that count when this workload's tasks are spread."""
@@ -70,15 +97,21 @@ class Scratch:
 
     def reserve(self, ask: Ask, room: Room) -> None:
         """Take what `ask` needs out of the room."""
-        room.free = room.free - ask.requests
-        room.ports.update(ask.host_ports)
+        room.take(ask.requests, ask.host_ports)
         counts = self.counts(ask.spread_key)
         counts[room.node.id] = counts.get(room.node.id, 0) + 1
 
-    def _held_on(self, node_id: str) -> tuple[Resources, set[int]]:
+    def _free_on(self, node_id: str, capacity: Resources) -> tuple[Resources, set[int]]:
+        task_ids = self._view.tasks_on(node_id)
+        if not task_ids:
+            return capacity, set()
+        used, ports = self._held_by(task_ids)
+        return capacity - used, ports
+
+    def _held_by(self, task_ids: Iterable[str]) -> tuple[Resources, set[int]]:
         tasks, ports = self._view.tasks, set[int]()
         cpu = memory = storage = bandwidth = gpus = 0
-        for task_id in self._view.tasks_on(node_id):
+        for task_id in task_ids:
             task = tasks[task_id]
             if task.ended:
                 continue
@@ -93,3 +126,11 @@ class Scratch:
             if task.observed is not None:
                 ports.update(task.observed.ports.values())
         return Resources(cpu, memory, storage, bandwidth, gpus), ports
+
+
+def _fill(rooms: Iterable[Room]) -> None:
+    by_shelf: dict[Shelf, list[Room]] = {}
+    for room in rooms:
+        by_shelf.setdefault(room.shelf, []).append(room)
+    for shelf, alike in by_shelf.items():
+        shelf.fill(alike)
