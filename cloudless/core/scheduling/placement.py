@@ -26,6 +26,7 @@ from cloudless.core.state.view import View
 
 _Entry = tuple[Rank, str, Room, Iterator[Room] | None]
 
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     ask: Ask

@@ -18,7 +18,7 @@ Rank = tuple[int, int, int, int]
 
 
 def rank(ask: Ask, room: Room, count: int, start: int) -> Rank:
-    """Return the sort key of a node that holds `count` tasks of the workload, for a seed whose ring point is `start`."""
+    """Return the sort key of a node with `count` tasks of the workload, for a seed whose ring point is `start`."""
     avoided = 1 if room.node.id in ask.avoid else 0
     spread = 0 if ask.placement.spread_topology is SpreadTopology.NONE else count
     return avoided, spread, left_share(ask, room), ring_distance(start, room.point)
