@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from cloudless.core.model import ExecutorKind, Placement, Resources, SpreadTopology
 from cloudless.core.scheduling import Ask, Placed, Scratch, place
-from cloudless.core.scheduling.filters import find_obstacle
+from cloudless.core.scheduling.filters import find_obstacle, find_room_obstacle, may_take
 from cloudless.testing.builders import TestCluster
+from tests.properties.plain_scheduler import place_plainly, summarise
 
 ZONES = st.sampled_from(["a", "b", "c"])
 AMOUNTS = st.builds(Resources, st.integers(0, 400), st.integers(0, 400), st.just(0), st.just(0), st.integers(0, 1))
@@ -82,6 +83,42 @@ def test_placements_respect_capacity_and_constraints(cluster: TestCluster, wante
         assert scratch.rooms[node_id].free == info.capacity - amount
     assert all(count == 1 for count in ports.values())
     assert outcomes == place(wanted, cluster.machine)
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> TestCluster:
+    """Many nodes of few kinds, so that shelves hold several and ties are common; some hold tasks already."""
+    cluster = TestCluster()
+    sizes = st.sampled_from([Resources(300, 300), Resources(310, 300), Resources(600, 300, gpus=1), Resources(0, 900)])
+    for n in range(draw(st.integers(1, 14))):
+        cluster.add_node(f"n{n}", zone=draw(ZONES), capacity=draw(sizes), labels=draw(LABELS))
+        cluster.set_node_spec(f"n{n}", labels=draw(LABELS), draining=draw(st.integers(0, 7)) == 7)
+    return cluster
+
+
+LABELS = st.dictionaries(st.just("disk"), st.sampled_from(["ssd", "hdd"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(clusters(), crowds()), asks(), asks())
+def test_the_same_nodes_and_obstacles_are_found_as_by_looking_at_every_node(
+    cluster: TestCluster, earlier: list[Ask], later: list[Ask]
+) -> None:
+    scratch = Scratch(cluster.machine)
+    found = [*place(earlier, cluster.machine, scratch), *place(later, cluster.machine, scratch)]
+    plain = Scratch(cluster.machine)
+    expected = [*place_plainly(earlier, plain), *place_plainly(later, plain)]
+    assert [summarise(outcome) for outcome in found] == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(clusters(), crowds()), asks())
+def test_the_short_way_to_ask_a_room_agrees_with_the_filters(cluster: TestCluster, wanted: list[Ask]) -> None:
+    scratch = Scratch(cluster.machine)
+    place(wanted, cluster.machine, scratch)
+    for ask in wanted:
+        for room in scratch.rooms.values():
+            assert may_take(ask, room) is (find_room_obstacle(ask, room) is None)
 
 
 @settings(max_examples=100, deadline=None)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cloudless.core.model import Resources
 from cloudless.core.quantity import format_cpu, format_mb
 from cloudless.core.scheduling.ask import Ask
-from cloudless.core.scheduling.filters import Obstacle, find_obstacle
-from cloudless.core.scheduling.scratch import Room
+from cloudless.core.scheduling.filters import Obstacle, find_room_obstacle, find_site_obstacle
+from cloudless.core.scheduling.scratch import Room, Scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +31,18 @@ class Diagnosis:
         return f"0 of {nodes}: " + ", ".join(f"{count} {reason}" for reason, count in self.reasons)
 
 
-def diagnose(ask: Ask, rooms: Iterable[Room]) -> Diagnosis:
+def diagnose(ask: Ask, scratch: Scratch) -> Diagnosis:
     """Count what is in the way on each node; call it when no node fits."""
     held: dict[Obstacle, list[Room]] = {}
-    total = 0
-    for room in rooms:
-        total += 1
-        obstacle = find_obstacle(ask, room)
-        if obstacle is not None:
-            held.setdefault(obstacle, []).append(room)
+    for site, shelves in scratch.sites.items():
+        common = find_site_obstacle(ask, site)
+        for room in (room for shelf in shelves for room in shelf.rooms()):
+            obstacle = common or find_room_obstacle(ask, room)
+            if obstacle is not None:
+                held.setdefault(obstacle, []).append(room)
     ranked = sorted(held.items(), key=lambda item: (len(item[1]), item[0].many))
     return Diagnosis(
-        total,
+        len(scratch.rooms),
         tuple((_words(ask, obstacle, blocked), len(blocked)) for obstacle, blocked in ranked),
         tuple(obstacle.code for obstacle, _ in ranked),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from cloudless.core.scheduling.ask import Ask
 from cloudless.core.scheduling.scratch import Room
@@ -87,9 +88,7 @@ def capacity(ask: Ask, room: Room) -> Obstacle | None:
     """What is asked must be free."""
     if ask.requests.fits_in(room.free):
         return None
-    lacking = ask.requests.lacking(room.free)
-    text = " and ".join(lacking)
-    return Obstacle("capacity", f"lacks {text}", f"lack {text}", lacking)
+    return _short_of(ask.requests.lacking(room.free))
 
 
 def host_ports(ask: Ask, room: Room) -> Obstacle | None:
@@ -136,6 +135,13 @@ def may_take(ask: Ask, room: Room) -> bool:
         and (not selector or all(room.labels.get(label) == value for label, value in selector.items()))
         and (not ports or room.ports.isdisjoint(ports))
     )
+
+
+@cache
+def _short_of(lacking: tuple[str, ...]) -> Obstacle:
+    """Return one of the few obstacles there are: in a full cluster it is named for each node and ask."""
+    text = " and ".join(lacking)
+    return Obstacle("capacity", f"lacks {text}", f"lack {text}", lacking)
 
 
 def _outside(what: str, wanted: tuple[str, ...]) -> Obstacle:

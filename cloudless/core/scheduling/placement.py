@@ -61,7 +61,7 @@ def _place_group(group: Sequence[tuple[int, Ask]], scratch: Scratch) -> dict[int
             outcomes[index] = Placed(ask, room.node.id)
         else:
             # What did not fit once does not fit again: nothing is given back within a plan.
-            diagnosis = diagnosis or diagnose(ask, scratch.rooms.values())
+            diagnosis = diagnosis or diagnose(ask, scratch)
             outcomes[index] = Unplaced(ask, diagnosis)
     return outcomes
 

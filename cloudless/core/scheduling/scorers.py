@@ -18,7 +18,7 @@ Rank = tuple[int, int, int, int]
 
 
 def rank(ask: Ask, room: Room, count: int, start: int) -> Rank:
-    """Return the sort key of a node with `count` tasks of the workload, for a seed whose ring point is `start`."""
+    """Return the sort key of a node that holds `count` tasks of the workload; the seed is at `start` in the ring."""
     avoided = 1 if room.node.id in ask.avoid else 0
     spread = 0 if ask.placement.spread_topology is SpreadTopology.NONE else count
     return avoided, spread, left_share(ask, room), ring_distance(start, room.point)
@@ -26,7 +26,7 @@ def rank(ask: Ask, room: Room, count: int, start: int) -> Rank:
 
 def left_share(ask: Ask, room: Room) -> int:
     """Return the part of the node's cpu plus that of its memory that is left after the placement, in millionths."""
-    return room.free_share - share(ask.requests, room.info.capacity)
+    return room.free_share - share(ask.requests, room.shelf.size)
 
 
 def topology_domain(topology: SpreadTopology, site: Site) -> str:

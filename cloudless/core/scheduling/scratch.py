@@ -15,7 +15,7 @@ from functools import cached_property
 
 from cloudless.core.model import NodeInfo, Resources
 from cloudless.core.scheduling.ask import Ask
-from cloudless.core.scheduling.shelf import Shelf, ring_point, share
+from cloudless.core.scheduling.shelf import Shelf, Size, ring_point, share, size_of
 from cloudless.core.scheduling.site import Site, site_of
 from cloudless.core.state.view import Node, View
 
@@ -34,14 +34,14 @@ class Room:
         self.labels: Mapping[str, str] = node.labels if node.spec.labels else info.labels
         self.point = ring_point(node.id)
         self.free = free
-        self.free_share = share(free, info.capacity)
+        self.free_share = share(free, shelf.size)
         self.ports = ports
 
     def take(self, requests: Resources, ports: Iterable[int]) -> None:
         """Take resources and ports out of the room."""
         self.free = self.free - requests
         self.ports.update(ports)
-        self.shelf.move(self, share(self.free, self.info.capacity))
+        self.shelf.move(self, share(self.free, self.shelf.size))
 
 
 class Scratch:
@@ -54,17 +54,15 @@ class Scratch:
     @cached_property
     def rooms(self) -> Mapping[str, Room]:
         """Every node that has told what it is, by id, in the order of ids."""
-        shelves: dict[tuple[Site, int, int], Shelf] = {}
+        shelves: dict[tuple[Site, Size], Shelf] = {}
         rooms: dict[str, Room] = {}
         for node_id in sorted(self._view.nodes):
             node = self._view.nodes[node_id]
-            if node.info is not None:
-                site, capacity = site_of(node, node.info), node.info.capacity
-                key = site, capacity.cpu_millicores, capacity.memory_mb
-                shelf = shelves.get(key)
-                if shelf is None:
-                    shelf = shelves[key] = Shelf(site, capacity)
-                rooms[node_id] = Room(node, node.info, shelf, *self._free_on(node_id, capacity))
+            info = node.info
+            if info is not None:
+                key = site_of(node, info), size_of(info.capacity)
+                shelf = shelves.get(key) or shelves.setdefault(key, Shelf(*key))
+                rooms[node_id] = Room(node, info, shelf, *self._free_on(node_id, info.capacity))
         _fill(rooms.values())
         return rooms
 

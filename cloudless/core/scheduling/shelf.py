@@ -1,8 +1,9 @@
 """The nodes of one site and size, fullest first: an order that holds for every ask.
 
-How full a node is after a placement depends on what is asked, but nodes with the same cpu and memory lose
-the same share to the same ask. So their order is kept once, and an ask takes the nodes of a shelf as they
-stand, from the first that may have room. A reservation moves one node.
+How full a node is after a placement depends on what is asked, but nodes of the same size lose the same share
+to the same ask. So their order is kept once, and an ask takes the nodes of a shelf as they stand, from the
+first that may have room. A reservation moves one node. Sizes are round numbers: no two machines have exactly
+the same memory, and with a shelf for each node nothing would be won.
 
 Equally full nodes stand in a ring by `ring_point` of their ids, and each seed begins elsewhere in it: equal
 nodes are not always taken in the order of their names, and no ask needs to look at all of them.
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from cloudless.core.model import Resources
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 WHOLE = 1_000_000
 _RING = 1 << 32
+_SIZE_BITS = 4
 
 
 def ring_point(text: str) -> int:
@@ -35,24 +38,40 @@ def ring_distance(start: int, point: int) -> int:
     return (point - start) % _RING
 
 
-def share(amount: Resources, capacity: Resources) -> int:
+class Size(NamedTuple):
+    """A node's cpu and memory, rounded down by less than an eighth."""
+
+    cpu_millicores: int
+    memory_mb: int
+
+
+def size_of(capacity: Resources) -> Size:
+    return Size(_rounded(capacity.cpu_millicores), _rounded(capacity.memory_mb))
+
+
+def share(amount: Resources, size: Size) -> int:
     """Return an amount's part of the cpu plus its part of the memory, in millionths.
 
     Whole numbers and rounded down: what fits into an amount never has the greater share, and no sum depends
-    on the order of its terms. Nothing is nothing's part of everything.
+    on the order of its terms. Of a node without cpu or memory no share is taken.
     """
-    cpu = amount.cpu_millicores * WHOLE // capacity.cpu_millicores if capacity.cpu_millicores else 0
-    return cpu + (amount.memory_mb * WHOLE // capacity.memory_mb if capacity.memory_mb else 0)
+    cpu = amount.cpu_millicores * WHOLE // size.cpu_millicores if size.cpu_millicores else 0
+    return cpu + (amount.memory_mb * WHOLE // size.memory_mb if size.memory_mb else 0)
+
+
+def _rounded(amount: int) -> int:
+    surplus_bits = max(0, amount.bit_length() - _SIZE_BITS)
+    return amount >> surplus_bits << surplus_bits
 
 
 class Shelf:
-    """Rooms of one site with the same cpu and memory capacity, ordered by free share, ring point and id."""
+    """Rooms of one site and size, ordered by free share, ring point and id."""
 
-    __slots__ = ("_rooms", "capacity", "site")
+    __slots__ = ("_rooms", "site", "size")
 
-    def __init__(self, site: Site, capacity: Resources) -> None:
+    def __init__(self, site: Site, size: Size) -> None:
         self.site = site
-        self.capacity = capacity
+        self.size = size
         self._rooms: list[tuple[int, int, str, Room]] = []
 
     def fill(self, rooms: Iterable[Room]) -> None:
@@ -66,20 +85,25 @@ class Shelf:
             room.free_share = free_share
             insort(self._rooms, (free_share, room.point, room.node.id, room))
 
+    def rooms(self) -> list[Room]:
+        return [room for _, _, _, room in self._rooms]
+
     def walk(self, requests: Resources, start: int) -> Iterator[Room]:
         """Yield the rooms that may hold `requests`, the best first; among equals, in the ring from `start` on.
 
-        Rooms whose free share is less than the requests' cannot hold them and are left out. Rooms may be moved
-        towards the front on the way, as reservations do: none is yielded twice.
+        Rooms whose free share is less than the requests' cannot hold them and are left out. The order is that of
+        the time when the walk begins: a room that is moved on the way is not met again.
         """
-        rooms = self._rooms
-        least = share(requests, self.capacity)
-        while (first := bisect_left(rooms, (least,))) < len(rooms):
+        rooms = self._rooms[bisect_left(self._rooms, (share(requests, self.size),)) :]
+        first = 0
+        while first < len(rooms):
             level = rooms[first][0]
-            least = level + 1
-            equals = rooms[first : bisect_left(rooms, (least,), first)]
-            turn = bisect_left(equals, (level, start))
-            for entry in equals[turn:]:
-                yield entry[3]
-            for entry in equals[:turn]:
-                yield entry[3]
+            end = first + 1
+            if end < len(rooms) and rooms[end][0] == level:
+                end = bisect_left(rooms, (level + 1,), end)
+                turn = bisect_left(rooms, (level, start), first, end)
+                for index in chain(range(turn, end), range(first, turn)):
+                    yield rooms[index][3]
+            else:
+                yield rooms[first][3]
+            first = end
