@@ -231,7 +231,7 @@ def start_on_disks(trial: Trial) -> tuple[LocalCluster, dict[str, Disk]]:
 
 def grown_and_told(cluster: LocalCluster, via: str, victim: str) -> bool:
     """Write enough that the databases must grow; return whether it is told that one cannot."""
-    grown = manifest_of("grown", replicas=0, env={"FILLING": secrets.token_hex(25_000)})
+    grown = manifest_of("grown", replicas=0, env={"FILLING": secrets.token_hex(16_000)})
     cluster.apply(grown, *others_than(cluster, victim))
     return tells_of(cluster, via, victim, FULL)
 
