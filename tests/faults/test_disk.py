@@ -27,7 +27,7 @@ STALLS_S = (6.0, 20.0)
 DISK_MB = 400
 MOVED_S = 10.0
 TOLD_S = 40.0
-REFUSED_S = 40.0
+REFUSED_S = 90.0
 FULL = "has no etcd: .*no space left on device"
 GET_FORMATION = Method("/cloudless.rpc.v1.ClusterService/GetFormation", GetFormationRequest, GetFormationResponse)
 
