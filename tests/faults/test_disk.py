@@ -28,7 +28,7 @@ DISK_MB = 400
 MOVED_S = 10.0
 TOLD_S = 40.0
 REFUSED_S = 90.0
-FULL = "has no etcd: .*no space left on device"
+FULL = "has no etcd: .*[Nn]o space left on device"
 GET_FORMATION = Method("/cloudless.rpc.v1.ClusterService/GetFormation", GetFormationRequest, GetFormationResponse)
 
 
