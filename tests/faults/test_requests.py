@@ -45,6 +45,8 @@ RETRY_S = 20.0
 RANDOM_BYTES_EACH = 10
 GROWTH_MAX_MB = 60.0
 MIB = 1 << 20
+# Megabytes are read in a second or two of a processor that writers and readers share.
+ANSWER_S = 15.0
 
 
 def numbered(name: str, number: int) -> ApplyWorkloadRequest:
@@ -149,32 +151,33 @@ async def reach(client: AsyncClient) -> None:
     await client.call(LIST_WORKLOADS, ListWorkloadsRequest())
 
 
-@scenario(43, budget_s=300)
+@scenario(43, budget_s=400)
 def test_senseless_requests_are_refused_and_cost_nobody_anything(trial: Trial) -> None:
     """The hostile requests of tests/integration, under load, twice: what memory the first time took, stays enough."""
     cluster = trial.start()
     draw = random.Random(trial.seed)
 
     async def ask_all() -> Asker:
-        asker = Asker(cluster.api_addresses())
+        asker = Asker(cluster.api_addresses(), ANSWER_S)
         for rpc in RPCS:
             payloads = [random_bytes(rpc, draw) for _ in range(RANDOM_BYTES_EACH)]
             await asyncio.gather(*(asker.ask(rpc, payload) for payload in payloads if rpc.name != "TransferLeader"))
-        traps = [ApplyWorkloadRequest(manifest=text).SerializeToString() for text in MANIFESTS.values()]
-        await asyncio.gather(*(asker.ask(rpc_named("ApplyWorkload"), trap) for trap in traps))
+        for text in MANIFESTS.values():
+            await asker.ask(rpc_named("ApplyWorkload"), ApplyWorkloadRequest(manifest=text).SerializeToString())
         for name, request in megabytes():
             await asker.ask(rpc_named(name), request.SerializeToString())
-        too_large = await asker.ask(rpc_named("ApplyWorkload"), b"x" * (17 * MIB))
-        assert too_large is grpc.StatusCode.RESOURCE_EXHAUSTED
         await asker.close()
+        unjudged = Asker(cluster.api_addresses())  # gRPC itself refuses this one, without our details
+        assert await unjudged.ask(rpc_named("ApplyWorkload"), b"x" * (17 * MIB)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await unjudged.close()
         return asker
 
     for _ in trial.rounds():
         trial.load_up()
-        trial.load.run(ask_all(), 120.0)
+        trial.load.run(ask_all(), 180.0)
         before = {process.name: cluster.rss_mb(process.name) for process in cluster.coordinators}
         trial.note("again")
-        asker = trial.load.run(ask_all(), 120.0)
+        asker = trial.load.run(ask_all(), 180.0)
         asker.report()
         growth = {name: cluster.rss_mb(name) - was for name, was in before.items()}
         trial.figure("requests", asker.asked)

@@ -135,7 +135,8 @@ Ended = tuple[grpc.StatusCode, common_pb2.ErrorDetail | None, str]
 class Asker:
     """Sends raw bytes to one coordinator after the other and judges what comes back."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], answer_s: float = ANSWER_S) -> None:
+        self._answer_s = answer_s
         self._channels = [grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
         # For conversations: of a call that the server ends while more is being sent, grpc's asyncio client loses the
         # status ("Internal error from Core"); the blocking one tells it.
@@ -167,9 +168,9 @@ class Asker:
             if rpc.client_streams:
                 return await asyncio.to_thread(self._converse, self._blocking[number], rpc, payloads)
             if not rpc.server_streams:
-                await channel.unary_unary(rpc.path)(payloads[0], timeout=ANSWER_S)
+                await channel.unary_unary(rpc.path)(payloads[0], timeout=self._answer_s)
                 return grpc.StatusCode.OK, None, ""
-            call: Any = channel.unary_stream(rpc.path)(payloads[0], timeout=ANSWER_S)
+            call: Any = channel.unary_stream(rpc.path)(payloads[0], timeout=self._answer_s)
             async for _ in call:
                 break  # it has begun
             call.cancel()
@@ -177,8 +178,7 @@ class Asker:
         except grpc.aio.AioRpcError as error:
             return error.code(), find_detail(error), error.details() or ""
 
-    @staticmethod
-    def _converse(channel: grpc.Channel, rpc: Rpc, payloads: tuple[bytes, ...]) -> Ended:
+    def _converse(self, channel: grpc.Channel, rpc: Rpc, payloads: tuple[bytes, ...]) -> Ended:
         """Send a stream of requests and read all answers."""
         call: Any = channel.stream_stream(rpc.path)(iter(payloads), timeout=ANSWER_S)
         try:
