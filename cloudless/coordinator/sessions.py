@@ -90,7 +90,6 @@ class Sessions:
         self._settings = settings
         self._sessions: dict[str, AgentSession] = {}
         self._stopping = ""
-        self._term = 0
 
     @property
     def count(self) -> int:
@@ -312,17 +311,20 @@ class Sessions:
             kind=pb.Assignments.COMPLETE if complete else pb.Assignments.INCREMENTAL,
             sequence=session.sequence,
             revision=machine.revision,
-            term=self._newest_term(),
+            term=self._leaders_term(),
             tasks=tasks,
             removed_task_ids=removed,
             unreadable_task_ids=_unreadable_tasks(machine) if complete else [],
         )
 
-    def _newest_term(self) -> int:
-        """Return the leader's term; between two leaders the last one's, because agents refuse a term that goes back."""
+    def _leaders_term(self) -> int:
+        """Return the leader's term, 0 while there is none.
+
+        Never the last one that this coordinator has seen: between two leaders another may have come and gone, and
+        agents that have heard of it refuse a term that goes back.
+        """
         queue = self._replica.machine.candidates()
-        self._term = max(self._term, queue[0].term if queue else 0)
-        return self._term
+        return queue[0].term if queue else 0
 
 
 def _take_report(report: objects_pb2.TaskObserved, session: AgentSession, writer: ReportWriter) -> None:

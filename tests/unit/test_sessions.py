@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.core import keys
-from cloudless.core.model import ClusterRecord
+from cloudless.core.model import ClusterRecord, LeaderRecord
+from cloudless.ports import Delete, Txn
 from cloudless.rpc.codec import to_message
 from cloudless.rpc.v1 import agent_pb2, objects_pb2
 from cloudless.testing.builders import build_node
 from cloudless.testing.faulty_store import Fault, always
-from cloudless.testing.virtual_time import eventually, virtually
+from cloudless.testing.virtual_time import eventually, running, virtually
 from tests.unit.leading import CLOCK, Cluster, leading, report
 
 
@@ -25,6 +26,7 @@ class Agent:
         self._sessions = sessions
         self._said: asyncio.Queue[agent_pb2.AgentMessage] = asyncio.Queue()
         self.heard: list[str | None] = []
+        self.terms: list[int] = []
         info = to_message(build_node("n1"), objects_pb2.NodeInfo)
         hello = agent_pb2.AgentHello(info=info, role=agent_pb2.SESSION_ROLE_PRIMARY)
         self.say(agent_pb2.AgentMessage(hello=hello))
@@ -35,6 +37,8 @@ class Agent:
     async def run(self) -> None:
         async for message in self._sessions.Session(self._words(), None):
             self.heard.append(message.WhichOneof("body"))
+            if message.WhichOneof("body") == "assignments":
+                self.terms.append(message.assignments.term)
 
     async def _words(self) -> AsyncIterator[agent_pb2.AgentMessage]:
         while True:
@@ -71,6 +75,21 @@ async def test_a_session_that_is_cancelled_while_it_ends_is_gone_with_its_report
         await asyncio.gather(stream, return_exceptions=True)
         assert sessions.count == 0
         await eventually(lambda: report_tasks() == 0)
+
+
+@virtually
+async def test_assignments_name_no_term_while_nobody_leads_for_an_agent_may_know_a_later_one() -> None:
+    async with serving() as (cluster, sessions), running(sessions.run()):
+        agent = Agent(sessions)
+        stream = asyncio.create_task(agent.run())
+        term = await cluster.put(keys.election(1), LeaderRecord(coordinator_id="c1"))
+        await cluster.add_task("t2", "n1")
+        await eventually(lambda: term in agent.terms)
+        await cluster.memory.txn(Txn(then=(Delete(keys.election(1)),)), timeout_s=1)
+        await cluster.add_task("t3", "n1")
+        await eventually(lambda: agent.terms[-1] == 0)
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
 
 
 def report_tasks() -> int:
