@@ -161,7 +161,7 @@ async def reach(client: AsyncClient) -> None:
 
 @scenario(43, budget_s=400)
 def test_senseless_requests_are_refused_and_cost_nobody_anything(trial: Trial) -> None:
-    """The hostile requests of tests/integration, under load, twice; memory stays inside the bound they are held to there."""
+    """The hostile requests of tests/integration, twice, under load; memory keeps to the bound they have there."""
     cluster = trial.start()
     draw = random.Random(trial.seed)
 
