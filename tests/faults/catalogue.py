@@ -23,6 +23,7 @@ class Fault:
 _BACKUPS = "backups and restore"
 _TLS = "TLS, certificates and roles"
 _DOCKER = "the docker executor"
+_ROOM = "room kept free on an agent's disk"
 
 _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
     (
@@ -70,7 +71,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
             (26, "two of three deleted: no empty cluster is formed, a restore is asked for", ""),
             (27, "an old copy of a data directory put back: detected, the member is replaced", ""),
             (28, "the wall clock off by an hour or a day: elections and time-outs unaffected", ""),
-            (29, "an agent's disk full or read-only: reported, nothing claimed to be started, no crash loop", ""),
+            (29, "an agent's disk full or read-only: reported, nothing claimed to be started, no crash loop", _ROOM),
         ),
     ),
     (
