@@ -141,6 +141,11 @@ class Trial:
         recorded = blocking_load(self.cluster.api_addresses(), etcds, clients=HISTORY_CLIENTS)
         self.history = self._histories.enter_context(recorded)
 
+    def renew_history(self) -> None:
+        """Judge the recorded load now and begin another, at the addresses that the cluster has by now."""
+        found = self._judge_history()
+        assert not found, "\n".join(found)
+
     def _judge_history(self) -> list[str]:
         """End the recorded load, return what its history proves wrong, and begin another."""
         report = self.history.check()
