@@ -103,7 +103,11 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "scheduling does not reserve",
-        (Patch("cloudless.core.scheduling.scratch:Scratch.reserve", "room.free = room.free - ask.requests", "pass"),),
+        (
+            Patch(
+                "cloudless.core.scheduling.scratch:Scratch.reserve", "room.take(ask.requests, ask.host_ports)", "pass"
+            ),
+        ),
         by=("Reservations",),
     ),
     Mutation(
