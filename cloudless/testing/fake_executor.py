@@ -96,8 +96,12 @@ class FakeExecutor:
             self.machine.end(task_id, attempt, signal_number=signal.SIGTERM)
             return
         loop = asyncio.get_running_loop()
-        kill = loop.call_later(grace_s, lambda: self.machine.end(task_id, attempt, signal_number=signal.SIGKILL))
+        kill = loop.call_later(grace_s, self._kill, task_id, attempt)
         self._graces.append(kill)
+
+    def _kill(self, task_id: str, attempt: int) -> None:
+        if (task_id, attempt) in self.machine.attempts:  # it may have ended by itself and be forgotten
+            self.machine.end(task_id, attempt, signal_number=signal.SIGKILL)
 
     async def wait(self, task_id: str, attempt: int) -> Instance:
         found = self._find(task_id, attempt)

@@ -12,10 +12,12 @@ from cloudless.testing.sim.options import FULL, SMALL, draw_options
 from cloudless.testing.sim.report import explain
 from cloudless.testing.sim.run import run_seed
 
-SEEDS = range(1, 31)
+SEEDS = range(1, 26)
 
-KEPT = (164,)
-"""Seeds that found something: 164 a deletion that etcd forgets when it compacts at exactly that revision."""
+KEPT = (38, 164, 168, 396)
+"""Seeds under which the product was once wrong: 38 a write that outlived its deadline; 164 a deletion
+that etcd forgets when it compacts at exactly that revision; 168 and 396 a term that went back between two leaders. A
+change of the engine makes other runs of them: the bugs themselves are planted again in `mutations`."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)

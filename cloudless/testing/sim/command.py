@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from cloudless.testing.sim.run import Result, collecting_later, run_seed
 PROCESSES = 2
 CHUNK = 25
 FAILURES_MAX = 20
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -56,7 +59,8 @@ def _run_many(options: argparse.Namespace) -> Iterator[Result]:
     began_s = time.monotonic()
     done = failed = 0
     seeds = range(options.first, options.first + options.seeds)
-    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=die_with_parent) as pool:
         chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
         futures = [pool.submit(run_chunk, chunk, options.size, options.coordinators) for chunk in chunks]
         for future in as_completed(futures):
@@ -68,6 +72,12 @@ def _run_many(options: argparse.Namespace) -> Iterator[Result]:
             rate = done / (time.monotonic() - began_s) * 60
             print(f"\r{done} of {len(seeds)} seeds, {failed} failed, {rate:.0f} a minute", end="", file=sys.stderr)
     print(file=sys.stderr)
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this worker when whoever started it is killed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run_chunk(seeds: range, size: str, coordinators: int) -> list[Result]:

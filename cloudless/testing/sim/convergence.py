@@ -45,6 +45,9 @@ def _tasks(world: World) -> str:
         wanted = sorted(task_id for task_id in truth.tasks_on(node_id) if truth.tasks[task_id].active)
         if [task_id for task_id, _ in running] != wanted:
             return f"node {node_id} runs {running}, wanted are {wanted}"
+        remembered = sorted(world.hosts[node_id].disk.entries)
+        if remembered != sorted(truth.tasks_on(node_id)):
+            return f"the journal of {node_id} holds {remembered}, assigned are {sorted(truth.tasks_on(node_id))}"
     for task in truth.tasks.values():
         if task.desired.node_id not in truth.nodes:
             return f"task {task.id} is on no node"

@@ -41,7 +41,6 @@ from cloudless.testing.sim.network import Network
 from cloudless.testing.sim.store import SimStore, StoreHost
 from cloudless.testing.sim.streams import Connection, Ended
 
-LEASE_TTL_S = 4
 PEER_BEAT_PERIOD_S = 0.5
 """Twice the usual: links are most of what a quiet cluster does."""
 Connect = Callable[[Process, str, str], Connection]
@@ -60,6 +59,7 @@ class Surroundings:
     peers: frozenset[str]
     node_timeout_s: float
     heartbeat_period_s: float
+    lease_ttl_s: int
 
 
 class CoordinatorLife:
@@ -83,7 +83,7 @@ class CoordinatorLife:
             clock,
             self._lead,
             on_lease=self._register,
-            settings=LeadershipSettings(lease_ttl_s=LEASE_TTL_S),
+            settings=LeadershipSettings(lease_ttl_s=world.lease_ttl_s),
         )
         self.peers = Peers(
             own_id,

@@ -33,6 +33,8 @@ class Faults:
         self._over: dict[int, Callable[[], None]] = {}
         self._serial = 0
         self._ends = 0
+        self._healed = False
+        self._troubled: list[str] = []
         self._armed_commit: dict[str, tuple[int, bool, bool]] = {}
         self._armed_journal: dict[str, tuple[int, bool]] = {}
         world.before_commit = lambda by, txn: self._at_commit(by, txn, before=True)
@@ -50,11 +52,11 @@ class Faults:
     def heal(self) -> None:
         """End everything: processes run, the network is whole, clocks stay where they are."""
         world = self._world
+        self._healed = True
         self._armed_commit.clear()
         self._armed_journal.clear()
         for serial in sorted(self._over):
             self._over[serial]()
-        self._over.clear()
         world.network.heal_all()
         world.network.weather = Weather()
         world.host.recover(new_leader=False)
@@ -72,6 +74,9 @@ class Faults:
     def _during(self, kind: str, who: str, seconds: float, over: Callable[[], None]) -> None:
         """Say that a fault began; let it be over after `seconds`."""
         world = self._world
+        host = who.partition(">")[0]
+        if host in world.clocks:
+            self._troubled.append(host)
         world.trace.note(who, f"{kind} for {seconds:.3f} s")
         world.tell(Disturbed(kind, who))
         self._serial += 1
@@ -79,6 +84,8 @@ class Faults:
 
         def end() -> None:
             if self._over.pop(serial, None) is not None:
+                if host in self._troubled:
+                    self._troubled.remove(host)
                 over()
                 world.trace.note(who, f"{kind} is over")
                 world.tell(Soothed(kind, who))
@@ -163,8 +170,21 @@ class Faults:
         self._during("stop-coordinator", name, self._random.uniform(2.0, 5.0), over)
 
     def _pause(self, kind: str, name: str) -> None:
+        """Freeze a process; as when a machine sleeps, its wall clock may be another one afterwards."""
         self._world.freeze(name)
-        self._during(kind, name, self._random.uniform(0.2, PAUSE_MAX_S), lambda: self._world.thaw(name))
+        if "jump-clock" in self._world.options.kinds and self._random.random() < 0.5:
+            self._jump(name)
+        # Some about as long as a lease or a node's time-out: then it depends on the moment who leads and who is lost.
+        options = self._world.options
+        lengths_s = self._random.choice(
+            (
+                (0.2, PAUSE_MAX_S),
+                (options.lease_ttl_s / 2, options.lease_ttl_s + 0.3),
+                (options.node_timeout_s - 0.5, options.node_timeout_s + 2.5),
+            )
+        )
+        seconds = self._random.uniform(*lengths_s)
+        self._during(kind, name, seconds, lambda: self._world.thaw(name))
 
     def _pause_coordinator(self) -> None:
         self._pause("pause-coordinator", self._coordinator())
@@ -215,6 +235,21 @@ class Faults:
             self._world.network.weather = Weather()
 
         self._during("bad-weather", "-", random.uniform(0.5, 6.0), over)
+
+    def _slow_way(self) -> None:
+        """Calls to or from the store take long in one direction; then, often, no more come through at all."""
+        name = self._coordinator()
+        way = self._random.choice(((name, STORE), (STORE, name), (STORE, name)))
+        slow_ways_s = self._world.network.slow_ways_s
+        slow_ways_s[way] = self._random.uniform(0.3, 1.45)
+        breaks = self._random.random() < 0.6
+
+        def over() -> None:
+            slow_ways_s.pop(way, None)
+            if breaks and not self._healed:
+                self._cut_ways("cut", name, [(name, STORE), (STORE, name)])
+
+        self._during("slow-way", ">".join(way), self._random.uniform(1.0, 4.0), over)
 
     # --- the store ---
 
@@ -286,6 +321,11 @@ class Faults:
 
     def _jump_clock(self) -> None:
         name = self._random.choice((self._coordinator(), self._node()))
+        if self._troubled and self._random.random() < 0.5:
+            name = self._random.choice(self._troubled)
+        self._jump(name)
+
+    def _jump(self, name: str) -> None:
         jump_ms = self._random.choice((-JUMP_MS, JUMP_MS, -5_000, 5_000))
         self._world.clocks[name].wall_offset_ms += jump_ms
         self._world.trace.note(name, f"wall clock jumps by {jump_ms} ms")

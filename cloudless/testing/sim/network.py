@@ -40,6 +40,8 @@ class Network:
     def __init__(self, loop: SimLoop, random: Random) -> None:
         self._loop, self._random = loop, random
         self.weather = Weather()
+        self.slow_ways_s: dict[tuple[str, str], float] = {}
+        """What calls in one direction take more than usual."""
         self._cuts: dict[tuple[str, str], int] = {}
         self._pipes: dict[int, Pipe] = {}
         self._serial = 0
@@ -81,7 +83,8 @@ class Network:
         """Let one message of a call travel; return whether it will arrive."""
         if not self.reaches(source, target) or (self.weather.lost and self._random.random() < self.weather.lost):
             return False
-        self._loop.world_at(self._loop.now_s + self.delay_s(), self._arrive, source, target, arrive, args)
+        arrives_s = self._loop.now_s + self.delay_s() + self.slow_ways_s.get((source, target), 0.0)
+        self._loop.world_at(arrives_s, self._arrive, source, target, arrive, args)
         return True
 
     def refuses(self) -> bool:

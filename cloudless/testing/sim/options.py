@@ -23,6 +23,7 @@ KINDS = (
     "isolate",
     "store-down",
     "bad-weather",
+    "slow-way",
     "lag",
     "break-watch",
     "compact",
@@ -40,7 +41,7 @@ class Options:
 
     `forgetful`: coordinators are not told what agents have seen, and claim old terms: the agents must protect
     themselves. `drift`: how much faster or slower than true a host's clock may run. `old_etcd`: the store forgets
-    deletions at the revision it compacts.
+    deletions at the revision it compacts. `prompt_expiry`: leases end to the moment, not at the next sweep.
     """
 
     seed: int
@@ -55,7 +56,10 @@ class Options:
     forgetful: bool = False
     drift: float = 0.01
     lost_after_s: int = 1
+    node_timeout_s: float = 4.0
+    lease_ttl_s: int = 4
     old_etcd: bool = False
+    prompt_expiry: bool = False
 
 
 def draw_options(seed: int, *, size: str = SMALL, coordinators: int = 0) -> Options:
@@ -77,5 +81,8 @@ def draw_options(seed: int, *, size: str = SMALL, coordinators: int = 0) -> Opti
         forgetful=random.random() < 0.1,
         drift=random.choice((0.0, 0.01, 0.05)),
         lost_after_s=random.choice((0, 1, 3)),
+        node_timeout_s=random.choice((3.0, 4.0)),
+        lease_ttl_s=random.choice((4, 4, 8)),
         old_etcd=random.random() < 0.3,
+        prompt_expiry=random.random() < 0.5,
     )

@@ -45,7 +45,8 @@ class StoreHost:
     def __init__(self, loop: SimLoop, trace: Trace, *, old_etcd: bool) -> None:
         self.memory = MemoryStore(loop.time, loses_last_deletions=old_etcd)
         self.down = False
-        self._trace = trace
+        self.prompt_expiry = False
+        self._loop, self._trace = loop, trace
         self.on_wrote: Callable[[Wrote], None] = lambda wrote: None
         self.on_asked: Callable[[Process, str, Txn | None], None] = lambda by, call, txn: None
         self.before: Callable[[Process, Txn], bool] = lambda by, txn: True
@@ -75,6 +76,12 @@ class StoreHost:
         if not self.down:
             for lease_id in self.memory.expired():
                 self.do(None, self.memory.revoke(lease_id, timeout_s=1), lease_id=lease_id)
+
+    def expect_expiry(self, granted: Any) -> None:
+        """A lease was granted or renewed, or was refused: look again at the moment it would end."""
+        ttl_s = granted.ttl_s if isinstance(granted, Lease) else granted
+        if self.prompt_expiry and isinstance(ttl_s, int):
+            self._loop.world_at(self._loop.now_s + ttl_s, self.expire)
 
     def recover(self, *, new_leader: bool) -> None:
         self.down = False
@@ -176,6 +183,8 @@ class SimStore:
                 self._host.expire()  # one that is over is not renewed, though no sweep has found it yet
             self._host.on_asked(self._process, call, txn)
             result = self._host.do(self._process, do(), txn, lease_id)
+            if call in ("grant", "keep_alive"):
+                self._host.expect_expiry(result)
             if txn is not None and not self._host.after(self._process, txn):
                 return None
             if not self._network.send(STORE, self.name, settle, result):

@@ -28,10 +28,15 @@ class _End:
 
 
 class _Inbox:
-    """What has arrived at one end and waits to be read."""
+    """What has arrived at one end and waits to be read.
+
+    Its owner's process notices an arrival in a turn of its own, as a poller does: one that was frozen may first
+    do what fell due meanwhile.
+    """
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
+        self.owner: Process | None = None
         self._items: deque[Any] = deque()
         self._reader: asyncio.Future[None] | None = None
         self.end: _End | None = None
@@ -43,6 +48,10 @@ class _Inbox:
             self.end = item
         else:
             self._items.append(item)
+        if self._reader is not None and not self._reader.done() and self.owner is not None:
+            self._loop.call_soon(self._wake, context=self.owner.context)
+
+    def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
@@ -81,6 +90,7 @@ class Connection:
         self._server: Process | None = None
         self._serving: asyncio.Task[None] | None = None
         self._to_client, self._to_server = _Inbox(loop), _Inbox(loop)
+        self._to_client.owner = client
         self._forth: Pipe = network.open_pipe(source, target, self._arrive_forth)
         self._back: Pipe = network.open_pipe(target, source, self._arrive_back)
         self._forth.on_given_up = self._back.on_given_up = lambda: self.break_off("keep-alive unanswered")
@@ -159,6 +169,7 @@ class Connection:
             self._back.send(_End("connection refused"))
             return
         self._server, serve = found
+        self._to_server.owner = self._server
         self._serving = self._server.spawn(self._serve(serve), "serve")
 
     def _finish(self) -> None:

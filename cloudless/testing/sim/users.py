@@ -74,7 +74,9 @@ class Users:
             self._begin(self._draw())
 
     async def settle(self) -> None:
-        """Open every node again, make sure that every workload exists, and wait until all is answered."""
+        """Wait until all is answered, then open every node again, so that there is room for everything."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
         for node_id in self._nodes:
             self._begin(Operation("node", node_id))
         while self._under_way:

@@ -5,6 +5,7 @@ Holds no fault schedule and no judgement: `faults` decides what happens, `checke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -25,12 +26,11 @@ from cloudless.testing.sim.options import Options
 from cloudless.testing.sim.store import STORE, StoreHost, Wrote
 from cloudless.testing.sim.streams import CallContext, Connection, call_unary
 from cloudless.testing.sim.trace import Trace
-from cloudless.testing.sim.users import Users
+from cloudless.testing.sim.users import REPLICAS_MAX, Users
 
 USERS = "users"
-NODE_TIMEOUT_S = 4.0
 HEARTBEAT_PERIOD_S = 1.0
-NODE_CPU_MILLICORES = 500
+TASK_CPU_MILLICORES = 100
 JUMP_MS = 86_400_000
 
 
@@ -45,6 +45,7 @@ class World:
         self.random = Random(f"world-{seed}")
         self.network = Network(self.loop, Random(f"network-{seed}"))
         self.host = StoreHost(self.loop, self.trace, old_etcd=options.old_etcd)
+        self.host.prompt_expiry = options.prompt_expiry
         self.host.on_wrote = self._on_wrote
         self.host.on_asked = lambda by, call, txn: self.tell(AskedStore(by, call, txn, self.host.memory.revision))
         self.host.before = lambda by, txn: self.before_commit(by, txn)
@@ -64,8 +65,9 @@ class World:
             tell=self.tell,
             connect=self._connect,
             peers=frozenset(self.coordinator_ids),
-            node_timeout_s=NODE_TIMEOUT_S,
+            node_timeout_s=options.node_timeout_s,
             heartbeat_period_s=HEARTBEAT_PERIOD_S,
+            lease_ttl_s=options.lease_ttl_s,
         )
         self._seed = seed
         self._lives = 0
@@ -235,13 +237,18 @@ class World:
         rate = 1.0 + self.random.uniform(-self.options.drift, self.options.drift)
         return SimClock(self.loop, rate=rate, boot_s=self.random.uniform(0, 100_000))
 
+    def _node_cpu_millicores(self) -> int:
+        """Return what makes room scarce: one more task a node than must fit if all is spread evenly."""
+        tasks_max = REPLICAS_MAX * self.options.workloads
+        return TASK_CPU_MILLICORES * (math.ceil(tasks_max / self.options.agents) + 1)
+
     def _build_host(self, node_id: str) -> Host:
         clock = self.clocks[node_id]
         machine = SimMachine(node_id, clock, self.tell)
         host = Host(
             node_id=node_id,
             capacity=Resources(
-                cpu_millicores=NODE_CPU_MILLICORES, memory_mb=4096, storage_mb=1024, bandwidth_mbps=1000
+                cpu_millicores=self._node_cpu_millicores(), memory_mb=4096, storage_mb=1024, bandwidth_mbps=1000
             ),
             clock=clock,
             machine=machine,

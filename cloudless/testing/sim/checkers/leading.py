@@ -108,6 +108,12 @@ class SureLeader(Checker):
     def on_Stored(self, stored: Stored) -> None:
         if stored.lease_id and stored.by is None:
             self._over.add(stored.lease_id)
+        self._look()
+
+    def on_AskedStore(self, asked: AskedStore) -> None:
+        self._look()
+
+    def _look(self) -> None:
         if not self._over:
             return
         for life in self.world.coordinators.values():

@@ -9,7 +9,7 @@ from cloudless.core.model import NodeStatus, Reachability
 from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import Disturbed, Soothed, Stored
 
-QUIET_S = 12.0
+QUIET_S = 8.0
 """A node timeout, an agent's longest way to another coordinator, and some."""
 
 HARMLESS = frozenset({"jump-clock", "end-task", "lose-lease", "transfer", "break-watch", "lag"})

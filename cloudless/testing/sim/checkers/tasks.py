@@ -6,12 +6,15 @@ from typing import Any
 
 from cloudless.core.keys import Kind
 from cloudless.core.lifecycle import is_final
-from cloudless.core.model import Desired, TaskObserved, TaskState
+from cloudless.core.model import Desired, TaskObserved, TaskState, WorkloadRecord
 from cloudless.core.state import Task
 from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import Began, Finished, ReportAcknowledged, Stored
 
 RECENTLY_S = 5.0
+SETTLED_S = 1.0
+ENDED_BY_ITSELF = frozenset({TaskState.BACKOFF, TaskState.FAILED, TaskState.COMPLETED})
+Ref = tuple[str, str]
 RANK = {state: rank for rank, state in enumerate(TaskState)}
 """Of states within one attempt; the enumeration's order is the order of a life."""
 
@@ -171,9 +174,14 @@ class SlotsFilledOnce(Recent):
             if len(rivals) > 1:
                 raise self.refuse(f"slot {desired.slot} of {desired.workload} has {len(rivals) + 1} active tasks")
             for rival in rivals:
-                excused = self.recently(f"node/{rival.desired.node_id}", f"workload/{desired.workload}")
-                if self.stays(rival) and not excused:
+                if self.stays(rival) and not self._came_back(rival):
                     raise self.refuse(f"{desired.id} was made for the slot that {rival.id} fills well")
+
+    def _came_back(self, rival: Task) -> bool:
+        """Return whether the rival's node changed since it was placed, so lately that the plan may not know."""
+        node = self.world.truth.nodes[rival.desired.node_id]
+        changed = max(node.status_revision, node.spec_revision, node.info_revision) > rival.desired_create_revision
+        return changed and self.recently(f"node/{node.id}")
 
 
 class HealthyTasksStay(Recent):
@@ -199,59 +207,80 @@ class HealthyTasksStay(Recent):
                 raise self.refuse(f"task {after.id} ran well and was stopped: {after.reason}")
 
 
-class FloorKept(Recent):
+class FloorKept(Checker):
     """A rolling update never takes running replicas below what may be missing, of itself."""
 
     def __init__(self, world: Any) -> None:
         super().__init__(world)
-        self._running: dict[tuple[str, str], int] = {}
-        self._disturbed_s: dict[str, float] = {}
+        self._running: dict[Ref, dict[str, int]] = {}
+        self._running_since_s: dict[str, float] = {}
+        self._disturbed_s: dict[Ref, float] = {}
+        self._floors: dict[Ref, list[tuple[float, int]]] = {}
 
     def on_Stored(self, stored: Stored) -> None:
-        self.remember(stored)
-        touched: set[tuple[str, str]] = set()
-        stopping: set[tuple[str, str]] = set()
+        touched: set[Ref] = set()
+        stopping: set[Ref] = set()
         truth = self.world.truth
         for transition in stored.transitions:
             if transition.kind is Kind.TASK_DESIRED:
                 record = transition.after or transition.before
-                ref = (record.namespace, record.workload)
-                touched.add(ref)
+                touched.add((record.namespace, record.workload))
                 if transition.after is not None and transition.after.desired is Desired.STOPPED:
-                    stopping.add(ref)
-            elif transition.kind is Kind.TASK_OBSERVED and (task := truth.tasks.get(transition.key.split("/")[4])):
-                ref = (task.desired.namespace, task.desired.workload)
-                touched.add(ref)
-                if task.state is not TaskState.RUNNING:
-                    self._disturbed_s[ref[1]] = self.world.loop.now_s
+                    stopping.add((record.namespace, record.workload))
+            elif transition.kind is Kind.TASK_OBSERVED:
+                self._note_report(transition, touched)
             elif transition.kind is Kind.NODE_STATUS:
-                touched.update(truth.workloads)
                 for ref in truth.workloads:
-                    self._disturbed_s[ref[1]] = self.world.loop.now_s
+                    touched.add(ref)
+                    self._disturbed_s[ref] = self.world.loop.now_s
             elif transition.kind is Kind.WORKLOAD and transition.after is not None:
                 touched.add((transition.after.namespace, transition.after.name))
+                self._note_floor(transition.after)
         for ref in sorted(touched):
             self._check(ref, ref in stopping)
 
-    def _check(self, ref: tuple[str, str], stops: bool) -> None:
-        truth = self.world.truth
-        before, after = self._running.get(ref, 0), len(self._slots(ref))
-        self._running[ref] = after
-        workload = truth.workloads.get(ref)
-        if not stops or workload is None or workload.record.deleted_at_ms:
+    def _note_report(self, transition: Any, touched: set[Ref]) -> None:
+        task = self.world.truth.tasks.get(transition.key.split("/")[4])
+        if task is None:
             return
-        calm = self.world.loop.now_s - self._disturbed_s.get(ref[1], -RECENTLY_S - 1) > RECENTLY_S
-        if not calm or self.recently(f"workload/{ref[1]}"):
+        ref = (task.desired.namespace, task.desired.workload)
+        touched.add(ref)
+        if task.state in ENDED_BY_ITSELF:  # one more is missing than the planner knew
+            self._disturbed_s[ref] = self.world.loop.now_s
+
+    def _note_floor(self, record: WorkloadRecord) -> None:
+        """Remember what each recent version of the workload allows: a plan may still be of the one before."""
+        now_s = self.world.loop.now_s
+        floors = [
+            held for held in self._floors.get((record.namespace, record.name), []) if now_s - held[0] < RECENTLY_S
+        ]
+        floors.append((now_s, record.spec.replicas - record.spec.rollout.max_unavailable))
+        self._floors[record.namespace, record.name] = floors
+
+    def _check(self, ref: Ref, stops: bool) -> None:
+        now_s = self.world.loop.now_s
+        held, running = self._running.get(ref, {}), self._slots(ref)
+        self._running[ref] = running
+        for task_id in running:
+            self._running_since_s.setdefault(task_id, now_s)
+        # What began to run a moment ago, the plan may have known as not running.
+        before = len({slot for task_id, slot in held.items() if now_s - self._running_since_s[task_id] > SETTLED_S})
+        after = len(set(running.values()))
+        workload = self.world.truth.workloads.get(ref)
+        calm = now_s - self._disturbed_s.get(ref, -RECENTLY_S - 1) > RECENTLY_S
+        if not stops or not calm or workload is None or workload.record.deleted_at_ms:
             return
-        floor = workload.record.spec.replicas - workload.record.spec.rollout.max_unavailable
+        self._note_floor(workload.record)
+        floor = min(allowed for _, allowed in self._floors[ref])
         if after < min(before, floor):
             raise self.refuse(f"{ref[1]} was taken from {before} to {after} running replicas; the floor is {floor}")
 
-    def _slots(self, ref: tuple[str, str]) -> set[int]:
+    def _slots(self, ref: Ref) -> dict[str, int]:
+        """Return the slot of each running task."""
         truth = self.world.truth
         tasks = [truth.tasks[task_id] for task_id in truth.tasks_of(*ref)]
         return {
-            task.desired.slot
+            task.id: task.desired.slot
             for task in tasks
             if task.active
             and task.state is TaskState.RUNNING
