@@ -132,6 +132,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         by=("SureLeader",),
+        seeds_max=500,
         kinds=("slow-way",),
     ),
     Mutation(
@@ -219,9 +220,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Patch(
                 "cloudless.coordinator.api.access:Access.write",
-                "            except LeaseLost:",
-                "            except Unavailable:\n                return Written(decided.answer, self.view.revision)\n"
-                "            except LeaseLost:",
+                "                self._leases.forget()\n                continue",
+                "                self._leases.forget()\n                continue\n"
+                "            except Exception as error:\n"
+                "                if getattr(error, 'code', '') != 'commit-uncertain':\n                    raise\n"
+                "                return Written(decided.answer, self.view.revision)",
             ),
         ),
         by=("AcknowledgedSurvive",),
@@ -372,7 +375,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         by=("AnsweredInTime",),
-        kinds=("crash-coordinator", "cut", "store-down"),
+        kinds=("crash-coordinator", "slow-way"),
     ),
     Mutation(
         "the last term sent is repeated while nobody leads",
@@ -384,7 +387,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         by=("NeverServedBack",),
-        seeds_max=1000,
+        kinds=("lose-lease", "transfer", "cut", "isolate"),
+        fault_pause_s=0.2,
+        seeds_max=500,
     ),
 )
 

@@ -47,7 +47,7 @@ class Sight:
     def __init__(self, checker: type[Checker]) -> None:
         self.cluster = TestCluster()
         self.loop = SimpleNamespace(now_s=1_000.0)
-        self.options = SimpleNamespace(forgetful=False)
+        self.options = SimpleNamespace(forgetful=False, drift=0.0)
         self.coordinators: dict[str, object] = {}
         self.checker = checker(self)
         self._told = 0
