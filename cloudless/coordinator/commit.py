@@ -268,17 +268,15 @@ class Committer:
         """Send what is still waited for, again and again; `commit` gives up for each change at its own deadline."""
         timeout_s = self._round_trip.overdue_s
         patient_from_s = self._clock.monotonic_s() + self._settings.patience_s
-        repeated = False
+        sent_s = self._clock.monotonic_s()
         while waited_for := [waiting for waiting in batch if not waiting.done.done()]:
             left_s = max(waiting.deadline_s for waiting in waited_for) - self._clock.monotonic_s()
             txn = Txn(compares=self._fence_compares(), then=tuple(waiting.item for waiting in waited_for))
             before = waited_for[0].uncertain  # they travel together: what holds for one holds for all
             _mark_uncertain(waited_for, True)
-            sent_s = self._clock.monotonic_s()
             try:
                 result = await self._store.txn(txn, timeout_s=max(ATTEMPT_MIN_S, min(timeout_s, left_s)))
             except CommitUncertain:
-                repeated = True
                 if self._clock.monotonic_s() >= patient_from_s:
                     timeout_s = min(timeout_s * 2, self._settings.attempt_timeout_max_s)
             except CloudlessError as error:
@@ -286,8 +284,7 @@ class Committer:
                 if not isinstance(error, Unavailable):
                     raise
             else:
-                if not repeated:
-                    self._round_trip.take(self._clock.monotonic_s() - sent_s)
+                self._round_trip.take(self._clock.monotonic_s() - sent_s)
                 return self._hand_out(waited_for, result)
             await self._clock.sleep(self._settings.retry_pause_s)
 

@@ -28,9 +28,10 @@ class RoundTrip:
         return min(self._most_s, max(self._least_s, self._mean_s + _DEVIATIONS * self._deviation_s))
 
     def take(self, seconds: float) -> None:
-        """Take in the time of one request that was answered at its first try.
+        """Take in the time from a request's first sending to its answer.
 
-        A repeated request's answer may be to either (Karn's rule), and tells nothing.
+        Of a repeated request it is not known which sending was answered. TCP leaves such times out; here they count
+        in full, too long rather than too short: else a store that has become slow would be asked twice for ever.
         """
         if self._mean_s is None:
             self._mean_s, self._deviation_s = seconds, seconds / 2

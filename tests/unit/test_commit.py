@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -199,6 +200,23 @@ async def test_changes_that_wait_together_travel_together_and_fail_alone() -> No
         results = await together(committer, create("a"), create("taken"), create("b"))
     assert [type(result) for result in results] == [Committed, PreconditionFailed, Committed]
     assert len(faulty.transactions) == 2
+
+
+@virtually
+async def test_a_store_that_has_become_slow_is_soon_given_the_time_it_takes() -> None:
+    slow = Fault()
+    _, store = build_store(lambda call: slow)
+    async with committing(store) as committer:
+        for number in range(50):
+            await committer.commit(create(f"quick-{number}"))
+        slow = Fault(request_delay_s=0.1, answer_delay_s=0.1)
+        for number in range(10):
+            with contextlib.suppress(PreconditionFailed):  # sent twice, the first sending heard of too late
+                await committer.commit(create(f"slow-{number}"))
+        sent = len(store.transactions)
+        for number in range(20):
+            await committer.commit(create(f"later-{number}"))
+        assert len(store.transactions) == sent + 20
 
 
 @virtually
