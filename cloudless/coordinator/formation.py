@@ -130,9 +130,13 @@ class Formation:
     async def _return(self, marker: Marker) -> None:
         outdated = await self._returning.find_outdated(marker)
         if outdated:
-            logger.error("these are not this node's data of today: {}", outdated)
+            logger.error(
+                "these are not this node's data of today: {}; they are put aside once the others let a new member in",
+                outdated,
+            )
+            answer = await self._ask_to_join()  # first: where too many are old, these may be all there is
             self._put_aside("outdated")
-            return await self._join()
+            return await self._start_as_learner(answer)
         await self._returning.announce_address()
         await self._start(replace(self._config, initial_cluster=marker.initial_cluster), marker)
 
@@ -208,7 +212,9 @@ class Formation:
                 hint="set CLOUDLESS_RAFT_JOIN_ADDR to the others, or restore a backup",
             )
         self._clear_member_data()
-        answer = await self._ask_to_join()
+        await self._start_as_learner(await self._ask_to_join())
+
+    async def _start_as_learner(self, answer: pb.JoinRaftClusterResponse) -> None:
         members = tuple((member.name, member.peer_url) for member in answer.initial_cluster)
         marker = Marker(
             state=MarkerState.FORMING,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,10 @@ def wait_witnessed(cluster: LocalCluster, of: str, index: int) -> None:
     cluster.until(noted_by_all, f"all have noted that {of} is past {index}")
 
 
+def waits_to_join(cluster: LocalCluster, name: str) -> bool:
+    return "waiting to join" in cluster.tail(name, 20)
+
+
 def assert_replaced(cluster: LocalCluster, name: str, before: dict[str, int], newest: str) -> None:
     cluster.wait_formed()
     after = ids(cluster)
@@ -97,6 +102,39 @@ def test_an_old_copy_of_a_data_directory_is_put_aside_and_its_member_replaced(
     shutil.copytree(tmp_path / "copy" / part, data / part)
     cluster.start(THIRD)
     assert_replaced(cluster, THIRD, before, newest)
+
+
+def test_where_too_many_are_old_copies_none_is_put_aside_and_the_operator_can_start_them(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    before, kept = ids(cluster), write(cluster, 5)
+    cluster.stop(*COORDINATORS)
+    for name in (FIRST, SECOND):
+        shutil.copytree(cluster.processes[name].data_dir, tmp_path / name)
+    old = last_index(cluster.datadir(FIRST).etcd_dir)
+    cluster.start(*COORDINATORS)
+    cluster.wait_formed()
+    write(cluster, 20)
+    for name in (FIRST, SECOND):
+        wait_witnessed(cluster, name, old + 10)
+    cluster.kill(*COORDINATORS, etcd=True)
+    for name in (FIRST, SECOND):
+        shutil.rmtree(cluster.processes[name].data_dir)
+        shutil.copytree(tmp_path / name, cluster.processes[name].data_dir)
+    aside = {name: set(cluster.processes[name].data_dir.glob("etcd.outdated-*")) for name in COORDINATORS}
+    cluster.start(*COORDINATORS)
+    for name in (FIRST, SECOND):
+        cluster.until(partial(waits_to_join, cluster, name), f"{name} waits to be let in")
+        assert last_index(cluster.datadir(name).etcd_dir) > 0, "its data are where they were"
+        assert set(cluster.processes[name].data_dir.glob("etcd.outdated-*")) == aside[name]
+    cluster.kill(*COORDINATORS, etcd=True)
+    for name in COORDINATORS:
+        cluster.datadir(name).progress.unlink()
+    cluster.start(*COORDINATORS)
+    cluster.wait_formed()
+    assert ids(cluster) == before
+    cluster.call(GET_WORKLOAD, GetWorkloadRequest(name=kept), FIRST)
+    cluster.assert_one_cluster()
 
 
 def test_a_log_cut_short_is_not_started_again(cluster: LocalCluster) -> None:
