@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -14,9 +15,14 @@ from cloudless.observability.logs import configure_logs
 from cloudless.settings import CoordinatorSettings, read_coordinator_settings
 from etcd.find import Found, Search, find
 
+# A large state is a million objects without cycles. Python's own thresholds (700, 10, 10) would have the collector walk
+# them over and over while they are read, and stop the loop for it later; garbage with cycles is rare here.
+COLLECT_AFTER = (20_000, 20, 100)
+
 
 def main() -> int:
     """Run a coordinator configured by CLOUDLESS_* until SIGTERM or SIGINT; return the exit code."""
+    gc.set_threshold(*COLLECT_AFTER)
     try:
         settings = read_coordinator_settings()
         configure_logs(settings.log_level)

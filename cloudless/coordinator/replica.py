@@ -12,11 +12,9 @@ revision does not arrive in time ends the stream.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loguru import logger
@@ -193,10 +191,6 @@ class Replica:
         return restored
 
     async def _load(self) -> None:
-        with _collector_at_rest():
-            await self._read_all()
-
-    async def _read_all(self) -> None:
         started_s = self._clock.monotonic_s()
         first = page = await self._store.read_page(keys.PREFIX, limit=self._settings.page_size)
         entries = [_decode(kv) for kv in page.kvs]
@@ -262,21 +256,6 @@ class Replica:
             except CloudlessError as error:
                 logger.debug("freshness check failed: {}", error)
             await self._clock.sleep(self._settings.check_period_s)
-
-
-@contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Make many objects that stay without the collector looking at them again and again, now and later.
-
-    A state of 100,000 tasks is a million objects without cycles; each full collection would stop the loop for as
-    long as it takes to walk them.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.freeze()
 
 
 class _Waiters:
