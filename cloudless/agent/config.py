@@ -20,8 +20,8 @@ class AgentLimits:
     Sessions: `connect_timeout_s` runs from dialling to the Welcome; `silent_periods_max` heartbeat periods without
     a word make a coordinator count as broken; dialling an address again waits a random part of
     `retry_first_s` doubled per failure up to `retry_max_s`.
-    Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each; not acknowledged within
-    `report_resend_s` they are sent again.
+    Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each (at a few KB a task far less
+    than a coordinator reads at once); not acknowledged within `report_resend_s` they are sent again.
     """
 
     connect_timeout_s: float = 1.5
@@ -36,7 +36,7 @@ class AgentLimits:
     coordinators_max: int = 64
     report_gap_s: float = 0.05
     report_resend_s: float = 2.0
-    reports_per_message_max: int = 500
+    reports_per_message_max: int = 200
     message_bytes_max: int = 16 * 1024 * 1024
     starts_max: int = 4
     journal_threads_max: int = 4

@@ -23,6 +23,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from cloudless.adapters.grpc.server import REQUEST_BYTES_MAX
 from cloudless.adapters.grpc.status import find_detail
 from cloudless.cli.methods import APPLY_WORKLOAD, GET_WORKLOAD
 from cloudless.errors import CloudlessError, error_with_code, outcome_of
@@ -287,10 +288,15 @@ def value_of(spec: FieldDescriptor, draw: random.Random, depth: int) -> Any:
             return draw.choice(NUMBERS)
 
 
+_ENDING = ("DeleteWorkload", "ScaleWorkload")
+
+
 def harmless(rpc: Rpc, message: Any) -> Any:
-    """Keep one request from doing what it validly asks for: to move the leader."""
+    """Keep one request from doing what it validly asks for: to move the leader, to end the workload that is watched."""
     if rpc.name == "TransferLeader" and not message.to_coordinator_id:
         message.to_coordinator_id = "nobody"
+    if rpc.name in _ENDING and message.name == "calm":
+        message.name = "nobody"
     return message
 
 
@@ -305,13 +311,14 @@ def random_bytes(rpc: Rpc, draw: random.Random) -> bytes:
 
 
 def reads_as_harmless(rpc: Rpc, payload: bytes) -> bool:
-    """Return whether it is not, by chance, a readable request to move the leader."""
-    if rpc.name != "TransferLeader":
+    """Return whether it is not, by chance, a readable request to do what `harmless` prevents."""
+    if rpc.name not in ("TransferLeader", *_ENDING):
         return True
     try:
-        return bool(rpc.request.FromString(payload).to_coordinator_id)
+        message = rpc.request.FromString(payload)
     except Exception:
         return True
+    return bool(message.to_coordinator_id) if rpc.name == "TransferLeader" else message.name != "calm"
 
 
 # --- tests ---
@@ -442,14 +449,14 @@ def hello_of(info: NodeInfo, **fields: Any) -> agent_pb2.AgentMessage:
 
 
 def megabytes() -> Iterator[tuple[str, Message]]:
-    """Yield (method, request) of several MiB each."""
-    million = range(1_000_000)
-    long = "x" * (4 * MIB)
-    yield "ListNodes", node_pb2.ListNodesRequest(selector={str(n): "" for n in million})
-    yield "ListWorkloads", workload_pb2.ListWorkloadsRequest(selector={str(n): "" for n in million})
-    yield "UpdateNode", node_pb2.UpdateNodeRequest(node_id="agent-1", set_labels={str(n): "" for n in million})
-    yield "UpdateNode", node_pb2.UpdateNodeRequest(node_id="agent-1", remove_labels=map(str, million))
-    yield "Watch", event_pb2.WatchRequest(kinds=map(str, million))
+    """Yield (method, request) of nearly as many bytes as are read at all."""
+    many = range(100_000, 250_000)
+    long = "x" * (REQUEST_BYTES_MAX // 2 - 1_000)
+    yield "ListNodes", node_pb2.ListNodesRequest(selector={str(n): "" for n in many})
+    yield "ListWorkloads", workload_pb2.ListWorkloadsRequest(selector={str(n): "" for n in many})
+    yield "UpdateNode", node_pb2.UpdateNodeRequest(node_id="agent-1", set_labels={str(n): "" for n in many})
+    yield "UpdateNode", node_pb2.UpdateNodeRequest(node_id="agent-1", remove_labels=map(str, many))
+    yield "Watch", event_pb2.WatchRequest(kinds=map(str, many))
     yield "GetNode", node_pb2.GetNodeRequest(node_id=long)
     yield "GetWorkload", workload_pb2.GetWorkloadRequest(name=long, namespace=long)
     yield "GetTask", workload_pb2.GetTaskRequest(task_id=long)
@@ -476,10 +483,11 @@ def test_requests_of_megabytes(cluster: LocalCluster) -> None:
     judge(cluster, send)
 
 
-def test_a_request_larger_than_any_may_be_is_refused(cluster: LocalCluster) -> None:
+@pytest.mark.parametrize("size", [REQUEST_BYTES_MAX + 1_000, 17 * MIB])
+def test_a_request_larger_than_any_may_be_is_refused(cluster: LocalCluster, size: int) -> None:
     async def run() -> None:
         async with asking(cluster) as asker:
-            code = await asker.ask(rpc_named("ApplyWorkload"), b"x" * (17 * MIB))
+            code = await asker.ask(rpc_named("ApplyWorkload"), b"x" * size)
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
     asyncio.run(run())
