@@ -60,6 +60,10 @@ def _sections(result: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield (importlib.import_module(f"tests.bench.sections.{name}").__doc__ or "").strip()
         yield ""
+        if "failed" in section:
+            yield f"Could not be measured: {section['failed']}"
+            yield ""
+            continue
         if name in PLOTS:
             yield f"![{PLOTS[name].title}](plots/{name}.svg)"
             yield ""

@@ -56,8 +56,9 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "cloudless", "svg.fonttype": "none", "font.size": 9}):
         for name, plot in PLOTS.items():
-            if name in result["sections"]:
-                figures = {figure["name"]: figure for figure in result["sections"][name]["figures"]}
+            measured = result["sections"].get(name, {}).get("figures", [])
+            if measured:
+                figures = {figure["name"]: figure for figure in measured}
                 chosen = [figures[n] for n in plot.names if n in figures]
                 _draw_bars(chosen, plot, folder / f"{name}.svg")
         judged = [f for section in result["sections"].values() for f in section["figures"] if f["bar"]]

@@ -64,8 +64,16 @@ def test_the_page_in_the_repository_is_what_the_stored_result_gives() -> None:
     stored = json.loads(STORED.read_text(encoding="utf-8"))
     page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
     assert page == page_of(stored), "scripts/bench --redraw writes it anew"
-    for name in [*(n for n in stored["sections"] if n in PLOTS), "goals"]:
+    for name in [*(n for n, section in stored["sections"].items() if n in PLOTS and section["figures"]), "goals"]:
         assert (ROOT / f"docs/plots/{name}.svg").is_file()
+
+
+def test_a_section_that_could_not_be_measured_is_told_as_such() -> None:
+    result = build_result(Figure("echo_1", "one", "1/s", (1.0,)))
+    result["sections"]["watch"] = {"took_s": 1.0, "figures": [], "failed": "Unavailable: nobody answers"}
+    page = page_of(result)
+    assert "Could not be measured: Unavailable: nobody answers" in page
+    assert "plots/watch.svg" not in page
 
 
 def test_the_machine_is_described_without_its_name() -> None:

@@ -1,9 +1,8 @@
 """How soon every coordinator shows what was written, at 5,000 changes a second; and a watch with 1,000 readers.
 
 Changes are reports of tasks, 50 in a transaction every 10 ms, as group commit batches them, written straight to
-etcd. *Apply lag* is from the answer of a transaction to its being applied, once in three replicas on bare etcd
-members (each the production replica in a process of its own), once as a reader of the API's Watch sees it at each of
-three coordinators: every transaction also carries one event, and only events are watched.
+etcd. *Apply lag* is from the answer of a transaction to its being applied in three replicas on bare etcd members
+(each the production replica in a process of its own).
 """
 
 from __future__ import annotations
@@ -36,21 +35,20 @@ TASKS = 2_000
 SUBSCRIBERS = 1_000
 CHANNELS_A_COORDINATOR = 5
 BURST = 10
-_TURN_S = 3.0
+TURN_S = 3.0
 _IN_FLIGHT_MAX = 3
-_TIMEOUT_S = 60.0
+TIMEOUT_S = 60.0
 
 
 async def measure(bench: Bench) -> list[Figure]:
     figures = []
     if bench.wants("replica"):
         figures += await _replica_lag(bench)
-    if bench.wants("api") or bench.wants("fan-out"):
+    if bench.wants("fan-out"):
         with dev_cluster(profile_to=bench.profile_file("coordinator-1")) as cluster:
             await populate(cluster.etcd_endpoints[0], TASKS)
             cluster.start_profile()
-            figures += await _fan_out(bench, cluster) if bench.wants("fan-out") else []
-            figures += await _api_lag(bench, cluster) if bench.wants("api") else []
+            figures += await _fan_out(bench, cluster)
     return figures
 
 
@@ -58,22 +56,22 @@ async def measure(bench: Bench) -> list[Figure]:
 
 
 @dataclass(slots=True)
-class _Turn:
+class Turn:
     """One turn of writing: when which revision was answered, and how many changes a second that were."""
 
     answered_s: dict[int, float] = field(default_factory=dict)
     changes_per_s: float = 0.0
 
 
-async def _write(endpoint: str, duration_s: float, transactions: Iterator[Txn]) -> _Turn:
-    store, turn = EtcdStore(endpoint), _Turn()
+async def write_at_pace(endpoint: str, duration_s: float, transactions: Iterator[Txn]) -> Turn:
+    store, turn = EtcdStore(endpoint), Turn()
     slots = asyncio.Semaphore(_IN_FLIGHT_MAX)
     prepared = list(islice(transactions, round(duration_s * CHANGES_PER_S / CHANGES_A_TXN)))
     started_s = time.monotonic()
 
     async def send(txn: Txn) -> None:
         try:
-            result = await store.txn(txn, timeout_s=_TIMEOUT_S)
+            result = await store.txn(txn, timeout_s=TIMEOUT_S)
             turn.answered_s[result.revision] = time.monotonic()
         finally:
             slots.release()
@@ -89,7 +87,7 @@ async def _write(endpoint: str, duration_s: float, transactions: Iterator[Txn]) 
     return turn
 
 
-def _transactions(*, with_event: bool) -> Iterator[Txn]:
+def changes(*, with_event: bool) -> Iterator[Txn]:
     reports = CHANGES_A_TXN - with_event
     for number in count():
         chosen = [report((number * reports + n) % TASKS, 2 + number) for n in range(reports)]
@@ -109,7 +107,7 @@ def event_put(number: int) -> Put:
 
 
 async def _replica_lag(bench: Bench) -> list[Figure]:
-    turns, transactions = [], _transactions(with_event=False)
+    turns, transactions = [], changes(with_event=False)
     with bare_members() as members:
         async with AsyncExitStack() as stack:
             await members.leader()
@@ -118,42 +116,24 @@ async def _replica_lag(bench: Bench) -> list[Figure]:
             for follower in followers:
                 await follower.read_json()
             for number in range(bench.rounds + 1):
-                turn = await _write(members.endpoints[0], _TURN_S * bench.slice_s, transactions)
+                turn = await write_at_pace(members.endpoints[0], TURN_S * bench.slice_s, transactions)
                 seen = [await _seen_by(follower, turn) for follower in followers]
                 if number:  # the first one warms up
                     turns.append((turn, seen))
-                    _say(bench, "replica", turn, seen)
-    return _lag_figures("replica", "a replica on its own", turns, at_most(20.0))
+                    say_lag(bench, "replica", turn, seen)
+    return lag_figures("replica", "a replica on its own", turns, at_most(20.0))
 
 
-async def _seen_by(follower: Child, turn: _Turn) -> dict[int, float]:
+async def _seen_by(follower: Child, turn: Turn) -> dict[int, float]:
     """Return when the follower applied each revision. Raises RuntimeError if it does not get there."""
     seen: dict[int, float] = {}
-    deadline_s = time.monotonic() + _TIMEOUT_S
+    deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
         seen.update({int(revision): at_s for revision, at_s in await follower.ask("applied")})
         if turn.answered_s.keys() <= seen.keys():
             return seen
         await asyncio.sleep(0.1)
-    raise RuntimeError(f"a replica did not apply all revisions within {_TIMEOUT_S:g} s")
-
-
-async def _api_lag(bench: Bench, cluster: Cluster) -> list[Figure]:
-    seen: list[dict[int, float]] = [{}, {}, {}]
-    entered = [asyncio.Event() for _ in seen]
-    turns, transactions = [], _transactions(with_event=True)
-    async with AsyncExitStack() as stack:
-        api = cluster.connect(stack)
-        watching = [asyncio.create_task(_watch(api, index, at, entered[index])) for index, at in enumerate(seen)]
-        stack.push_async_callback(end_all, watching)
-        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in entered)), _TIMEOUT_S)
-        for number in range(bench.rounds + 1):
-            turn = await _write(cluster.etcd_endpoints[0], _TURN_S * bench.slice_s, transactions)
-            await _until_all_seen(turn, seen, watching)
-            if number:
-                turns.append((turn, [dict(at) for at in seen]))
-                _say(bench, "API", turn, seen)
-    return _lag_figures("api", "a reader of the API's watch", turns, None)
+    raise RuntimeError(f"a replica did not apply all revisions within {TIMEOUT_S:g} s")
 
 
 async def end_all(tasks: list[asyncio.Task[None]]) -> None:
@@ -162,31 +142,12 @@ async def end_all(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _watch(api: Api, coordinator: int, seen: dict[int, float], entered: asyncio.Event) -> None:
-    async for answer in api.stream(coordinator, WATCH, WatchRequest(kinds=["event"])):
-        entered.set()
-        now_s = time.monotonic()
-        for change in answer.changes:
-            seen[change.revision] = now_s
-
-
-async def _until_all_seen(turn: _Turn, seen: list[dict[int, float]], watching: list[asyncio.Task[None]]) -> None:
-    deadline_s = time.monotonic() + _TIMEOUT_S
-    while not all(turn.answered_s.keys() <= at.keys() for at in seen):
-        for task in watching:
-            if task.done():
-                task.result()
-        if time.monotonic() > deadline_s:
-            raise RuntimeError(f"a watch did not deliver all revisions within {_TIMEOUT_S:g} s")
-        await asyncio.sleep(0.02)
-
-
-def _lags_ms(turn: _Turn, seen: dict[int, float]) -> list[float]:
+def _lags_ms(turn: Turn, seen: dict[int, float]) -> list[float]:
     """Return the lags of one follower; the watch may be quicker than the answer, which counts as none."""
     return [1000 * max(0.0, seen[revision] - at_s) for revision, at_s in turn.answered_s.items()]
 
 
-def _lag_figures(name: str, who: str, turns: list[tuple[_Turn, list[dict[int, float]]]], bar: object) -> list[Figure]:
+def lag_figures(name: str, who: str, turns: list[tuple[Turn, list[dict[int, float]]]], bar: object) -> list[Figure]:
     lags = [[_lags_ms(turn, at) for at in seen] for turn, seen in turns]
     pooled = [[lag for one in three for lag in one] for three in lags]
     worst = [max(percentile(one, 0.99) for one in three) for three in lags]
@@ -199,7 +160,7 @@ def _lag_figures(name: str, who: str, turns: list[tuple[_Turn, list[dict[int, fl
     ]
 
 
-def _say(bench: Bench, who: str, turn: _Turn, seen: list[dict[int, float]]) -> None:
+def say_lag(bench: Bench, who: str, turn: Turn, seen: list[dict[int, float]]) -> None:
     p99 = max(percentile(_lags_ms(turn, at), 0.99) for at in seen)
     bench.say(f"{who}: {turn.changes_per_s:.0f} changes a second, lag p99 {p99:.1f} ms")
 
@@ -253,7 +214,7 @@ class _Audience:
     async def time_one(self, store: EtcdStore, number: int) -> tuple[float, float]:
         """Return after how many milliseconds half of the readers, and all, have an event that was answered."""
         self._expect(1)
-        await store.txn(Txn(then=(event_put(number),)), timeout_s=_TIMEOUT_S)
+        await store.txn(Txn(then=(event_put(number),)), timeout_s=TIMEOUT_S)
         answered_s = time.monotonic()
         await self._wait_all()
         lags = [1000 * max(0.0, at_s - answered_s) for at_s in self._received_s]
@@ -263,20 +224,20 @@ class _Audience:
         """Return the events a second delivered, all readers together, of a burst written at once."""
         self._expect(BURST)
         started_s = time.monotonic()
-        await asyncio.gather(*(store.txn(Txn(then=(event_put(n),)), timeout_s=_TIMEOUT_S) for n in range(BURST)))
+        await asyncio.gather(*(store.txn(Txn(then=(event_put(n),)), timeout_s=TIMEOUT_S) for n in range(BURST)))
         await self._wait_all()
         return len(self._received_s) / (time.monotonic() - started_s)
 
     async def _wait_all(self) -> None:
         """Wait until every reader has what is expected. Raises what ended a reader, RuntimeError if it takes long."""
         everybody = asyncio.create_task(self._all.wait())
-        await asyncio.wait([everybody, *self._tasks], timeout=_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([everybody, *self._tasks], timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if not everybody.done():
             everybody.cancel()
             for task in self._tasks:
                 if task.done():
                     task.result()
-            raise RuntimeError(f"{len(self._received_s)} of {self._wanted} events came within {_TIMEOUT_S:g} s")
+            raise RuntimeError(f"{len(self._received_s)} of {self._wanted} events came within {TIMEOUT_S:g} s")
 
     def _expect(self, events: int) -> None:
         self._received_s.clear()
