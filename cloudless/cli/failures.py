@@ -31,6 +31,11 @@ _LOOK = "`cloudless cluster status` says what is wrong"
 _PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 """Transport failures that another coordinator, or a moment, may mend."""
 
+_BARE_HINTS = {
+    grpc.StatusCode.UNIMPLEMENTED: "is it a coordinator, and of this version?",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "split the request: a manifest may have 1 MiB, a whole request twice that",
+}
+
 
 def to_failure(error: Any, address: str, writes: bool) -> Failure:
     """Return what a grpc error (blocking or asyncio) of a call to `address` means."""
@@ -85,8 +90,7 @@ def _bare_error(code: grpc.StatusCode, details: str, address: str, writes: bool)
     if code in _PASSING:
         return StoreTimeout(f"{address} gave no answer in time", hint=_LOOK)
     error_class = next((cls for cls, seen in OUTCOMES.items() if seen.grpc_status == code.name), CloudlessError)
-    hint = "is it a coordinator, and of this version?" if code is grpc.StatusCode.UNIMPLEMENTED else ""
-    return _make(error_class, f"{address}: {details or code.name}", hint)
+    return _make(error_class, f"{address}: {details or code.name}", _BARE_HINTS.get(code, ""))
 
 
 def _make(error_class: type[CloudlessError], message: str, hint: str) -> CloudlessError:
