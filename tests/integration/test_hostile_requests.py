@@ -196,7 +196,10 @@ class Asker:
     def _judge(
         self, rpc: Rpc, code: grpc.StatusCode, detail: common_pb2.ErrorDetail | None, words: str, sent: Iterable[bytes]
     ) -> None:
+        sent = tuple(sent)
         said = f"{rpc.path}: {code.name}: {words[:200]!r} for {[payload[:60] for payload in sent]!r}"
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and max(map(len, sent)) > REQUEST_BYTES_MAX:
+            return  # gRPC itself refuses what is too long, and knows nothing of our details
         if detail is None:
             self.findings.append(f"no detail: {said}")
         elif code in FORBIDDEN or error_with_code(detail.code) is CloudlessError:

@@ -104,36 +104,36 @@ def test_an_old_copy_of_a_data_directory_is_put_aside_and_its_member_replaced(
     assert_replaced(cluster, THIRD, before, newest)
 
 
-def test_where_too_many_are_old_copies_none_is_put_aside_and_the_operator_can_start_them(
-    cluster: LocalCluster, tmp_path: Path
-) -> None:
-    before, kept = ids(cluster), write(cluster, 5)
+def test_where_too_many_are_old_copies_none_is_put_aside(cluster: LocalCluster, tmp_path: Path) -> None:
+    before, old = ids(cluster), (FIRST, SECOND)
+    directories = {name: cluster.processes[name].data_dir for name in old}
     cluster.stop(*COORDINATORS)
-    for name in (FIRST, SECOND):
-        shutil.copytree(cluster.processes[name].data_dir, tmp_path / name)
-    old = last_index(cluster.datadir(FIRST).etcd_dir)
+    reached = max(last_index(cluster.datadir(name).etcd_dir) for name in old)
+    for name in old:
+        shutil.copytree(directories[name], tmp_path / "yesterday" / name)
     cluster.start(*COORDINATORS)
     cluster.wait_formed()
-    write(cluster, 20)
-    for name in (FIRST, SECOND):
-        wait_witnessed(cluster, name, old + 10)
+    newest = write(cluster, 20)
+    for name in old:
+        wait_witnessed(cluster, name, reached + 10)
     cluster.kill(*COORDINATORS, etcd=True)
-    for name in (FIRST, SECOND):
-        shutil.rmtree(cluster.processes[name].data_dir)
-        shutil.copytree(tmp_path / name, cluster.processes[name].data_dir)
-    aside = {name: set(cluster.processes[name].data_dir.glob("etcd.outdated-*")) for name in COORDINATORS}
+    for name in old:
+        shutil.move(directories[name], tmp_path / "today" / name)
+        shutil.copytree(tmp_path / "yesterday" / name, directories[name])
+    aside = {name: set(directories[name].glob("etcd.outdated-*")) for name in old}
     cluster.start(*COORDINATORS)
-    for name in (FIRST, SECOND):
+    for name in old:
         cluster.until(partial(waits_to_join, cluster, name), f"{name} waits to be let in")
         assert last_index(cluster.datadir(name).etcd_dir) > 0, "its data are where they were"
-        assert set(cluster.processes[name].data_dir.glob("etcd.outdated-*")) == aside[name]
+        assert set(directories[name].glob("etcd.outdated-*")) == aside[name]
     cluster.kill(*COORDINATORS, etcd=True)
-    for name in COORDINATORS:
-        cluster.datadir(name).progress.unlink()
+    for name in old:
+        shutil.rmtree(directories[name])
+        shutil.move(tmp_path / "today" / name, directories[name])
     cluster.start(*COORDINATORS)
     cluster.wait_formed()
-    assert ids(cluster) == before
-    cluster.call(GET_WORKLOAD, GetWorkloadRequest(name=kept), FIRST)
+    assert ids(cluster) == before, "once their data of today are back, all is well"
+    cluster.call(GET_WORKLOAD, GetWorkloadRequest(name=newest), FIRST)
     cluster.assert_one_cluster()
 
 

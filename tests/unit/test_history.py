@@ -153,6 +153,13 @@ def test_a_conditional_write_after_a_deletion_is_a_lost_update() -> None:
     assert faults(judge(WRITES[0], gone, late, log=log)) == {Fault.LOST_UPDATE}
 
 
+def test_a_conditional_write_that_comes_back_is_not_also_called_a_lost_update() -> None:
+    conditional = write("b", 3.0, 4.0, 7, if_revision=5)
+    last = write("c", 5.0, 6.0, 8)
+    log = (A5, B7, LogEvent(8, "x", "c"), LogEvent(9, "x", "b"))
+    assert faults(judge(WRITES[0], conditional, last, log=log)) == {Fault.RESURRECTED}
+
+
 def test_the_same_request_answered_twice_alike_is_one_effect() -> None:
     assert judge(*WRITES, replace(WRITES[0], client="other"), log=(A5, B7)) == ()
 

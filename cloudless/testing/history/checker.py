@@ -235,9 +235,12 @@ def _repeated(event: LogEvent, position: int, cause: Operation, at: int, earlier
 def _conditions(index: _Index) -> Iterator[Violation]:
     for name, events in index.events.items():
         seen_revision = 0
+        judged: set[int] = set()
         for event in events:
             cause = index.cause_of(event)
-            if cause is not None and cause.if_revision and cause.if_revision != seen_revision:
+            again = id(cause) in judged  # that it came back is told elsewhere, whatever its condition was
+            judged.add(id(cause))
+            if cause is not None and not again and cause.if_revision and cause.if_revision != seen_revision:
                 text = (
                     f"{cause} was to follow revision {cause.if_revision} of {name} only, but took effect at revision "
                     f"{event.revision} over revision {seen_revision}"
