@@ -4,8 +4,8 @@ First that they are whole: nothing was noted against them, and they are no older
 as this node noted itself and as any other coordinator has heard (`core.membership.returning`). Then that the cluster
 knows the member under its present raft address: the member list is changed before the member starts there, never after.
 
-The others are asked for a few seconds only. If none answers, etcd starts all the same and says so in the log: an
-older copy *and* nobody who could tell is left to the operator; a cluster that waits for ever is not.
+All the others are asked, for a few seconds only. If none answers, etcd starts all the same and says so in the log:
+an older copy *and* nobody who could tell is left to the operator; a cluster that waits for ever is not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from cloudless.errors import CloudlessError, FormationRefused, NotFound
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 
+# For the first answer, and after that for those that are still silent: hosts that are down, addresses of old.
 WITNESS_WAIT_S = 5.0
+SILENT_WAIT_S = 2.0
 PAUSE_S = 0.25
 MOVE_TIMEOUT_S = 5.0
 
@@ -61,23 +63,31 @@ class Returning:
         return reason
 
     async def _ask_witnesses(self) -> list[tuple[str, Reached]]:
-        own_id = self._settings.node_id
-        ends_s = asyncio.get_running_loop().time() + WITNESS_WAIT_S
-        while self.others:
-            answers = [a for a in (await ask_formation(self.others)).values() if a.node_id != own_id]
-            if answers:
-                return [
-                    (answer.node_id, Reached(f"{heard.member_id:x}", heard.raft_index))
-                    for answer in answers
-                    for heard in answer.heard
-                    if heard.node_id == own_id
-                ]
-            if asyncio.get_running_loop().time() > ends_s:
-                logger.warning("no other coordinator answers: nobody can tell whether this node's data are of today")
+        """Ask until all others have answered, or those that do not have had their time.
+
+        Not only until one has: of several that come back together, another old copy may be the first.
+        """
+        loop, answers = asyncio.get_running_loop(), dict[str, pb.GetFormationResponse]()
+        ends_s = loop.time() + WITNESS_WAIT_S
+        while silent := [address for address in self.others if address not in answers]:
+            found = await ask_formation(silent)
+            if found and not answers:
+                ends_s = loop.time() + SILENT_WAIT_S
+            answers.update(found)
+            if loop.time() > ends_s:
                 break
-            self._say(f"asking {', '.join(self.others)} how far this member had got")
+            self._say(f"asking {', '.join(silent)} how far this member had got")
             await asyncio.sleep(PAUSE_S)
-        return []
+        if self.others and not answers:
+            logger.warning("no other coordinator answers: nobody can tell whether this node's data are of today")
+        own_id = self._settings.node_id
+        return [
+            (answer.node_id, Reached(f"{heard.member_id:x}", heard.raft_index))
+            for answer in answers.values()
+            if answer.node_id != own_id
+            for heard in answer.heard
+            if heard.node_id == own_id
+        ]
 
     async def announce_address(self) -> None:
         """Make the cluster know the member under today's raft address, if it is another than before.
