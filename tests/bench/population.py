@@ -7,8 +7,7 @@ them has nothing to do but to note that no agent stands behind these nodes; thei
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 
 from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.core import keys
@@ -29,7 +28,6 @@ from cloudless.rpc.codec import encode_record
 
 TASKS_A_WORKLOAD = 100
 NODES = 100
-_PUTS_A_TXN = 500
 _STARTED_MS = 1_700_000_000_000
 _SPEC = TaskSpec(
     command=("python3", "-u", "serve.py"),
@@ -44,9 +42,8 @@ async def populate(endpoint: str, tasks: int) -> None:
     """Write `tasks` tasks and what belongs to them through the member at `endpoint`."""
     store = EtcdStore(endpoint)
     try:
-        records = _records(tasks)
-        while chunk := list(islice(records, _PUTS_A_TXN)):
-            puts = tuple(Put(key, encode_record(record)) for key, record in chunk)
+        for together in _records(tasks):
+            puts = tuple(Put(key, encode_record(record)) for key, record in together)
             await store.txn(Txn(then=puts), timeout_s=30.0)
     finally:
         await store.close()
@@ -65,13 +62,17 @@ def task_id(task: int) -> str:
     return f"load-{task // TASKS_A_WORKLOAD:04d}-{task % TASKS_A_WORKLOAD:03d}-0000000"
 
 
-def _records(tasks: int) -> Iterator[tuple[str, Record]]:
-    # Workloads last: a leader must not see one without the tasks it has.
-    yield from _nodes()
-    for task in range(tasks):
-        yield _desired(task)
-        yield report(task, 1)
-    yield from _workloads(range(0, tasks, TASKS_A_WORKLOAD), tasks)
+def _records(tasks: int) -> Iterator[list[tuple[str, Record]]]:
+    """Give what belongs in one transaction.
+
+    A leader must see neither a workload without its tasks, which it would make, nor tasks without their workload,
+    which it would stop.
+    """
+    yield list(_nodes())
+    for first in range(0, tasks, TASKS_A_WORKLOAD):
+        numbers = range(first, min(first + TASKS_A_WORKLOAD, tasks))
+        tasks_and_reports = [pair for task in numbers for pair in (_desired(task), report(task, 1))]
+        yield [*tasks_and_reports, _workload(first, len(numbers))]
 
 
 def _nodes() -> Iterator[tuple[str, Record]]:
@@ -85,32 +86,28 @@ def _nodes() -> Iterator[tuple[str, Record]]:
 
 def _desired(task: int) -> tuple[str, Record]:
     record = TaskDesired(
-        id=task_id(task), namespace="load", workload=_workload(task), workload_uid=f"uid-{_workload(task)}",
+        id=task_id(task), namespace="load", workload=_workload_name(task), workload_uid=f"uid-{_workload_name(task)}",
         task_generation=1, slot=task % TASKS_A_WORKLOAD, node_id=_node(task), spec=_SPEC, term=1,
         reason="replica missing", created_at_ms=_STARTED_MS,
     )  # fmt: skip
     return keys.task_desired(record.id), record
 
 
-def _workloads(first_tasks: Iterable[int], tasks: int) -> Iterator[tuple[str, Record]]:
-    for first in first_tasks:
-        name = _workload(first)
-        spec = WorkloadSpec(
-            command=_SPEC.command, args=_SPEC.args, env=_SPEC.env, ports=_SPEC.ports, requests=_SPEC.requests,
-            replicas=min(TASKS_A_WORKLOAD, tasks - first), lost_after_s=3600.0,
-        )  # fmt: skip
-        made_ms = time.time_ns() // 1_000_000
-        yield (
-            keys.workload("load", name),
-            WorkloadRecord(
-                namespace="load", name=name, uid=f"uid-{name}", spec=spec, created_at_ms=made_ms, updated_at_ms=made_ms
-            ),
-        )
+def _workload(first: int, replicas: int) -> tuple[str, Record]:
+    name, made_ms = _workload_name(first), time.time_ns() // 1_000_000
+    spec = WorkloadSpec(
+        command=_SPEC.command, args=_SPEC.args, env=_SPEC.env, ports=_SPEC.ports, requests=_SPEC.requests,
+        replicas=replicas, lost_after_s=3600.0,
+    )  # fmt: skip
+    record = WorkloadRecord(
+        namespace="load", name=name, uid=f"uid-{name}", spec=spec, created_at_ms=made_ms, updated_at_ms=made_ms
+    )
+    return keys.workload("load", name), record
 
 
 def _node(number: int) -> str:
     return f"load-{number % NODES:03d}"
 
 
-def _workload(task: int) -> str:
+def _workload_name(task: int) -> str:
     return f"load-{task // TASKS_A_WORKLOAD:04d}"
