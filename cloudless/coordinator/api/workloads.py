@@ -40,15 +40,16 @@ class Workloads:
 
     async def ListWorkloads(self, request: pb.ListWorkloadsRequest, context: Any) -> pb.ListWorkloadsResponse:
         view = await self._access.settle(request.read, context)
-        refs = {
-            f"{namespace}/{name}": (namespace, name)
+        wanted, selector = request.namespace, dict(request.selector)  # read once: a field of a message is slow to read
+        found = {
+            f"{namespace}/{name}": workload
             for (namespace, name), workload in view.workloads.items()
-            if request.namespace in ("", namespace) and _matches(workload.record, request.selector)
+            if wanted in ("", namespace) and (not selector or selector.items() <= workload.record.labels.items())
         }
-        page, token = paginate(list(refs), request.page_token, request.limit)
+        page, token = paginate(list(found), request.page_token, request.limit)
         return pb.ListWorkloadsResponse(
             header=self._access.header(),
-            workloads=[self._messages.of(view.workloads[refs[name]]) for name in page],
+            workloads=[self._messages.of(found[name]) for name in page],
             next_token=token,
         )
 
@@ -257,7 +258,3 @@ def _unreadable(view: View, namespace: str, name: str) -> NotFound | None:
     key = keys.workload(namespace, name) if keys.NAME_PATTERN.fullmatch(name) else ""
     quarantined = view.quarantined.get(key)
     return NotFound(f"workload {name} cannot be read: {quarantined.reason}") if quarantined else None
-
-
-def _matches(record: WorkloadRecord, selector: Any) -> bool:
-    return all(record.labels.get(key) == value for key, value in selector.items())
