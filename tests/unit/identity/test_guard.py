@@ -309,7 +309,7 @@ def test_a_session_speaks_for_the_nodes_it_names() -> None:
     assert facts("AgentService/Session", hello).speaks_for == ("a1",)
     told = agent_pb2.AgentMessage(reports=agent_pb2.TaskReports(reports=reports))
     assert facts("AgentService/Session", told).speaks_for == ("a1", "a2")
-    assert facts("AgentService/Session", agent_pb2.AgentMessage(heartbeat={})).speaks_for == ()
+    assert facts("AgentService/Session", agent_pb2.AgentMessage(heartbeat=agent_pb2.Heartbeat())).speaks_for == ()
     assert facts("ClusterService/JoinRaftCluster", cluster_pb2.JoinRaftClusterRequest(node_id="c2")).speaks_for == (
         "c2",
     )
