@@ -15,19 +15,24 @@ from loguru import logger
 from cloudless import __version__
 from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.adapters.pki.vault import Vault
 from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.cluster import Cluster
+from cloudless.coordinator.api.enrolment import Enrolment
 from cloudless.coordinator.api.events import Events
+from cloudless.coordinator.api.identity import IdentityAdmin
 from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
+from cloudless.coordinator.audit import Auditor
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members, MembershipController
@@ -37,6 +42,7 @@ from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
+from cloudless.coordinator.trust_keeper import TrustKeeper
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
@@ -99,6 +105,9 @@ class Body:
             self.clock,
             SessionSettings(coordinator_id=settings.node_id, heartbeat_period_s=settings.heartbeat_period_s),
         )
+        self.issuer = Issuer(Vault(formation.datadir.path / "pki"), self.replica.machine, self.clock)
+        self.replica.listen(self.issuer.on_applied)
+        self.auditor = Auditor(settings.node_id, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services()
@@ -114,6 +123,7 @@ class Body:
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
+            "identity": (Enrolment(access, self.issuer, self.auditor), IdentityAdmin(access, self.issuer)),
         }
 
     async def run(self) -> None:
@@ -122,6 +132,8 @@ class Body:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self.leases.run(self.clock), name="leases")
+            group.create_task(self.issuer.run(), name="issuer")
+            group.create_task(self.auditor.run(), name="auditor")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
@@ -131,7 +143,8 @@ class Body:
         own_id, replica, clock = self.settings.node_id, self.replica, self.clock
         async with asyncio.TaskGroup() as group:
             for controller in (
-                ClusterNamer(own_id, replica, clock, self.ids),
+                ClusterNamer(own_id, replica, clock, self.ids, lambda: self.issuer.cluster_id),
+                TrustKeeper(own_id, replica, self.issuer, self.leases.events, clock, self.ids),
                 LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
                 self.orchestrator,
                 Reaper(replica, clock),

@@ -23,7 +23,7 @@ from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.health import build_routes, sample_metrics
 from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
-from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, identity_pb2, node_pb2, peer_pb2, workload_pb2
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
@@ -34,6 +34,7 @@ SERVICES = {
     "tasks": workload_pb2.DESCRIPTOR.services_by_name["TaskService"],
     "events": event_pb2.DESCRIPTOR.services_by_name["EventService"],
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
 }
 STOP_GRACE_S = 0.3
