@@ -1,9 +1,9 @@
 """The door of every call: who comes, may they, and if not, who is told.
 
 The transport has verified the certificate against the trusted CAs; here it becomes a caller, whom the records must
-know, and the table of rules is asked. A stream is asked about when it opens and again with each message, either way: who
-was revoked meanwhile, or speaks for somebody else, is refused in the middle of it. Works before there is state: then
-coordinators are known by their certificates alone.
+know, and the table of rules is asked. A stream is asked about when it opens and again with each message, either way:
+who was revoked meanwhile, or speaks for somebody else, is refused in the middle of it. Works before there is state:
+then coordinators are known by their certificates alone.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Guard:
             facts = find_facts(method, message, self._find_view())
             self._judge(authorise(caller, method, facts), method, caller, context)
         elif caller != presence.caller:
-            self._judge(admit(caller, method), method, caller, context)
+            self._judge(authorise(caller, method), method, caller, context)
 
     def _identify(self, method: str, context: Any) -> Presence | None:
         """Return who calls. What anyone may call is not refused for a certificate that is no good."""

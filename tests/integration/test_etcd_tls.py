@@ -1,4 +1,4 @@
-"""The certificates written for etcd, shown to real members: they let in each other and their coordinator, nobody else."""
+"""Certificates written for etcd, shown to real members: they let in each other and their coordinator, nobody else."""
 
 from __future__ import annotations
 
