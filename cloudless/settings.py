@@ -180,7 +180,18 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 # Read elsewhere: by the command line and by the finder of etcd.
-_SHARED = frozenset({"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"})
+_SHARED = frozenset(
+    {
+        "COORDINATORS",
+        "NAMESPACE",
+        "CONTEXT",
+        "CONFIG",
+        "LOGIN_TOKEN",
+        "ETCD_BIN",
+        "ETCD_RELEASE_URL",
+        "ETCD_RELEASE_SHA256",
+    }
+)
 
 # Of a later version. Refused rather than ignored: who asks for TLS must not get none.
 _NOT_YET = frozenset({"TLS_ENABLED", "TLS_CERT", "TLS_KEY", "TLS_CA", "JOIN_TOKEN"})
