@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from cloudless.adapters.pki.credentials import Credentials
     from cloudless.cli.client import Client
     from cloudless.cli.contexts import Context
     from cloudless.rpc.v1.common_pb2 import ReadOptions
@@ -36,6 +37,7 @@ class Options:
     context: str = ""
     coordinators_given: bool = False
     context_taken: bool = False
+    as_coordinator: str = ""
 
     def client(self) -> Client:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
@@ -55,6 +57,23 @@ class Options:
         book = ContextFile().load()
         name = self.context or book.current
         return book.get(name) if name else None
+
+    def find_credentials(self) -> Credentials | None:
+        """Return the identity to show: the context's person, renewed if that is due; None to be nobody.
+
+        With `--as-coordinator`, that of the coordinator whose data directory was named. Raises BadCredentials.
+        """
+        if self.as_coordinator:
+            from cloudless.cli.signing_in import get_coordinator_credentials
+
+            return get_coordinator_credentials(self.as_coordinator)
+        context = self.find_context()
+        if context is None:
+            return None
+        from cloudless.cli.contexts import ContextFile
+        from cloudless.cli.signing_in import find_credentials
+
+        return find_credentials(ContextFile(), context)
 
     def take_context(self) -> None:
         """Take from the context what was not given by option or environment variable, once."""
@@ -142,6 +161,10 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
             ["--context"], expose_value=False, callback=_set("context"), metavar="NAME", hidden=hidden,
             envvar="CLOUDLESS_CONTEXT" if on_program else None, show_envvar=True,
             help="The cluster to work with, of those you have signed in to. Default: the current one",
+        ),
+        click.Option(
+            ["--as-coordinator"], expose_value=False, callback=_set("as_coordinator"), metavar="DATA_DIR",
+            hidden=hidden, help="Show the identity of the coordinator whose data this is: to let the first admin in",
         ),
         click.Option(
             ["--timeout"], type=click.FloatRange(min=0.1), expose_value=False, callback=_set("timeout_s"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.credentials import Credentials
@@ -40,6 +41,17 @@ def sign_in(file: ContextFile, context: Context, token: str, person: str, ask: A
     )
     file.save(file.load().with_context(signed_in, current=True))
     return signed_in
+
+
+def get_coordinator_credentials(data_dir: str) -> Credentials:
+    """Return a coordinator's own identity, for who may read its data directory. Raises BadCredentials."""
+    directory = IdentityDir(Path(data_dir) / "pki" / "identity")
+    held = directory.load()
+    if held is None:
+        raise BadCredentials(
+            f"there is no identity in {directory.path}", hint="name the data directory of a coordinator (or be root)"
+        )
+    return held
 
 
 def find_credentials(

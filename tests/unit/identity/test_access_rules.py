@@ -120,6 +120,9 @@ def test_a_call_that_nobody_listed_is_nobodys() -> None:
         ("AgentLogService/ReadTaskLogs", COORDINATOR, (), True),
         ("AgentLogService/ReadTaskLogs", AGENT, (), False),
         ("IdentityService/CreateToken", OPERATOR, (), False),
+        ("IdentityService/CreateToken", AGENT, (), False),
+        ("IdentityService/CreateToken", COORDINATOR, (), True),
+        ("IdentityService/RevokeIdentity", COORDINATOR, (), False),
     ],
 )
 def test_machines_speak_for_themselves_only(
