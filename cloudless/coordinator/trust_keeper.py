@@ -16,7 +16,7 @@ from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
-from cloudless.core.identity.plans import plan_bootstrap, plan_token_reap
+from cloudless.core.identity.plans import plan_bootstrap, plan_identity_reap, plan_token_reap
 from cloudless.core.identity.rotation import (
     authorities_of,
     next_generation,
@@ -64,7 +64,7 @@ class TrustKeeper:
                 steps = (plan_rotation_start(view, build_next_authorities(self._issuer, view, worn, now_ms)),)
             except Unavailable as error:
                 logger.warning("a CA runs out within a year and cannot be replaced: {}", error)
-        return (*steps, *plan_token_reap(view, now_ms))
+        return (*steps, *plan_token_reap(view, now_ms), *plan_identity_reap(view, now_ms))
 
     async def _plan_founding(self) -> tuple[Change, ...]:
         cluster = self._replica.machine.cluster

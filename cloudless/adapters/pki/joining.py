@@ -35,6 +35,10 @@ LOOK_AGAIN_S = 30.0
 """The wall clock may be set while one waits for it: it is looked at this often at least."""
 
 
+PAUSE_MIN_S = 0.5
+PAUSE_MAX_S = 10.0
+
+
 class Ask(Protocol):
     """Calls `IdentityService/<method>` of the coordinator at `address`, trusting `roots_pem` only.
 
@@ -82,6 +86,21 @@ async def enrol(
         return made
 
     return await _first_that_works(addresses, try_one)
+
+
+async def enrol_patiently(
+    directory: IdentityDir, token_text: str, name: str, role: Role, find_addresses: Callable[[], Sequence[str]],
+    ask: Ask, clock: Clock, take: Take = lambda handover: None,
+) -> Credentials:  # fmt: skip
+    """As `enrol`, again and again while no coordinator can be reached or can sign: they may be starting too."""
+    pause_s = PAUSE_MIN_S
+    while True:
+        try:
+            return await enrol(directory, token_text, name, role, find_addresses(), ask, take)
+        except (Unavailable, CommitUncertain) as error:
+            logger.info("waiting to be let in: {}", error)
+            await clock.sleep(pause_s)
+            pause_s = min(PAUSE_MAX_S, 2 * pause_s)
 
 
 async def refresh(

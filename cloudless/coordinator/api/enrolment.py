@@ -52,7 +52,6 @@ class Enrolment:
         self._pace = Pace()
 
     async def GetCa(self, request: pb.GetCaRequest, context: Any) -> pb.GetCaResponse:
-        self._take_turn(context)
         return pb.GetCaResponse(
             header=self._access.header(),
             roots_pem=self._issuer.roots_pem(AuthorityPurpose.CLUSTER),
@@ -82,6 +81,7 @@ class Enrolment:
             why = f"{ask.name} with token {token.id}: {error.message}"
             self._auditor.refused(f"address/{place_of(context)}", "", "IdentityService/Enrol", why)
             raise
+        self._pace.give_back(place_of(context))
         granted = Role[written.answer["role"]]
         identity = Identity(self._issuer.cluster_id, kind_of(granted), ask.name)
         return pb.EnrolResponse(
@@ -118,6 +118,7 @@ class Enrolment:
                 f"address/{place_of(context)}", identity.subject, "IdentityService/Reenrol", error.message
             )
             raise
+        self._pace.give_back(place_of(context))
         return pb.ReenrolResponse(header=self._access.header(), issued=self._issuer.issue(identity, key))
 
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.RenewResponse:

@@ -19,6 +19,8 @@ NAMES_MAX = 100
 DESCRIPTION_LENGTH_MAX = 200
 TOKEN_KEPT_MS = 86_400_000
 """Tokens that let nobody in any more are shown this long after they have expired."""
+REVOKED_KEPT_MS = 180 * 86_400_000
+"""Revoked identities are remembered longer than any certificate is good for (90 days)."""
 
 
 def plan_bootstrap(view: View, cluster: ClusterRecord, authorities: Iterable[AuthorityRecord]) -> Change | None:
@@ -147,6 +149,23 @@ def plan_token_reap(view: View, now_ms: int) -> tuple[Change, ...]:
         )
         for token in over
     )
+
+
+def plan_identity_reap(view: View, now_ms: int) -> tuple[Change, ...]:
+    """Plan to forget identities that were revoked long ago: every certificate they ever had has run out."""
+    changes = []
+    for (kind, name), known in sorted(view.identities.items()):
+        revoked_at_ms = known.record.revoked_at_ms
+        if revoked_at_ms and now_ms - revoked_at_ms > REVOKED_KEPT_MS:
+            key = keys.identity(kind, name)
+            changes.append(
+                Change(
+                    deletes=(key,),
+                    preconditions=(Precondition(key, known.mod_revision),),
+                    reason=f"forget {kind}/{name}, revoked long ago",
+                )
+            )
+    return tuple(changes)
 
 
 def _admins(view: View) -> list[str]:

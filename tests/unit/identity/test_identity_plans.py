@@ -9,10 +9,12 @@ import pytest
 
 from cloudless.core import keys
 from cloudless.core.identity.plans import (
+    REVOKED_KEPT_MS,
     TOKEN_KEPT_MS,
     TOKENS_MAX,
     check_token,
     plan_bootstrap,
+    plan_identity_reap,
     plan_identity_revocation,
     plan_own_identity,
     plan_token,
@@ -104,6 +106,15 @@ def test_a_token_that_is_still_good_is_kept() -> None:
     cluster = TestCluster()
     put_token(cluster, build_token(expires_at_ms=NOW_MS + 10 * TOKEN_KEPT_MS))
     assert plan_token_reap(cluster.machine, NOW_MS + 5 * TOKEN_KEPT_MS) == ()
+
+
+def test_identities_revoked_long_ago_are_forgotten_and_no_others() -> None:
+    cluster = TestCluster()
+    put_identity(cluster, "old", revoked_at_ms=NOW_MS)
+    put_identity(cluster, "recent", revoked_at_ms=NOW_MS + 1)
+    put_identity(cluster, "living")
+    assert not cluster.commit(plan_identity_reap(cluster.machine, NOW_MS + REVOKED_KEPT_MS + 1))
+    assert set(cluster.machine.identities) == {("agent", "recent"), ("agent", "living")}
 
 
 def test_there_is_an_end_to_tokens() -> None:

@@ -13,7 +13,7 @@ from cloudless.adapters.pki import joining
 from cloudless.adapters.pki.authority import Authority
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
-from cloudless.adapters.pki.joining import IdentityKeeper, enrol
+from cloudless.adapters.pki.joining import IdentityKeeper, enrol, enrol_patiently
 from cloudless.adapters.pki.request import read_request
 from cloudless.adapters.pki.self_signing import sign_own
 from cloudless.adapters.pki.vault import Holdings, found
@@ -100,6 +100,23 @@ async def test_an_identity_is_got_from_the_first_that_can(tmp_path: Path, script
     made = await join(IdentityDir(tmp_path / "id"), coordinators)
     assert IdentityDir(tmp_path / "id").load() == made
     assert coordinators.calls == [("c2", "Enrol", False)]
+
+
+async def test_who_starts_before_the_coordinators_waits_for_them(tmp_path: Path, scripted: Any, wall: Wall) -> None:
+    coordinators = scripted(c1=Unavailable("starting"))
+
+    def find_addresses() -> list[str]:
+        if wall.now_ms > NOW_MS + 60_000:
+            coordinators.by_address["c1"] = OURS
+        return ["c1"]
+
+    directory = IdentityDir(tmp_path / "id")
+    made = await enrol_patiently(directory, TOKEN.text, "a1", Role.AGENT, find_addresses, coordinators.ask, wall)
+    assert made.identity.name == "a1"
+    assert wall.now_ms < NOW_MS + 75_000
+    coordinators.by_address["c1"] = Denied("used up")
+    with pytest.raises(Denied):
+        await enrol_patiently(directory, TOKEN.text, "a1", Role.AGENT, lambda: ["c1"], coordinators.ask, wall)
 
 
 async def test_at_a_wrong_cluster_nothing_is_sent_and_nobody_else_is_tried(tmp_path: Path, scripted: Any) -> None:
