@@ -110,7 +110,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         (
             (47, "a certificate expires while connected or down: renewed, or a clear error and a way back", _TLS),
             (48, "rotation of the certificate authority under load: no task dropped, the old one refused", _TLS),
-            (49, "an expired, revoked, wrong-role or replayed token: at most one join", "join tokens"),
+            (49, "an expired, revoked, wrong-role or replayed token: at most one join", ""),
             (50, "an agent's certificate used for a coordinator's call or another node: denied, audited", _TLS),
             (51, "a wrong authority hash when joining: stops before the secret is sent", "join tokens"),
             (52, "1,000 idle or slow TLS handshakes: agents unaffected", _TLS),
