@@ -7,12 +7,31 @@ still kept. Its semantics are etcd's (v3 API); `cloudless.testing.MemoryStore` i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from cloudless.core.model import Instance, TaskSpec
+
+# --- identity -----------------------------------------------------------------------------------
+
+
+class Credentials(Protocol):
+    """What one party proves itself by, as PEM: `key` and `chain` are its own, `roots` sign the other parties'."""
+
+    @property
+    def key(self) -> bytes: ...
+
+    @property
+    def chain(self) -> bytes: ...
+
+    @property
+    def roots(self) -> bytes: ...
+
+
+CredentialSource = Callable[[], Credentials]
+"""Returns the credentials of now: certificates are renewed while processes run. Equal ones may be the same object."""
 
 # --- store --------------------------------------------------------------------------------------
 

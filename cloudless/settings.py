@@ -20,6 +20,8 @@ from cloudless.core.model import Resources
 from cloudless.errors import BadSettings, Problem
 
 PREFIX = "CLOUDLESS_"
+COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
+AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class CoordinatorSettings:
     place of a wildcard). `join_addresses` are API addresses of other coordinators. `founders` is the
     number of coordinators to wait for when nobody is the chosen first one (0: not used).
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
+    `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
+    (default: `identity` in the data directory); `tls_key`, `tls_cert` and `tls_ca` name other files for the API.
     """
 
     node_id: str
@@ -43,17 +47,22 @@ class CoordinatorSettings:
     bootstrap: bool = False
     bootstrap_expect: int = 0
     join_addresses: tuple[str, ...] = ()
-    data_dir: Path = Path("/var/lib/cloudless")
+    data_dir: Path = COORDINATOR_DATA_DIR
     log_level: str = "INFO"
     profile: str = "default"
     allow_degraded_etcd: bool = False
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
+    tls: bool = False
+    identity_dir: Path = COORDINATOR_DATA_DIR / "identity"
+    tls_key: Path | None = None
+    tls_cert: Path | None = None
+    tls_ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """How one agent runs. Capacity given here overrides what the machine shows."""
+    """How one agent runs. Capacity given here overrides what the machine shows. TLS as for coordinators."""
 
     node_id: str
     node_name: str = ""
@@ -65,9 +74,14 @@ class AgentSettings:
     region: str = "local"
     zone: str = ""
     capacity: Resources = field(default_factory=Resources)
-    data_dir: Path = Path("/var/lib/cloudless-agent")
+    data_dir: Path = AGENT_DATA_DIR
     log_level: str = "INFO"
     stop_tasks_on_exit: bool = False
+    tls: bool = False
+    identity_dir: Path = AGENT_DATA_DIR / "identity"
+    tls_key: Path | None = None
+    tls_cert: Path | None = None
+    tls_ca: Path | None = None
 
 
 # --- readers of one value: return it or raise ValueError with what would be right ----------------
@@ -157,6 +171,11 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
+    "TLS_ENABLED": ("tls", _boolean),
+    "IDENTITY_DIR": ("identity_dir", Path),
+    "TLS_CERT": ("tls_cert", Path),
+    "TLS_KEY": ("tls_key", Path),
+    "TLS_CA": ("tls_ca", Path),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
 }
@@ -176,14 +195,21 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BANDWIDTH_MBPS": ("bandwidth_mbps", _integer(0, 1 << 30)),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
+    "TLS_ENABLED": ("tls", _boolean),
+    "IDENTITY_DIR": ("identity_dir", Path),
+    "TLS_CERT": ("tls_cert", Path),
+    "TLS_KEY": ("tls_key", Path),
+    "TLS_CA": ("tls_ca", Path),
     "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
 }
 
 # Read elsewhere: by the command line and by the finder of etcd.
-_SHARED = frozenset({"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"})
+_SHARED = frozenset(
+    {"COORDINATORS", "CONTEXT", "CONTEXTS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"}
+)
 
-# Of a later version. Refused rather than ignored: who asks for TLS must not get none.
-_NOT_YET = frozenset({"TLS_ENABLED", "TLS_CERT", "TLS_KEY", "TLS_CA", "JOIN_TOKEN"})
+# Of a later version. Refused rather than ignored.
+_NOT_YET = frozenset({"JOIN_TOKEN"})
 
 
 def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> CoordinatorSettings:
@@ -208,6 +234,7 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
         )
     if problems:
         raise BadSettings(problems)
+    _default_identity(values, COORDINATOR_DATA_DIR)
     bind = values.setdefault("bind_address", "0.0.0.0:8080")
     values["advertise_address"] = values.get("advertise_address") or _reachable(bind)
     values["raft_address"] = _reachable(values.get("raft_address") or "0.0.0.0:3000")
@@ -229,6 +256,7 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
         storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else detected.storage_mb,
         bandwidth_mbps=values.pop("bandwidth_mbps", detected.bandwidth_mbps),
     )
+    _default_identity(values, AGENT_DATA_DIR)
     listen = values.setdefault("listen_address", "0.0.0.0:8090")
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
@@ -246,7 +274,7 @@ def _read(
         short = name[len(PREFIX) :]
         if short in _NOT_YET:
             if environ[name].strip().lower() not in ("", "false", "0", "no"):
-                problems.append(Problem(name, "is not supported by this version: it has no TLS and no tokens"))
+                problems.append(Problem(name, "is not supported by this version: it has no tokens"))
             continue
         if short not in known:
             if short not in others and short not in _SHARED:
@@ -272,6 +300,10 @@ def _unknown(short: str, known: Mapping[str, Any]) -> str:
 def _require(values: dict[str, Any], problems: list[Problem], target: str, short: str) -> None:
     if not values.get(target) and not any(problem.field == PREFIX + short for problem in problems):
         problems.append(Problem(PREFIX + short, "must be set"))
+
+
+def _default_identity(values: dict[str, Any], data_dir: Path) -> None:
+    values.setdefault("identity_dir", values.get("data_dir", data_dir) / "identity")
 
 
 def _reachable(address: str) -> str:

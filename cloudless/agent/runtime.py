@@ -17,6 +17,8 @@ from random import SystemRandom
 
 from loguru import logger
 
+from cloudless.adapters.grpc.channel import Dialler
+from cloudless.adapters.pemfiles import FileCredentials, PemFiles
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
@@ -34,12 +36,14 @@ from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
 SERVER_STOP_S = 0.2
+RENEWAL_LOOK_PERIOD_S = 2.0
 
 
 async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError; any other error is a bug, and tasks survive that too."""
     limits = limits or AgentLimits()
     lock = lock_data_dir(settings.data_dir)
+    credentials = _credentials(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -52,25 +56,56 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         executors: dict[str, Executor] = {process.name: process}
         reports, clock = ReportBook(), SystemClock()
         runner = TaskRunner(settings, limits, executors, journal, reports, clock)
-        server, port = await start_server(settings.listen_address, settings.node_id, runner, limits)
+        server, port = await start_server(settings.listen_address, settings.node_id, runner, limits, credentials)
         settings = _with_port(settings, port)
         stack.push_async_callback(server.stop, SERVER_STOP_S)
         metrics = AgentMetrics()
         if settings.metrics_address:
-            stack.callback(metrics.serve(settings.metrics_address))
+            stack.callback(metrics.serve(settings.metrics_address, credentials.files if credentials else None))
         head, tasks = await journal.load()
         head = await begin_life(head, journal, clock.wall_ms(), secrets.token_hex(8))
         await runner.recover(tasks, incarnation=head.incarnation)
         links = Links(
             settings.coordinators,
             _build_parts(
-                settings, limits, executors, runner, reports, metrics, Gate(head, journal, settings.node_id), clock
+                settings,
+                limits,
+                executors,
+                runner,
+                reports,
+                metrics,
+                Gate(head, journal, settings.node_id),
+                clock,
+                Dialler(credentials),
             ),
         )
         metrics.watch(runner, links)
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
+        if credentials is not None:
+            renewing = asyncio.create_task(_renew(credentials, metrics), name="credentials")
+            stack.callback(renewing.cancel)
         await _run_until(stop, runner, links, end_tasks=settings.stop_tasks_on_exit)
         runner.leave()
+
+
+def _credentials(settings: AgentSettings) -> FileCredentials | None:
+    """Return what this node proves itself by, None without TLS. Raises BadSettings."""
+    if not settings.tls:
+        return None
+    own = PemFiles.of(settings.identity_dir)
+    return FileCredentials(
+        PemFiles(settings.tls_key or own.key, settings.tls_cert or own.chain, settings.tls_ca or own.roots)
+    )
+
+
+async def _renew(credentials: FileCredentials, metrics: AgentMetrics) -> None:
+    """Show renewed certificates where a server does not look for them itself."""
+    shown = credentials()
+    while True:
+        await asyncio.sleep(RENEWAL_LOOK_PERIOD_S)
+        if credentials() is not shown:
+            shown = credentials()
+            metrics.renew()
 
 
 def _with_port(settings: AgentSettings, port: int) -> AgentSettings:
@@ -118,13 +153,14 @@ def _build_parts(
     metrics: AgentMetrics,
     gate: Gate,
     clock: Clock,
+    dialler: Dialler,
 ) -> SessionParts:
     return SessionParts(
         info=build_node_info(settings, tuple(executors), gate.head.agent_id),
         limits=limits,
         clock=clock,
         random=SystemRandom(),
-        dial=grpc_dial(limits),
+        dial=grpc_dial(dialler, limits),
         gate=gate,
         runner=runner,
         reports=reports,

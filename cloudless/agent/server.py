@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import urlsplit
 
 from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.tasks import TaskRunner
-from cloudless.errors import NotFound
+from cloudless.errors import Denied, NotFound
+from cloudless.ports import CredentialSource
 from cloudless.rpc.v1 import agent_pb2
 
 SERVICE = agent_pb2.DESCRIPTOR.services_by_name["AgentLogService"]
@@ -34,9 +36,21 @@ class AgentLogs:
                 yield agent_pb2.ReadTaskLogsResponse(stream=chunk.stream, data=chunk.data)
 
 
-async def start_server(address: str, node_id: str, runner: TaskRunner, limits: AgentLimits) -> tuple[GrpcServer, int]:
-    """Serve on `address` (host:port; port 0: any) and return the server and its port. Raises PortInUse."""
-    server = GrpcServer(address, node_id, rpcs_at_once_max=limits.log_streams_max)
+def _only_coordinators(caller: str, method: str, request: object) -> None:
+    if urlsplit(caller).path.split("/")[1:2] != ["coordinator"]:
+        raise Denied(f"{caller} may not call {method}: an agent answers coordinators only")
+
+
+async def start_server(
+    address: str, node_id: str, runner: TaskRunner, limits: AgentLimits, credentials: CredentialSource | None = None
+) -> tuple[GrpcServer, int]:
+    """Serve on `address` (host:port; port 0: any) and return the server and its port. Raises PortInUse.
+
+    With credentials only coordinators are answered.
+    """
+    server = GrpcServer(
+        address, node_id, rpcs_at_once_max=limits.log_streams_max, credentials=credentials, authorise=_only_coordinators
+    )
     logs = AgentLogs(runner)
 
     def resolve(method: str) -> Callable[..., Any]:

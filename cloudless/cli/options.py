@@ -6,6 +6,7 @@ command's overwrite what was given again. Environment variables count only where
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
+    from cloudless.cli.contexts import Context
+    from cloudless.ports import Credentials
     from cloudless.rpc.v1.common_pb2 import ReadOptions
 
 DEFAULT_COORDINATORS = ("127.0.0.1:8080", "127.0.0.1:8082", "127.0.0.1:8084")
@@ -25,7 +28,8 @@ FORMATS = ("table", "wide", "json", "yaml", "name")
 class Options:
     """What the person asked for. `namespace` "" means: `default` for one object, all for a list."""
 
-    coordinators: tuple[str, ...] = DEFAULT_COORDINATORS
+    coordinators: tuple[str, ...] = ()
+    context: str = ""
     timeout_s: float = DEFAULT_TIMEOUT_S
     output: str = "table"
     consistency: str = ""
@@ -37,7 +41,27 @@ class Options:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
         from cloudless.cli.client import Client
 
-        return Client(self.coordinators, self.timeout_s)
+        return Client(self.addresses(), self.timeout_s, self.credentials())
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return the coordinators to ask: those named, else the context's, else those of a cluster on this machine."""
+        chosen = self.chosen_context()
+        return self.coordinators or (chosen.coordinators if chosen else DEFAULT_COORDINATORS)
+
+    def credentials(self) -> Credentials | None:
+        """Return what the person proves to be by, None for plain connections. Raises BadSettings."""
+        from cloudless.adapters.pemfiles import PemFiles
+
+        chosen = self.chosen_context()
+        return PemFiles.of(chosen.identity).read() if chosen and chosen.identity else None
+
+    def chosen_context(self) -> Context | None:
+        """Return the context named, else the current one, if there is one. Raises NotFound, BadSettings."""
+        from cloudless.cli.contexts import contexts_file, read_contexts
+
+        contexts = read_contexts(contexts_file(os.environ))
+        name = self.context or contexts.current
+        return contexts.get(name) if name else None
 
     def read(self) -> ReadOptions:
         """Return how fresh answers must be; unset leaves it to the coordinator (linearizable)."""
@@ -105,7 +129,13 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
         click.Option(
             ["--coordinator", "-c"], multiple=True, envvar=envvar, expose_value=False, callback=_set_coordinators,
             metavar="HOST:PORT,…", hidden=hidden, show_envvar=True,
-            help=f"Coordinators to ask, any of them answers. Default: {','.join(DEFAULT_COORDINATORS)}",
+            help="Coordinators to ask, any of them answers. Default: the context's, "
+            f"else {','.join(DEFAULT_COORDINATORS)}",
+        ),
+        click.Option(
+            ["--context"], expose_value=False, callback=_set("context"), metavar="NAME", hidden=hidden,
+            envvar="CLOUDLESS_CONTEXT" if on_program else None, show_envvar=True,
+            help="The cluster meant, see `cloudless context list`. Default: the current one",
         ),
         click.Option(
             ["--timeout"], type=click.FloatRange(min=0.1), expose_value=False, callback=_set("timeout_s"),

@@ -28,10 +28,12 @@ from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.identity import Identity
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members, MembershipController
 from cloudless.coordinator.orchestrator import Orchestrator
+from cloudless.coordinator.peer_stream import grpc_dial
 from cloudless.coordinator.peers import Peers
 from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
@@ -50,17 +52,21 @@ REQUEST_KEPT_S = 600
 EVENT_KEPT_S = 3600
 MEMBER_PROBE_PERIOD_S = 2.0
 REGISTER_RETRY_PAUSE_S = 0.1
+RENEWAL_LOOK_PERIOD_S = 2.0
 
 
 class Body:
     """All parts of a coordinator whose member votes."""
 
-    def __init__(self, settings: CoordinatorSettings, formation: Formation, etcd_version: str) -> None:
+    def __init__(
+        self, settings: CoordinatorSettings, formation: Formation, etcd_version: str, identity: Identity
+    ) -> None:
         assert formation.supervisor is not None
+        self._identity, self._dialler = identity, identity.dialler
         self.settings, self.admin, self.supervisor = settings, formation.admin, formation.supervisor
         self._etcd_version = etcd_version
         self.clock, self.ids = SystemClock(), RandomIds()
-        self.store = EtcdStore(settings.etcd_client_address)
+        self.store = EtcdStore(settings.etcd_client_address, identity.etcd_client)
         self.replica = Replica(self.store, self.clock)
         self.committer = Committer(self.store, self.clock)
         self.heard = HeardTable(self.clock)
@@ -87,8 +93,9 @@ class Body:
             voters=lambda: self.members.voters(),
             progress=formation.progress,
             ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
+            dial=grpc_dial(self._dialler),
         )
-        self.members = Members(self.admin, self.replica, self.clock, self.peers.linked)
+        self.members = Members(self.admin, self.replica, self.clock, self.peers.linked, identity.etcd_url)
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
         )
@@ -109,7 +116,7 @@ class Body:
         return {
             "cluster": (Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
-            "workloads": (Workloads(access), Logs(access)),
+            "workloads": (Workloads(access), Logs(access, self._dialler)),
             "tasks": (Tasks(access),),
             "events": (Events(access),),
             "sessions": (self.sessions,),
@@ -125,6 +132,7 @@ class Body:
             group.create_task(self.notes.run(self.clock), name="progress-notes")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
+            group.create_task(self._renew_credentials(), name="credentials")
 
     async def _lead(self, term: int, committer: Committer) -> None:
         """Run the controllers of a term."""
@@ -191,6 +199,13 @@ class Body:
                 logger.log(
                     "INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer"
                 )
+
+    async def _renew_credentials(self) -> None:
+        """Take up renewed certificates where a connection or a server would keep the old ones."""
+        while True:
+            await self.clock.sleep(RENEWAL_LOOK_PERIOD_S)
+            self._identity.refresh()
+            self.store.renew()
 
     async def leave(self) -> None:
         """Hand over what others can take: agents, office, etcd's leadership."""

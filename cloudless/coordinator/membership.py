@@ -38,8 +38,16 @@ class Joiner:
 class Members:
     """The member list, at most `REFRESH_PERIOD_S` old while `run` runs and etcd answers."""
 
-    def __init__(self, admin: EtcdAdmin, replica: Replica, clock: Clock, linked: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        admin: EtcdAdmin,
+        replica: Replica,
+        clock: Clock,
+        linked: Callable[[str], bool],
+        etcd_url: Callable[[str], str],
+    ) -> None:
         self._admin, self._replica, self._clock, self._linked = admin, replica, clock, linked
+        self._etcd_url = etcd_url
         self._changing = asyncio.Lock()
         self._unstarted_s: dict[int, float] = {}
         self.list: tuple[Member, ...] = ()
@@ -91,7 +99,7 @@ class Members:
         """
         async with self._changing:
             await self.refresh()
-            peer_url = f"http://{joiner.raft_address}"
+            peer_url = self._etcd_url(joiner.raft_address)
             self._refuse_living(joiner, peer_url)
             member = next((m for m in self.list if m.name == joiner.node_id or peer_url in m.peer_urls), None)
             if member is not None and (member.name or not member.is_learner):
@@ -175,7 +183,7 @@ class Members:
         """
         async with self._changing:
             await self.refresh()
-            peer_url = f"http://{raft_address}"
+            peer_url = self._etcd_url(raft_address)
             member = next((member for member in self.list if member.name == coordinator_id), None)
             if member is None:
                 raise NotFound(f"no member belongs to {coordinator_id}", hint="see cloudless cluster members")

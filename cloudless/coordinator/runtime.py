@@ -20,7 +20,8 @@ from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.coordinator.body import Body
 from cloudless.coordinator.formation import Formation
-from cloudless.coordinator.health import build_routes, sample_metrics
+from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
+from cloudless.coordinator.identity import load_identity
 from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
 from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
@@ -49,26 +50,33 @@ class Coordinator:
         self._body: Body | None = None
         self._formation: Formation | None = None
         self._metrics = CoordinatorMetrics(lambda: sample_metrics(self._body))
-        self._server = GrpcServer(settings.bind_address, settings.node_id, observe=self._metrics.count_request)
+        self._identity = load_identity(settings)
+        self._server = GrpcServer(
+            settings.bind_address,
+            settings.node_id,
+            observe=self._metrics.count_request,
+            credentials=self._identity.api,
+            authorise=authorise,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. Raises StartupError and whatever ended a part."""
         self._datadir.lock()
         async with contextlib.AsyncExitStack() as stack:
-            self._formation = Formation(self._settings, self._datadir, self._binary)
+            self._formation = Formation(self._settings, self._datadir, self._binary, self._identity)
             stack.callback(self._formation.admin.close)
             stack.push_async_callback(self._stop_member)
             await self._listen(stack)
             if not await _unless(stop, self._formation.form()):
                 return
-            body = Body(self._settings, self._formation, str(self._binary.version))
+            body = Body(self._settings, self._formation, str(self._binary.version), self._identity)
             stack.push_async_callback(body.store.close)
             await self._serve(body, stop)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)
         for address in dict.fromkeys((self._settings.http_address, self._settings.metrics_address)):
-            http = HttpServer(address, routes)
+            http = HttpServer(address, routes, tls=self._identity.http, open=OPEN_PATHS)
             stack.push_async_callback(http.stop)
             await http.start()
         for service, descriptor in SERVICES.items():

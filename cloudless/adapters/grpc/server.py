@@ -2,7 +2,8 @@
 
 The wrapper turns bytes that do not parse into InvalidSpec instead of a crash, typed errors into rich
 statuses, anything else into INTERNAL with a log entry, and counts and times every call. A port that
-another process serves is an error at start, never shared in silence.
+another process serves is an error at start, never shared in silence. With credentials every caller must
+have a certificate of the same authority; what it may ask is judged by `Authorise` before anything else.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from loguru import logger
 from cloudless.adapters.grpc.channel import MESSAGE_BYTES_MAX
 from cloudless.adapters.grpc.status import to_status
 from cloudless.errors import CloudlessError, InvalidSpec, PortInUse, Problem
+from cloudless.ports import Credentials, CredentialSource
 from cloudless.rpc import codec
 
 REQUEST_BYTES_MAX = 2 << 20
@@ -47,6 +49,10 @@ Observe = Callable[[str, str], None]
 
 Resolve = Callable[[str], Callable[..., Any]]
 
+Authorise = Callable[[str, str, Any], None]
+"""Told of a call before it is done: the caller's SPIFFE id, "service/Method", the request (None for a stream of them).
+Raises Denied. Not asked where there are no credentials."""
+
 
 class _Unreadable:
     """Stands for a request whose bytes are not the message they should be."""
@@ -59,10 +65,18 @@ class GrpcServer:
     """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error."""
 
     def __init__(
-        self, address: str, own_id: str, *, observe: Observe | None = None, rpcs_at_once_max: int = RPCS_AT_ONCE_MAX
+        self,
+        address: str,
+        own_id: str,
+        *,
+        observe: Observe | None = None,
+        rpcs_at_once_max: int = RPCS_AT_ONCE_MAX,
+        credentials: CredentialSource | None = None,
+        authorise: Authorise | None = None,
     ) -> None:
-        self._address, self._own_id = address, own_id
+        self._address, self._own_id, self._credentials = address, own_id, credentials
         self._observe = observe or (lambda method, outcome: None)
+        self._authorise = authorise or (lambda caller, method, request: None)
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=rpcs_at_once_max)
         self._names: list[str] = []
         self._health = health.aio.HealthServicer()
@@ -82,13 +96,18 @@ class GrpcServer:
         """Listen and serve; return the port. Raises PortInUse."""
         reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         try:
-            port = self._server.add_insecure_port(self._address)
+            port = self._listen()
         except RuntimeError as error:
             raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address)) from error
         if port == 0:
             raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address))
         await self._server.start()
         return port
+
+    def _listen(self) -> int:
+        if self._credentials is None:
+            return self._server.add_insecure_port(self._address)
+        return self._server.add_secure_port(self._address, _server_credentials(self._credentials))
 
     async def set_serving(self, serving: bool) -> None:
         """Say through the health service whether requests should come here."""
@@ -130,20 +149,18 @@ class GrpcServer:
     def _unary(self, name: str, behaviour: Callable[..., Awaitable[Message]]) -> Any:
         async def serve(request: Any, context: Any) -> Message:
             async with self._guard(name, context):
-                return await behaviour(_readable(request), context)
+                return await behaviour(self._admit(name, request, context), context)
             raise AssertionError("the guard aborts or returns")
 
         return serve
 
     def _stream(self, name: str, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Any:
         async def serve(request: Any, context: Any) -> AsyncIterator[Message]:
-            # Closed with the call: what a stream holds (files, other calls) must not wait for the collector.
-            async with (
-                self._guard(name, context),
-                contextlib.aclosing(behaviour(_readable(request), context)) as stream,
-            ):
-                async for message in stream:
-                    yield message
+            async with self._guard(name, context):
+                # Closed with the call: what a stream holds (files, other calls) must not wait for the collector.
+                async with contextlib.aclosing(behaviour(self._admit(name, request, context), context)) as stream:
+                    async for message in stream:
+                        yield message
 
         return serve
 
@@ -153,14 +170,20 @@ class GrpcServer:
                 yield _readable(request)
 
         async def serve(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
-            async with (
-                self._guard(name, context),
-                contextlib.aclosing(behaviour(readable(requests), context)) as stream,
-            ):
-                async for message in stream:
-                    yield message
+            async with self._guard(name, context):
+                self._admit(name, None, context)
+                async with contextlib.aclosing(behaviour(readable(requests), context)) as stream:
+                    async for message in stream:
+                        yield message
 
         return serve
+
+    def _admit(self, name: str, request: Any, context: Any) -> Any:
+        """Return the request, if it is readable and its caller may ask for this. Raises InvalidSpec, Denied."""
+        readable = _readable(request)
+        if self._credentials is not None:
+            self._authorise(caller_of(context), name, readable)
+        return readable
 
     @contextlib.asynccontextmanager
     async def _guard(self, name: str, context: Any) -> AsyncIterator[None]:
@@ -181,6 +204,33 @@ class GrpcServer:
             await context.abort_with_status(to_status(CloudlessError(f"internal error: {error!r}"), self._own_id))
         else:
             self._observe(name, "ok")
+
+
+def caller_of(context: Any) -> str:
+    """Return the SPIFFE id that the caller's certificate proves, "" if it has none."""
+    found = context.auth_context().get("peer_spiffe_id", ())
+    return found[0].decode() if found else ""
+
+
+def _server_credentials(source: CredentialSource) -> grpc.ServerCredentials:
+    """Return credentials that are asked for at each handshake, so that a renewed certificate needs no restart."""
+    shown = source()
+
+    def renewed() -> Any:
+        nonlocal shown
+        now = source()
+        if now is shown:
+            return None
+        shown = now
+        return _to_configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(_to_configuration(shown), renewed, require_client_authentication=True)
+
+
+def _to_configuration(credentials: Credentials) -> Any:
+    return grpc.ssl_server_certificate_configuration(
+        [(credentials.key, credentials.chain)], root_certificates=credentials.roots
+    )
 
 
 def _readable(request: Any) -> Any:

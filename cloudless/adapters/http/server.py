@@ -1,8 +1,12 @@
-"""A small HTTP server on aiohttp: fixed paths, each answered by a function at the time of asking."""
+"""A small HTTP server on aiohttp: fixed paths, each answered by a function at the time of asking.
+
+With a TLS context a path that is not `open` answers only those who have a certificate of the cluster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -19,22 +23,35 @@ class Answer:
     content_type: str = "text/plain"
 
 
-class HttpServer:
-    """Serves `routes` (path → function) on `host:port`, GET and HEAD."""
+DENIED = Answer(403, "a client certificate of this cluster is needed\n")
 
-    def __init__(self, address: str, routes: Mapping[str, Callable[[], Answer]]) -> None:
+
+class HttpServer:
+    """Serves `routes` (path → function) on `host:port`, GET and HEAD; with `tls` those of `open` to everybody."""
+
+    def __init__(
+        self,
+        address: str,
+        routes: Mapping[str, Callable[[], Answer]],
+        *,
+        tls: ssl.SSLContext | None = None,
+        open: Collection[str] = (),
+    ) -> None:
         self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._port, self._tls = int(port), tls
         app = web.Application(client_max_size=1 << 20)
         for path, answer in routes.items():
-            app.router.add_get(path, _handler(answer))
+            guarded = tls is not None and path not in open
+            app.router.add_get(path, _handler(_only_known, answer) if guarded else _handler(_anybody, answer))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
 
     async def start(self) -> None:
         """Listen. Raises PortInUse."""
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, reuse_port=False, shutdown_timeout=0.2).start()
+            await web.TCPSite(
+                self._runner, self._host, self._port, ssl_context=self._tls, reuse_port=False, shutdown_timeout=0.2
+            ).start()
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {self._host}:{self._port}: {error.strerror}",
@@ -45,9 +62,20 @@ class HttpServer:
         await self._runner.cleanup()
 
 
-def _handler(answer: Callable[[], Answer]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _anybody(request: web.Request) -> bool:
+    return True
+
+
+def _only_known(request: web.Request) -> bool:
+    """Return whether the caller showed a certificate; one that is not of the cluster got no connection."""
+    return bool(request.get_extra_info("peercert"))
+
+
+def _handler(
+    admits: Callable[[web.Request], bool], answer: Callable[[], Answer]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        given = answer()
+        given = answer() if admits(request) else DENIED
         return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
 
     return handle

@@ -146,7 +146,7 @@ def _explain_join(node_id: str) -> None:
         "CLOUDLESS_BIND_ADDR": "0.0.0.0:8080",
         "CLOUDLESS_ADVERTISE_ADDR": "HOST:8080",
         "CLOUDLESS_RAFT_ADDR": "HOST:3000",
-        "CLOUDLESS_RAFT_JOIN_ADDR": ",".join(known) or ",".join(options.coordinators),
+        "CLOUDLESS_RAFT_JOIN_ADDR": ",".join(known) or ",".join(options.addresses()),
         "CLOUDLESS_DATA_DIR": "/var/lib/cloudless",
     }
     for name, value in variables.items():
@@ -233,7 +233,7 @@ def digest(revision: int) -> None:
     from cloudless.cli.output import show_plain, show_table
 
     options = current()
-    compared = compare_digests(options.coordinators, options.timeout_s, revision)
+    compared = compare_digests(options.addresses(), options.timeout_s, revision, options.credentials())
     if options.output in ("json", "yaml"):
         show_plain(options, compared.plain())
     else:
