@@ -22,11 +22,14 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from cloudless.core.identity.names import kind_of
 from cloudless.core.keys import Key, Kind
 from cloudless.core.model import (
+    AuthorityRecord,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
+    IdentityRecord,
     LeaderRecord,
     NodeInfo,
     NodeSpec,
@@ -36,6 +39,7 @@ from cloudless.core.model import (
     Suspicion,
     TaskDesired,
     TaskObserved,
+    TokenRecord,
     WorkloadRecord,
 )
 from cloudless.rpc.v1 import objects_pb2 as pb
@@ -236,6 +240,9 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "task_observed": (TaskObserved, pb.TaskObserved),
     "event": (EventRecord, pb.EventRecord),
     "request": (RequestRecord, pb.RequestRecord),
+    "authority": (AuthorityRecord, pb.AuthorityRecord),
+    "token": (TokenRecord, pb.TokenRecord),
+    "identity": (IdentityRecord, pb.IdentityRecord),
 }
 _ARM_OF_CLASS = {value_class: (arm, message_class) for arm, (value_class, message_class) in _ARMS.items()}
 _ARM_OF_KIND: dict[Kind, str] = {
@@ -251,6 +258,9 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.TASK_OBSERVED: "task_observed",
     Kind.EVENT: "event",
     Kind.REQUEST: "request",
+    Kind.AUTHORITY: "authority",
+    Kind.TOKEN: "token",
+    Kind.IDENTITY: "identity",
 }
 
 
@@ -292,8 +302,10 @@ def _check_names(key: Key, record: Record) -> None:
     match record:
         case WorkloadRecord():
             names: tuple[str, ...] = (record.namespace, record.name)
-        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord():
+        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord() | AuthorityRecord() | TokenRecord():
             names = (record.id,)
+        case IdentityRecord():
+            names = (kind_of(record.role).value, record.name)
         case TaskObserved():
             names = (record.task_id,)
         case Suspicion():

@@ -6,6 +6,14 @@ record has exactly one kind of writer, which is why one object may be spread ove
 
 from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
 from cloudless.core.model.event import EventRecord, Severity
+from cloudless.core.model.identity import (
+    AuthorityPhase,
+    AuthorityPurpose,
+    AuthorityRecord,
+    IdentityRecord,
+    Role,
+    TokenRecord,
+)
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Resources
@@ -36,15 +44,22 @@ Record = (
     | TaskObserved
     | EventRecord
     | RequestRecord
+    | AuthorityRecord
+    | TokenRecord
+    | IdentityRecord
 )
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "AuthorityPhase",
+    "AuthorityPurpose",
+    "AuthorityRecord",
     "ClusterRecord",
     "CoordinatorRecord",
     "Desired",
     "EventRecord",
     "ExecutorKind",
+    "IdentityRecord",
     "Instance",
     "LeaderRecord",
     "NodeInfo",
@@ -59,6 +74,7 @@ __all__ = [
     "Resources",
     "RestartCondition",
     "RestartPolicy",
+    "Role",
     "Rollout",
     "RolloutStrategy",
     "Severity",
@@ -68,6 +84,7 @@ __all__ = [
     "TaskObserved",
     "TaskSpec",
     "TaskState",
+    "TokenRecord",
     "WorkloadRecord",
     "WorkloadSpec",
 ]
