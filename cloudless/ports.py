@@ -18,16 +18,16 @@ from cloudless.core.model import Instance, TaskSpec
 
 
 class Credentials(Protocol):
-    """What one party proves itself by, as PEM: `key` and `chain` are its own, `roots` sign the other parties'."""
+    """What one party proves itself by: its own key and certificate chain, and the CAs that sign the other parties'."""
 
     @property
-    def key(self) -> bytes: ...
+    def key_pem(self) -> bytes: ...
 
     @property
-    def chain(self) -> bytes: ...
+    def chain_pem(self) -> bytes: ...
 
     @property
-    def roots(self) -> bytes: ...
+    def roots_pem(self) -> bytes: ...
 
 
 CredentialSource = Callable[[], Credentials]

@@ -33,7 +33,7 @@ class CoordinatorSettings:
     number of coordinators to wait for when nobody is the chosen first one (0: not used).
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
-    (default: `identity` in the data directory); `tls_key`, `tls_cert` and `tls_ca` name other files for the API.
+    (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with.
     """
 
     node_id: str
@@ -55,9 +55,7 @@ class CoordinatorSettings:
     node_timeout_s: float = 4.0
     tls: bool = False
     identity_dir: Path = COORDINATOR_DATA_DIR / "identity"
-    tls_key: Path | None = None
-    tls_cert: Path | None = None
-    tls_ca: Path | None = None
+    founding_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +77,6 @@ class AgentSettings:
     stop_tasks_on_exit: bool = False
     tls: bool = False
     identity_dir: Path = AGENT_DATA_DIR / "identity"
-    tls_key: Path | None = None
-    tls_cert: Path | None = None
-    tls_ca: Path | None = None
 
 
 # --- readers of one value: return it or raise ValueError with what would be right ----------------
@@ -173,9 +168,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
     "TLS_ENABLED": ("tls", _boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
-    "TLS_CERT": ("tls_cert", Path),
-    "TLS_KEY": ("tls_key", Path),
-    "TLS_CA": ("tls_ca", Path),
+    "FOUNDING_FILE": ("founding_file", Path),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
 }
@@ -197,9 +190,6 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "TLS_ENABLED": ("tls", _boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
-    "TLS_CERT": ("tls_cert", Path),
-    "TLS_KEY": ("tls_key", Path),
-    "TLS_CA": ("tls_ca", Path),
     "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
 }
 
@@ -209,7 +199,7 @@ _SHARED = frozenset(
 )
 
 # Of a later version. Refused rather than ignored.
-_NOT_YET = frozenset({"JOIN_TOKEN"})
+_NOT_YET = frozenset({"TLS_CERT", "TLS_KEY", "TLS_CA", "JOIN_TOKEN"})
 
 
 def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> CoordinatorSettings:
@@ -274,7 +264,7 @@ def _read(
         short = name[len(PREFIX) :]
         if short in _NOT_YET:
             if environ[name].strip().lower() not in ("", "false", "0", "no"):
-                problems.append(Problem(name, "is not supported by this version: it has no tokens"))
+                problems.append(Problem(name, "is not supported by this version: the cluster makes its own certificates"))
             continue
         if short not in known:
             if short not in others and short not in _SHARED:

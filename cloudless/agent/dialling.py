@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from cloudless.adapters.grpc.channel import COORDINATOR_NAME, ChannelOptions, Dialler
+from cloudless.adapters.grpc.channel import ChannelOptions, Dialler
 from cloudless.agent.config import AgentLimits
+from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
 
@@ -63,7 +64,7 @@ def channel_options(limits: AgentLimits) -> ChannelOptions:
 
 def grpc_dial(dialler: Dialler, limits: AgentLimits) -> Dial:
     """Return what opens gRPC streams."""
-    return lambda address: _GrpcStream(dialler.open(address, COORDINATOR_NAME, channel_options(limits)))
+    return lambda address: _GrpcStream(dialler.open(address, ANY_COORDINATOR, channel_options(limits)))
 
 
 class _GrpcStream:

@@ -18,11 +18,12 @@ from random import SystemRandom
 from loguru import logger
 
 from cloudless.adapters.grpc.channel import Dialler
-from cloudless.adapters.pemfiles import FileCredentials, PemFiles
+from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
+from cloudless.agent.credentials import NodeCredentials
 from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
@@ -61,7 +62,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         stack.push_async_callback(server.stop, SERVER_STOP_S)
         metrics = AgentMetrics()
         if settings.metrics_address:
-            stack.callback(metrics.serve(settings.metrics_address, credentials.files if credentials else None))
+            stack.callback(metrics.serve(settings.metrics_address, credentials.directory if credentials else None))
         head, tasks = await journal.load()
         head = await begin_life(head, journal, clock.wall_ms(), secrets.token_hex(8))
         await runner.recover(tasks, incarnation=head.incarnation)
@@ -88,17 +89,14 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         runner.leave()
 
 
-def _credentials(settings: AgentSettings) -> FileCredentials | None:
-    """Return what this node proves itself by, None without TLS. Raises BadSettings."""
+def _credentials(settings: AgentSettings) -> NodeCredentials | None:
+    """Return what this node proves itself by, None without TLS. Raises BadCredentials."""
     if not settings.tls:
         return None
-    own = PemFiles.of(settings.identity_dir)
-    return FileCredentials(
-        PemFiles(settings.tls_key or own.key, settings.tls_cert or own.chain, settings.tls_ca or own.roots)
-    )
+    return NodeCredentials(IdentityDir(settings.identity_dir))
 
 
-async def _renew(credentials: FileCredentials, metrics: AgentMetrics) -> None:
+async def _renew(credentials: NodeCredentials, metrics: AgentMetrics) -> None:
     """Show renewed certificates where a server does not look for them itself."""
     shown = credentials()
     while True:

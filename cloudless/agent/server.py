@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import urlsplit
 
 from cloudless.adapters.grpc.server import GrpcServer
+from cloudless.adapters.pki.certificate import read_peer
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.identity.names import IdentityKind
 from cloudless.errors import Denied, NotFound
 from cloudless.ports import CredentialSource
 from cloudless.rpc.v1 import agent_pb2
@@ -36,9 +37,10 @@ class AgentLogs:
                 yield agent_pb2.ReadTaskLogsResponse(stream=chunk.stream, data=chunk.data)
 
 
-def _only_coordinators(caller: str, method: str, request: object) -> None:
-    if urlsplit(caller).path.split("/")[1:2] != ["coordinator"]:
-        raise Denied(f"{caller} may not call {method}: an agent answers coordinators only")
+def _only_coordinators(certificate_pem: bytes, method: str, request: object) -> None:
+    caller = read_peer(certificate_pem).identity
+    if caller.kind is not IdentityKind.COORDINATOR:
+        raise Denied(f"{caller.subject} may not call {method}: an agent answers coordinators only")
 
 
 async def start_server(

@@ -16,10 +16,11 @@ from typing import Any, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 
-from cloudless.adapters.grpc.channel import COORDINATOR_NAME, known_as, to_channel_credentials
+from cloudless.adapters.grpc.channel import known_as, to_channel_credentials
 from cloudless.cli.failover import Failover, Limits
 from cloudless.cli.failures import to_failure
 from cloudless.cli.methods import Method
+from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.ports import Credentials
 
 Q = TypeVar("Q", bound=Message)
@@ -43,7 +44,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 def _open(address: str, credentials: Credentials | None) -> grpc.Channel:
     if credentials is None:
         return grpc.insecure_channel(address, CHANNEL_OPTIONS)
-    options = (*CHANNEL_OPTIONS, *known_as(COORDINATOR_NAME))
+    options = (*CHANNEL_OPTIONS, *known_as(ANY_COORDINATOR))
     return grpc.secure_channel(address, to_channel_credentials(credentials), options)
 
 

@@ -6,7 +6,7 @@ One YAML file, written as a whole or not at all::
     contexts:
       dev:
         coordinators: [127.0.0.1:8080, 127.0.0.1:8082]
-        identity: .cloudless/dev/admin      # a directory with node.key, node.pem and ca.pem; left out: no TLS
+        identity: .cloudless/dev/admin      # the person's key and certificate; left out: no TLS
 
 Which context counts: `--context` or CLOUDLESS_CONTEXT, else the current one, else none. Coordinators named by
 `--coordinator` or CLOUDLESS_COORDINATORS replace the context's, its identity stays.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudless.errors import BadCredentials
+
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
     from cloudless.cli.contexts import Context
@@ -49,11 +51,16 @@ class Options:
         return self.coordinators or (chosen.coordinators if chosen else DEFAULT_COORDINATORS)
 
     def credentials(self) -> Credentials | None:
-        """Return what the person proves to be by, None for plain connections. Raises BadSettings."""
-        from cloudless.adapters.pemfiles import PemFiles
-
+        """Return what the person proves to be by, None for plain connections. Raises BadCredentials."""
         chosen = self.chosen_context()
-        return PemFiles.of(chosen.identity).read() if chosen and chosen.identity else None
+        if chosen is None or chosen.identity is None:
+            return None
+        from cloudless.adapters.pki.identity_dir import IdentityDir
+
+        credentials = IdentityDir(chosen.identity).load()
+        if credentials is None:
+            raise BadCredentials(f"there is no identity in {chosen.identity}", hint="log in again: cloudless login")
+        return credentials
 
     def chosen_context(self) -> Context | None:
         """Return the context named, else the current one, if there is one. Raises NotFound, BadSettings."""

@@ -28,7 +28,7 @@ from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
-from cloudless.coordinator.identity import Identity
+from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members, MembershipController
@@ -59,14 +59,14 @@ class Body:
     """All parts of a coordinator whose member votes."""
 
     def __init__(
-        self, settings: CoordinatorSettings, formation: Formation, etcd_version: str, identity: Identity
+        self, settings: CoordinatorSettings, formation: Formation, etcd_version: str, own: OwnCredentials
     ) -> None:
         assert formation.supervisor is not None
-        self._identity, self._dialler = identity, identity.dialler
+        self._own, self._dialler = own, own.dialler
         self.settings, self.admin, self.supervisor = settings, formation.admin, formation.supervisor
         self._etcd_version = etcd_version
         self.clock, self.ids = SystemClock(), RandomIds()
-        self.store = EtcdStore(settings.etcd_client_address, identity.etcd_client)
+        self.store = EtcdStore(settings.etcd_client_address, own.etcd_client)
         self.replica = Replica(self.store, self.clock)
         self.committer = Committer(self.store, self.clock)
         self.heard = HeardTable(self.clock)
@@ -95,7 +95,7 @@ class Body:
             ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
             dial=grpc_dial(self._dialler),
         )
-        self.members = Members(self.admin, self.replica, self.clock, self.peers.linked, identity.etcd_url)
+        self.members = Members(self.admin, self.replica, self.clock, self.peers.linked, own.etcd_url)
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
         )
@@ -201,10 +201,10 @@ class Body:
                 )
 
     async def _renew_credentials(self) -> None:
-        """Take up renewed certificates where a connection or a server would keep the old ones."""
+        """Sign anew what is due, and use it where a connection would keep the old."""
         while True:
             await self.clock.sleep(RENEWAL_LOOK_PERIOD_S)
-            self._identity.refresh()
+            self._own.renew(self.clock.wall_ms())
             self.store.renew()
 
     async def leave(self) -> None:

@@ -34,7 +34,7 @@ from cloudless.adapters.member.marker import DataState, Marker, MarkerState, jud
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
-from cloudless.coordinator.identity import Identity
+from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.returning import Returning
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
@@ -77,16 +77,16 @@ class _Waiting:
 class Formation:
     """Brings one member into its cluster; `standing` answers the other founders meanwhile."""
 
-    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found, identity: Identity) -> None:
-        self._settings, self.datadir, self._binary, self._identity = settings, datadir, binary, identity
+    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found, own: OwnCredentials) -> None:
+        self._settings, self.datadir, self._binary, self._own = settings, datadir, binary, own
         self._config = self._base_config()
         self._token = ""
         self._waiting = _Waiting()
-        self._returning = Returning(settings, datadir, identity, self._waiting.say)
+        self._returning = Returning(settings, datadir, own, self._waiting.say)
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.supervisor: MemberSupervisor | None = None
         self.admin = EtcdAdmin(
-            gateway_url(self._config, binary.version), identity.etcd.client if identity.etcd else None
+            gateway_url(self._config, binary.version), own.etcd.own if own.etcd else None
         )
         self.done = False
 
@@ -174,7 +174,7 @@ class Formation:
         while True:
             own = _to_founder(self.standing())
             answers = await self._ask_all()
-            verdict = decide_founding(own, expected, answers, scheme="https" if self._identity.etcd else "http")
+            verdict = decide_founding(own, expected, answers, scheme="https" if self._own.etcd else "http")
             match verdict.verdict:
                 case Verdict.FOUND:
                     return await self._found(verdict)
@@ -258,7 +258,7 @@ class Formation:
             for address in addresses:
                 try:
                     return await call_once(
-                        self._identity.dialler, address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0)
+                        self._own.dialler, address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0)
                     )
                 except FormationRefused:
                     raise
@@ -271,7 +271,7 @@ class Formation:
 
     async def _ask_all(self) -> Mapping[str, Founder]:
         """Ask every given address what it brings; the own one is answered here. Silent ones are left out."""
-        answers = await ask_formation(self._identity.dialler, self._settings.join_addresses)
+        answers = await ask_formation(self._own.dialler, self._settings.join_addresses)
         return {address: _to_founder(answer) for address, answer in answers.items()}
 
     # --- starting and waiting ---
@@ -343,16 +343,16 @@ class Formation:
         return MemberConfig(
             name=self._settings.node_id,
             data_dir=str(self.datadir.etcd_dir),
-            peer_listen_url=self._identity.etcd_url(f"{_listen_ip(listen_host)}:{listen_port}"),
-            peer_advertise_url=self._identity.etcd_url(self._settings.raft_address),
-            client_url=self._identity.etcd_url(self._settings.etcd_client_address),
+            peer_listen_url=self._own.etcd_url(f"{_listen_ip(listen_host)}:{listen_port}"),
+            peer_advertise_url=self._own.etcd_url(self._settings.raft_address),
+            client_url=self._own.etcd_url(self._settings.etcd_client_address),
             initial_cluster=(),
             initial_cluster_state="existing",
             cluster_token="cloudless",
             heartbeat_ms=profile.heartbeat_ms,
             election_ms=profile.election_ms,
-            client_tls=self._identity.etcd.client if self._identity.etcd else None,
-            peer_tls=self._identity.etcd.peer if self._identity.etcd else None,
+            client_tls=self._own.etcd.client if self._own.etcd else None,
+            peer_tls=self._own.etcd.peer if self._own.etcd else None,
         )
 
 

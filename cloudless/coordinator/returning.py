@@ -21,7 +21,7 @@ from cloudless.adapters.member.pidfile import find_orphan
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.wal import last_index
 from cloudless.coordinator.asking import ask_formation, call_once
-from cloudless.coordinator.identity import Identity
+from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.core.membership.returning import Reached, find_outdated
 from cloudless.errors import CloudlessError, FormationRefused, NotFound
 from cloudless.rpc.v1 import cluster_pb2 as pb
@@ -38,9 +38,9 @@ class Returning:
     """The return of one node to its cluster. `say` tells what is waited for."""
 
     def __init__(
-        self, settings: CoordinatorSettings, datadir: DataDir, identity: Identity, say: Callable[[str], None]
+        self, settings: CoordinatorSettings, datadir: DataDir, own: OwnCredentials, say: Callable[[str], None]
     ) -> None:
-        self._settings, self._datadir, self._identity, self._say = settings, datadir, identity, say
+        self._settings, self._datadir, self._own, self._say = settings, datadir, own, say
         self._noted = Progress.read(datadir.progress)
 
     @property
@@ -73,7 +73,7 @@ class Returning:
         loop, answers = asyncio.get_running_loop(), dict[str, pb.GetFormationResponse]()
         ends_s = loop.time() + WITNESS_WAIT_S
         while silent := [address for address in self.others if address not in answers]:
-            found = await ask_formation(self._identity.dialler, silent)
+            found = await ask_formation(self._own.dialler, silent)
             if found and not answers:
                 ends_s = loop.time() + SILENT_WAIT_S
             answers.update(found)
@@ -98,7 +98,7 @@ class Returning:
         Waits for a quorum of the others. Raises FormationRefused if the address is another member's.
         """
         raft_address = self._settings.raft_address
-        if self._noted.peer_url in ("", self._identity.etcd_url(raft_address)):
+        if self._noted.peer_url in ("", self._own.etcd_url(raft_address)):
             return
         logger.info("this member moves from {} to {}", self._noted.peer_url, raft_address)
         request = pb.UpdateMemberRequest(coordinator_id=self._settings.node_id, raft_address=raft_address)
@@ -107,7 +107,7 @@ class Returning:
             for address in self.others:
                 try:
                     await call_once(
-                        self._identity.dialler, address, lambda stub: stub.UpdateMember(request, timeout=MOVE_TIMEOUT_S)
+                        self._own.dialler, address, lambda stub: stub.UpdateMember(request, timeout=MOVE_TIMEOUT_S)
                     )
                     return
                 except FormationRefused:

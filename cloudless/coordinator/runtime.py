@@ -18,10 +18,12 @@ from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.adapters.system import SystemClock
+from cloudless.coordinator.admission import Admission
 from cloudless.coordinator.body import Body
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
-from cloudless.coordinator.identity import load_identity
+from cloudless.coordinator.credentials import OwnCredentials, load_credentials
 from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
 from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
@@ -50,40 +52,42 @@ class Coordinator:
         self._body: Body | None = None
         self._formation: Formation | None = None
         self._metrics = CoordinatorMetrics(lambda: sample_metrics(self._body))
-        self._identity = load_identity(settings)
-        self._server = GrpcServer(
-            settings.bind_address,
-            settings.node_id,
-            observe=self._metrics.count_request,
-            credentials=self._identity.api,
-            authorise=authorise,
-        )
+        self._own = OwnCredentials()
+        self._server: GrpcServer | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. Raises StartupError and whatever ended a part."""
         self._datadir.lock()
+        self._own = load_credentials(self._settings, SystemClock().wall_ms())
         async with contextlib.AsyncExitStack() as stack:
-            self._formation = Formation(self._settings, self._datadir, self._binary, self._identity)
+            self._formation = Formation(self._settings, self._datadir, self._binary, self._own)
             stack.callback(self._formation.admin.close)
             stack.push_async_callback(self._stop_member)
             await self._listen(stack)
             if not await _unless(stop, self._formation.form()):
                 return
-            body = Body(self._settings, self._formation, str(self._binary.version), self._identity)
+            body = Body(self._settings, self._formation, str(self._binary.version), self._own)
             stack.push_async_callback(body.store.close)
             await self._serve(body, stop)
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)
         for address in dict.fromkeys((self._settings.http_address, self._settings.metrics_address)):
-            http = HttpServer(address, routes, tls=self._identity.http, open=OPEN_PATHS)
+            http = HttpServer(address, routes, tls=self._own.http, open=OPEN_PATHS)
             stack.push_async_callback(http.stop)
             await http.start()
+        self._server = server = GrpcServer(
+            self._settings.bind_address,
+            self._settings.node_id,
+            observe=self._metrics.count_request,
+            credentials=self._own.api,
+            authorise=Admission(self._own.cluster_id, lambda: self._body.replica.machine if self._body else None),
+        )
         for service, descriptor in SERVICES.items():
-            self._server.add(descriptor, self._resolver(service))
-        await self._server.set_serving(False)
-        stack.push_async_callback(self._server.stop, STOP_GRACE_S)
-        await self._server.start()
+            server.add(descriptor, self._resolver(service))
+        await server.set_serving(False)
+        stack.push_async_callback(server.stop, STOP_GRACE_S)
+        await server.start()
         logger.info(
             "{} listens on {} (API), {} (HTTP)",
             self._settings.node_id,
@@ -110,6 +114,7 @@ class Coordinator:
         return self._formation.standing()
 
     async def _serve(self, body: Body, stop: asyncio.Event) -> None:
+        assert self._server is not None
         running = asyncio.create_task(body.run(), name="coordinator")
         try:
             self._body = body

@@ -92,7 +92,7 @@ class EtcdStore:
             self._channel = grpc.aio.insecure_channel(self._endpoint, options=_CHANNEL_OPTIONS)
         else:
             self._shown = own = self._credentials()
-            tls = grpc.ssl_channel_credentials(own.roots, own.key, own.chain)
+            tls = grpc.ssl_channel_credentials(own.roots_pem, own.key_pem, own.chain_pem)
             self._channel = grpc.aio.secure_channel(self._endpoint, tls, options=_CHANNEL_OPTIONS)
         self._kv = KVStub(self._channel)  # type: ignore[no-untyped-call]
         self._lease = LeaseStub(self._channel)  # type: ignore[no-untyped-call]

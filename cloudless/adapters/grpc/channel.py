@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.ports import Credentials, CredentialSource
 
 MESSAGE_BYTES_MAX = 16 << 20
@@ -35,10 +36,6 @@ CHANNEL_OPTIONS: ChannelOptions = (
 )
 
 
-COORDINATOR_NAME = "coordinator.cloudless"
-"""What every coordinator's certificate is also made out to: any of them will do for most callers."""
-
-
 @dataclass(frozen=True, slots=True)
 class Dialler:
     """Opens channels with the credentials of now; without a source nothing is encrypted and nobody proves anything."""
@@ -46,7 +43,7 @@ class Dialler:
     credentials: CredentialSource | None = None
 
     def open(
-        self, address: str, name: str = COORDINATOR_NAME, options: ChannelOptions = CHANNEL_OPTIONS
+        self, address: str, name: str = ANY_COORDINATOR, options: ChannelOptions = CHANNEL_OPTIONS
     ) -> grpc.aio.Channel:
         """Return a channel to the server that proves to be `name`, at `host:port`. It connects on first use; close it."""
         if self.credentials is None:
@@ -60,7 +57,7 @@ INSECURE = Dialler()
 
 def to_channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials:
     """Return gRPC's form of what a client proves itself by."""
-    return grpc.ssl_channel_credentials(credentials.roots, credentials.key, credentials.chain)
+    return grpc.ssl_channel_credentials(credentials.roots_pem, credentials.key_pem, credentials.chain_pem)
 
 
 def known_as(name: str) -> ChannelOptions:

@@ -49,9 +49,9 @@ Observe = Callable[[str, str], None]
 
 Resolve = Callable[[str], Callable[..., Any]]
 
-Authorise = Callable[[str, str, Any], None]
-"""Told of a call before it is done: the caller's SPIFFE id, "service/Method", the request (None for a stream of them).
-Raises Denied. Not asked where there are no credentials."""
+Authorise = Callable[[bytes, str, Any], None]
+"""Told of a call before it is done: the caller's certificate as PEM, "package.Service/Method", the request (None for a
+stream of them). Raises Denied, Unauthenticated. Not asked where there are no credentials."""
 
 
 class _Unreadable:
@@ -182,7 +182,7 @@ class GrpcServer:
         """Return the request, if it is readable and its caller may ask for this. Raises InvalidSpec, Denied."""
         readable = _readable(request)
         if self._credentials is not None:
-            self._authorise(caller_of(context), name, readable)
+            self._authorise(certificate_of(context), name, readable)
         return readable
 
     @contextlib.asynccontextmanager
@@ -206,10 +206,10 @@ class GrpcServer:
             self._observe(name, "ok")
 
 
-def caller_of(context: Any) -> str:
-    """Return the SPIFFE id that the caller's certificate proves, "" if it has none."""
-    found = context.auth_context().get("peer_spiffe_id", ())
-    return found[0].decode() if found else ""
+def certificate_of(context: Any) -> bytes:
+    """Return the certificate that the caller proved to hold the key of, as PEM; empty without TLS."""
+    found = context.auth_context().get("x509_pem_cert", ())
+    return bytes(found[0]) if found else b""
 
 
 def _server_credentials(source: CredentialSource) -> grpc.ServerCredentials:
@@ -229,7 +229,7 @@ def _server_credentials(source: CredentialSource) -> grpc.ServerCredentials:
 
 def _to_configuration(credentials: Credentials) -> Any:
     return grpc.ssl_server_certificate_configuration(
-        [(credentials.key, credentials.chain)], root_certificates=credentials.roots
+        [(credentials.key_pem, credentials.chain_pem)], root_certificates=credentials.roots_pem
     )
 
 

@@ -55,7 +55,7 @@ def use(name: str) -> None:
 @click.option("--at", "addresses", required=True, metavar="HOST:PORT,…", help="Coordinators; any of them answers.")
 @click.option(
     "--identity", type=click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True),
-    help="Directory with node.key, node.pem and ca.pem. Without it connections are plain.",
+    help="Directory of your key and certificate. Without it connections are plain.",
 )  # fmt: skip
 @click.option("--use/--no-use", default=True, show_default=True, help="Make it the current one.")
 def set_context(name: str, addresses: str, identity: Path | None, use: bool) -> None:

@@ -13,6 +13,7 @@ from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.coordinator.api.access import Access, deadline_s, not_found
 from cloudless.coordinator.api.workloads import find_workload
+from cloudless.core.identity.names import IdentityKind, server_name
 from cloudless.core.state import Task
 from cloudless.errors import AgentUnreachable, CloudlessError, InvalidSpec, Problem
 from cloudless.rpc.v1 import agent_pb2
@@ -81,7 +82,7 @@ class Logs:
         node = self._access.view.nodes.get(task.desired.node_id)
         if node is None or node.info is None or not node.info.address:
             raise AgentUnreachable(f"the address of node {task.desired.node_id} is not known")
-        channel = self._dialler.open(node.info.address, agent_name(node.id))
+        channel = self._dialler.open(node.info.address, server_name(IdentityKind.AGENT, node.id))
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await channel.channel_ready()

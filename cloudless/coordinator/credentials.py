@@ -1,0 +1,165 @@
+"""What this coordinator proves itself by, to whom: callers and other coordinators, etcd's peers, etcd's clients.
+
+Three authorities, so that a certificate for one door opens no other: agents and people never reach etcd. A coordinator
+holds the authorities' keys and signs its own certificates, at each start and again at half of their life, so it needs
+nobody's help to return. Its first holdings come from a founding file that all founders were given, or it makes them
+itself when it is told to begin a cluster.
+
+Without TLS all of it is absent, and every connection is plain.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from uuid import uuid4
+
+from loguru import logger
+
+from cloudless.adapters.grpc.channel import INSECURE, Dialler
+from cloudless.adapters.pki.credentials import Credentials, build_credentials
+from cloudless.adapters.pki.etcd_files import EtcdFiles
+from cloudless.adapters.pki.identity_dir import IdentityDir
+from cloudless.adapters.pki.request import key_to_pem, new_key
+from cloudless.adapters.pki.vault import Holdings, Vault, found, read_founding_file
+from cloudless.core.identity.names import Identity, IdentityKind
+from cloudless.core.model import AuthorityPurpose
+from cloudless.errors import BadCredentials
+from cloudless.ports import CredentialSource
+from cloudless.settings import CoordinatorSettings
+from etcd.flags import TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdTls:
+    """The files of one member: of its door for clients, its door for peers, and what its coordinator dials it with."""
+
+    client: TlsFiles
+    peer: TlsFiles
+    own: TlsFiles
+
+
+class OwnCredentials:
+    """One coordinator's credentials; this class itself is a coordinator without TLS, which has none."""
+
+    api: CredentialSource | None = None
+    etcd_client: CredentialSource | None = None
+    etcd: EtcdTls | None = None
+    http: ssl.SSLContext | None = None
+    cluster_id = ""
+
+    @property
+    def dialler(self) -> Dialler:
+        return Dialler(self.api) if self.api else INSECURE
+
+    def etcd_url(self, address: str) -> str:
+        """Return the URL of a member's door at `host:port`."""
+        return f"{'https' if self.etcd else 'http'}://{address}"
+
+    def renew(self, now_ms: int) -> None:
+        """Sign anew what is due."""
+
+
+class SignedCredentials(OwnCredentials):
+    """The credentials of a coordinator with TLS, signed by itself."""
+
+    def __init__(self, settings: CoordinatorSettings, now_ms: int) -> None:
+        """Read or make what there is to sign with, and sign. Raises BadCredentials, BadSettings."""
+        self._vault = Vault(settings.identity_dir)
+        self._directory = IdentityDir(settings.identity_dir)
+        self._etcd_files = EtcdFiles(settings.identity_dir / "etcd")
+        self._hosts = _hosts(settings)
+        self.holdings = self._vault.load() or self._first_holdings(settings, now_ms)
+        self.cluster_id = self.holdings.cluster_id
+        self._who = Identity(self.cluster_id, IdentityKind.COORDINATOR, settings.node_id)
+        self._key = new_key()
+        self._sign(now_ms)
+        self.api, self.etcd_client = (lambda: self._own), (lambda: self._etcd_own)
+        self.etcd = _etcd_tls(self._etcd_files)
+        self.http = self._build_http_context()
+
+    def renew(self, now_ms: int) -> None:
+        if now_ms < self._due_ms:
+            return
+        self._sign(now_ms)
+        assert self.http is not None
+        self._show(self.http)
+        logger.debug("certificates renewed")
+
+    def _first_holdings(self, settings: CoordinatorSettings, now_ms: int) -> Holdings:
+        if settings.founding_file is not None:
+            try:
+                holdings = read_founding_file(settings.founding_file.read_bytes())
+            except OSError as error:
+                raise BadCredentials(
+                    f"the founding file {settings.founding_file} cannot be read: {error.strerror}",
+                    hint="make one with `cloudless cluster found` and give the same to all founders",
+                ) from error
+        elif settings.bootstrap:
+            holdings = found(uuid4().hex, now_ms)
+        else:
+            raise BadCredentials(
+                f"this coordinator has nothing to prove itself by in {settings.identity_dir}",
+                hint="give all founders the same CLOUDLESS_FOUNDING_FILE (`cloudless cluster found` makes it), or set "
+                "CLOUDLESS_TLS_ENABLED=false on loopback",
+            )
+        self._vault.keep(holdings)
+        return holdings
+
+    def _sign(self, now_ms: int) -> None:
+        authority = self.holdings.open_issuing(AuthorityPurpose.CLUSTER)
+        certificate = authority.sign_identity(self._who, self._key.public_key(), now_ms)
+        self._own = build_credentials(
+            authority.chain_pem(certificate), key_to_pem(self._key), self.holdings.roots_pem(AuthorityPurpose.CLUSTER)
+        )
+        self._directory.store(self._own)
+        written = self._etcd_files.write(self.holdings, self._who, self._hosts, now_ms)
+        self._etcd_own = _EtcdClient.read(self._etcd_files)
+        self._due_ms = min(self._own.renew_at_ms, written.renew_at_ms)
+
+    def _build_http_context(self) -> ssl.SSLContext:
+        """Return a server's context that asks callers for a certificate and takes those without one too."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_OPTIONAL
+        self._show(context)
+        return context
+
+    def _show(self, context: ssl.SSLContext) -> None:
+        """Make handshakes from now on use the credentials of now; authorities are added to those known before."""
+        context.load_cert_chain(self._directory.identity_file)
+        context.load_verify_locations(self._directory.roots_file)
+
+
+@dataclass(frozen=True, slots=True)
+class _EtcdClient:
+    """What a coordinator shows to its own member (see `ports.Credentials`)."""
+
+    key_pem: bytes
+    chain_pem: bytes
+    roots_pem: bytes
+
+    @classmethod
+    def read(cls, files: EtcdFiles) -> _EtcdClient:
+        return cls(files.key.read_bytes(), files.client.read_bytes(), files.client_roots.read_bytes())
+
+
+def load_credentials(settings: CoordinatorSettings, now_ms: int) -> OwnCredentials:
+    """Return this coordinator's credentials. Raises BadCredentials."""
+    return SignedCredentials(settings, now_ms) if settings.tls else OwnCredentials()
+
+
+def _etcd_tls(files: EtcdFiles) -> EtcdTls:
+    key, peers, clients = str(files.key), str(files.peer_roots), str(files.client_roots)
+    return EtcdTls(
+        client=TlsFiles(cert_file=str(files.server), key_file=key, ca_file=clients),
+        peer=TlsFiles(cert_file=str(files.peer), key_file=key, ca_file=peers, client_cert_file=str(files.peer_client)),
+        own=TlsFiles(cert_file=str(files.client), key_file=key, ca_file=clients),
+    )
+
+
+def _hosts(settings: CoordinatorSettings) -> list[str]:
+    """Return where others may reach this coordinator's member."""
+    addresses = (settings.raft_address, settings.raft_bind_address, settings.etcd_client_address)
+    hosts = (address.rpartition(":")[0].strip("[]") for address in addresses)
+    return sorted({host for host in hosts if host not in ("", "0.0.0.0", "::")})
