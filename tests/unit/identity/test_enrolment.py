@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ ASK = Ask("tokenaaaaa", hash_secret("tokenaaaaa", SECRET), "a1", "key", Role.AGE
 A1 = Identity("c", IdentityKind.AGENT, "a1")
 
 
-def cluster_with_token(**fields: object) -> TestCluster:
+def cluster_with_token(**fields: Any) -> TestCluster:
     cluster = TestCluster()
     put_token(cluster, build_token(**fields))
     return cluster
@@ -86,7 +87,7 @@ def test_asking_again_helps_nobody_whose_token_or_identity_was_revoked_meanwhile
 
 
 @pytest.mark.parametrize("known", [{"key_hashes": ("other",)}, {"revoked_at_ms": 1}])
-def test_a_known_identity_is_taken_over_only_by_a_token_that_names_it(known: dict[str, object]) -> None:
+def test_a_known_identity_is_taken_over_only_by_a_token_that_names_it(known: dict[str, Any]) -> None:
     for names in ((), ("a*",)):
         cluster = cluster_with_token(names=names)
         put_identity(cluster, "a1", **known)
@@ -112,7 +113,7 @@ def test_a_known_identity_is_taken_over_only_by_a_token_that_names_it(known: dic
         ({"names": ("b",)}, {}, Denied),
     ],
 )
-def test_refusals_change_nothing(token: dict[str, object], ask: dict[str, str], error: type[CloudlessError]) -> None:
+def test_refusals_change_nothing(token: dict[str, Any], ask: dict[str, str], error: type[CloudlessError]) -> None:
     cluster = cluster_with_token(**token)
     with pytest.raises(error):
         admit(cluster, replace(ASK, **ask))  # type: ignore[arg-type]
@@ -153,7 +154,7 @@ def test_a_changed_key_counts_beside_the_one_before() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"revoked_at_ms": 1}, {"key_hashes": ("new",)}])
-def test_who_is_not_itself_any_more_gets_no_certificate(fields: dict[str, object]) -> None:
+def test_who_is_not_itself_any_more_gets_no_certificate(fields: dict[str, Any]) -> None:
     cluster = TestCluster()
     put_identity(cluster, "a1", **fields)
     with pytest.raises(Denied):

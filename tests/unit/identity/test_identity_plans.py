@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -76,12 +77,12 @@ def test_a_coordinator_records_its_key_unless_it_was_revoked() -> None:
         ({"description": "x" * 201}, "description"),
     ],
 )
-def test_a_faulty_token_is_refused_by_field(fields: dict[str, object], field: str) -> None:
+def test_a_faulty_token_is_refused_by_field(fields: dict[str, Any], field: str) -> None:
     assert [problem.field for problem in check_token(build_token(**fields))] == [field]
 
 
 @pytest.mark.parametrize("fields", [{}, {"names": ("a1", "rack-*")}, {"role": Role.VIEWER, "namespaces": ("x",)}])
-def test_a_good_token_has_no_problem(fields: dict[str, object]) -> None:
+def test_a_good_token_has_no_problem(fields: dict[str, Any]) -> None:
     assert check_token(build_token(**fields)) == []
 
 

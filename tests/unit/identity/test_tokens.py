@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,7 +73,7 @@ def test_hashes_of_one_secret_differ_between_tokens() -> None:
         ({"secret_hash": "", "revoked_at_ms": 1}, Role.AGENT, "a1", NOW_MS, TokenVerdict.UNKNOWN),
     ],
 )
-def test_verdict(fields: dict[str, object], role: Role, name: str, now_ms: int, expected: TokenVerdict) -> None:
+def test_verdict(fields: dict[str, Any], role: Role, name: str, now_ms: int, expected: TokenVerdict) -> None:
     assert judge_token(build_token(**fields), RIGHT, role, name, now_ms) is expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from cloudless.core import keys
 from cloudless.core.identity.names import kind_of
@@ -15,7 +16,7 @@ SECRET = b"s" * 32
 DAY_MS = 86_400_000
 
 
-def build_token(token_id: str = "tokenaaaaa", **fields: object) -> TokenRecord:
+def build_token(token_id: str = "tokenaaaaa", **fields: Any) -> TokenRecord:
     """Return a token for one agent, good for an hour, whose secret is SECRET."""
     made = TokenRecord(
         id=token_id,
@@ -27,7 +28,7 @@ def build_token(token_id: str = "tokenaaaaa", **fields: object) -> TokenRecord:
     return replace(made, **fields)  # type: ignore[arg-type]
 
 
-def build_authority(generation: int = 1, **fields: object) -> AuthorityRecord:
+def build_authority(generation: int = 1, **fields: Any) -> AuthorityRecord:
     """Return a CA of the cluster that signs, for certificates of a day."""
     made = AuthorityRecord(
         id=f"cluster-{generation}",
@@ -53,7 +54,7 @@ def put_authority(cluster: TestCluster, authority: AuthorityRecord) -> None:
     cluster.put(keys.authority(authority.id), authority)
 
 
-def put_identity(cluster: TestCluster, name: str, role: Role = Role.AGENT, **fields: object) -> IdentityRecord:
+def put_identity(cluster: TestCluster, name: str, role: Role = Role.AGENT, **fields: Any) -> IdentityRecord:
     record = replace(IdentityRecord(name=name, role=role, key_hashes=("key",)), **fields)  # type: ignore[arg-type]
     cluster.put(keys.identity(kind_of(role).value, name), record)
     return record
