@@ -264,7 +264,9 @@ def _read(
         short = name[len(PREFIX) :]
         if short in _NOT_YET:
             if environ[name].strip().lower() not in ("", "false", "0", "no"):
-                problems.append(Problem(name, "is not supported by this version: the cluster makes its own certificates"))
+                problems.append(
+                    Problem(name, "is not supported by this version: the cluster makes its own certificates")
+                )
             continue
         if short not in known:
             if short not in others and short not in _SHARED:

@@ -70,7 +70,9 @@ class AgentMetrics:
         """
         host, _, port = address.rpartition(":")
         try:
-            server, _ = start_http_server(int(port), addr=host or "0.0.0.0", registry=self.registry, **_tls_of(identity))
+            server, _ = start_http_server(
+                int(port), addr=host or "0.0.0.0", registry=self.registry, **_tls_of(identity)
+            )
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {address} for the agent's metrics: {error.strerror}",
@@ -80,7 +82,6 @@ class AgentMetrics:
             self._tls = server.socket.context, identity  # type: ignore[attr-defined]
         # Not waited for: it looks up only every half second, and stopping must be quick.
         return threading.Thread(target=server.shutdown, daemon=True).start
-
 
     def renew(self) -> None:
         """Show the certificate that is kept now."""

@@ -37,10 +37,17 @@ class AgentLogs:
                 yield agent_pb2.ReadTaskLogsResponse(stream=chunk.stream, data=chunk.data)
 
 
-def _only_coordinators(certificate_pem: bytes, method: str, request: object) -> None:
-    caller = read_peer(certificate_pem).identity
-    if caller.kind is not IdentityKind.COORDINATOR:
-        raise Denied(f"{caller.subject} may not call {method}: an agent answers coordinators only")
+class _CoordinatorsOnly:
+    """The door of an agent: it knows no records, and answers coordinators of its cluster."""
+
+    def enter(self, method: str, context: Any) -> None:
+        shown = context.auth_context().get("x509_pem_cert") or (b"",)
+        caller = read_peer(bytes(shown[0])).identity
+        if caller.kind is not IdentityKind.COORDINATOR:
+            raise Denied(f"{caller.subject} may not call {method}: an agent answers coordinators only")
+
+    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+        return None
 
 
 async def start_server(
@@ -51,7 +58,11 @@ async def start_server(
     With credentials only coordinators are answered.
     """
     server = GrpcServer(
-        address, node_id, rpcs_at_once_max=limits.log_streams_max, credentials=credentials, authorise=_only_coordinators
+        address,
+        node_id,
+        rpcs_at_once_max=limits.log_streams_max,
+        credentials=credentials,
+        door=_CoordinatorsOnly() if credentials else None,
     )
     logs = AgentLogs(runner)
 

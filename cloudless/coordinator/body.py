@@ -139,7 +139,7 @@ class Body:
         own_id, replica, clock = self.settings.node_id, self.replica, self.clock
         async with asyncio.TaskGroup() as group:
             for controller in (
-                ClusterNamer(own_id, replica, clock, self.ids),
+                ClusterNamer(own_id, replica, clock, self.ids, self._own.cluster_id),
                 LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
                 self.orchestrator,
                 Reaper(replica, clock),

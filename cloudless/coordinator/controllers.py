@@ -133,16 +133,22 @@ class Reaper:
 
 
 class ClusterNamer:
-    """Gives the cluster its name, once: the first leader's first act."""
+    """Gives the cluster its name, once: the first leader's first act.
+
+    `cluster_id`: the name that certificates say already, "" to invent one.
+    """
 
     RETRY_PAUSE_S = 0.2
 
-    def __init__(self, own_id: str, replica: Replica, clock: Clock, ids: Ids) -> None:
+    def __init__(self, own_id: str, replica: Replica, clock: Clock, ids: Ids, cluster_id: str = "") -> None:
         self._own_id, self._replica, self._clock, self._ids = own_id, replica, clock, ids
+        self._cluster_id = cluster_id
 
     async def run(self, term: int, committer: Committer) -> None:
         while self._replica.machine.cluster is None and keys.CLUSTER not in self._replica.machine.quarantined:
-            record = ClusterRecord(id=self._ids.new(), created_at_ms=self._clock.wall_ms(), created_by=self._own_id)
+            record = ClusterRecord(
+                id=self._cluster_id or self._ids.new(), created_at_ms=self._clock.wall_ms(), created_by=self._own_id
+            )
             change = Change(
                 puts=(PutRecord(keys.CLUSTER, record),),
                 preconditions=(Precondition(keys.CLUSTER, 0),),

@@ -85,9 +85,7 @@ class Formation:
         self._returning = Returning(settings, datadir, own, self._waiting.say)
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.supervisor: MemberSupervisor | None = None
-        self.admin = EtcdAdmin(
-            gateway_url(self._config, binary.version), own.etcd.own if own.etcd else None
-        )
+        self.admin = EtcdAdmin(gateway_url(self._config, binary.version), own.etcd.own if own.etcd else None)
         self.done = False
 
     # --- what the others may ask ---

@@ -19,11 +19,12 @@ from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.system import SystemClock
-from cloudless.coordinator.admission import Admission
 from cloudless.coordinator.body import Body
 from cloudless.coordinator.formation import Formation
+from cloudless.coordinator.guard import Guard
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
 from cloudless.coordinator.credentials import OwnCredentials, load_credentials
+from cloudless.core.state import View
 from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
 from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
@@ -81,7 +82,7 @@ class Coordinator:
             self._settings.node_id,
             observe=self._metrics.count_request,
             credentials=self._own.api,
-            authorise=Admission(self._own.cluster_id, lambda: self._body.replica.machine if self._body else None),
+            door=Guard(self._find_view, lambda: self._own.cluster_id) if self._own.api else None,
         )
         for service, descriptor in SERVICES.items():
             server.add(descriptor, self._resolver(service))
@@ -94,6 +95,10 @@ class Coordinator:
             self._settings.bind_address,
             self._settings.http_address,
         )
+
+    def _find_view(self) -> View | None:
+        body = self._body
+        return body.replica.machine if body is not None and body.replica.loaded.is_set() else None
 
     def _resolver(self, service: str) -> Callable[[str], Callable[..., Any]]:
         def resolve(method: str) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 The wrapper turns bytes that do not parse into InvalidSpec instead of a crash, typed errors into rich
 statuses, anything else into INTERNAL with a log entry, and counts and times every call. A port that
 another process serves is an error at start, never shared in silence. With credentials every caller must
-have a certificate of the same authority; what it may ask is judged by `Authorise` before anything else.
+have a certificate of the same authority; who it is and what it may ask is judged by the door before anything else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -49,9 +49,27 @@ Observe = Callable[[str, str], None]
 
 Resolve = Callable[[str], Callable[..., Any]]
 
-Authorise = Callable[[bytes, str, Any], None]
-"""Told of a call before it is done: the caller's certificate as PEM, "package.Service/Method", the request (None for a
-stream of them). Raises Denied, Unauthenticated. Not asked where there are no credentials."""
+
+class Door(Protocol):
+    """Judges every call; methods are `package.Service/Method`. Raises Unauthenticated, Denied."""
+
+    def enter(self, method: str, context: Any) -> Any:
+        """Return who calls; called in the task that serves the call, first of all."""
+        ...
+
+    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+        """Judge a request, or one message of a stream of them."""
+        ...
+
+
+class _OpenDoor:
+    """Everybody may do everything: where nobody can be told from anybody."""
+
+    def enter(self, method: str, context: Any) -> None:
+        return None
+
+    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+        return None
 
 
 class _Unreadable:
@@ -72,11 +90,11 @@ class GrpcServer:
         observe: Observe | None = None,
         rpcs_at_once_max: int = RPCS_AT_ONCE_MAX,
         credentials: CredentialSource | None = None,
-        authorise: Authorise | None = None,
+        door: Door | None = None,
     ) -> None:
         self._address, self._own_id, self._credentials = address, own_id, credentials
         self._observe = observe or (lambda method, outcome: None)
-        self._authorise = authorise or (lambda caller, method, request: None)
+        self._door: Door = door or _OpenDoor()
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=rpcs_at_once_max)
         self._names: list[str] = []
         self._health = health.aio.HealthServicer()
@@ -165,25 +183,27 @@ class GrpcServer:
         return serve
 
     def _duplex(self, name: str, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Any:
-        async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+        async def readable(requests: AsyncIterator[Any], caller: Any, context: Any) -> AsyncIterator[Message]:
             async for request in requests:
-                yield _readable(request)
+                message = _readable(request)
+                self._door.check(name, caller, message, context)
+                yield message
 
         async def serve(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
             async with self._guard(name, context):
-                self._admit(name, None, context)
-                async with contextlib.aclosing(behaviour(readable(requests), context)) as stream:
+                caller = self._door.enter(name, context)
+                async with contextlib.aclosing(behaviour(readable(requests, caller, context), context)) as stream:
                     async for message in stream:
                         yield message
 
         return serve
 
     def _admit(self, name: str, request: Any, context: Any) -> Any:
-        """Return the request, if it is readable and its caller may ask for this. Raises InvalidSpec, Denied."""
-        readable = _readable(request)
-        if self._credentials is not None:
-            self._authorise(certificate_of(context), name, readable)
-        return readable
+        """Return the request, if its caller may ask for this and it is readable. Raises InvalidSpec, Denied."""
+        caller = self._door.enter(name, context)
+        message = _readable(request)
+        self._door.check(name, caller, message, context)
+        return message
 
     @contextlib.asynccontextmanager
     async def _guard(self, name: str, context: Any) -> AsyncIterator[None]:
@@ -204,12 +224,6 @@ class GrpcServer:
             await context.abort_with_status(to_status(CloudlessError(f"internal error: {error!r}"), self._own_id))
         else:
             self._observe(name, "ok")
-
-
-def certificate_of(context: Any) -> bytes:
-    """Return the certificate that the caller proved to hold the key of, as PEM; empty without TLS."""
-    found = context.auth_context().get("x509_pem_cert", ())
-    return bytes(found[0]) if found else b""
 
 
 def _server_credentials(source: CredentialSource) -> grpc.ServerCredentials:

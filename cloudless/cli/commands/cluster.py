@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 DIFFERENT = 1
 
 
-@click.group(cls=LazyGroup, aliases={"info": "status", "health": "status", "ls": "members", "list": "members"})
+_LAZY = {
+    "found": ("cloudless.cli.commands.found:found", "Make the founding file of a new cluster."),
+}
+
+
+@click.group(
+    cls=LazyGroup, lazy=_LAZY, aliases={"info": "status", "health": "status", "ls": "members", "list": "members"}
+)
 def cluster() -> None:
     """The coordinators: who belongs, who leads, how healthy it is."""
 
