@@ -33,7 +33,8 @@ class CoordinatorSettings:
     number of coordinators to wait for when nobody is the chosen first one (0: not used).
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
-    (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with.
+    (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. Whoever
+    has no certificate yet comes to `enrol_address`.
     """
 
     node_id: str
@@ -41,6 +42,7 @@ class CoordinatorSettings:
     advertise_address: str = ""
     http_address: str = "0.0.0.0:8081"
     metrics_address: str = "0.0.0.0:9090"
+    enrol_address: str = "0.0.0.0:8070"
     raft_address: str = ""
     raft_bind_address: str = ""
     etcd_client_address: str = "127.0.0.1:2379"
@@ -156,6 +158,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ADVERTISE_ADDR": ("advertise_address", parse_address),
     "HTTP_ADDR": ("http_address", parse_address),
     "METRICS_ADDR": ("metrics_address", parse_address),
+    "ENROL_ADDR": ("enrol_address", parse_address),
     "RAFT_ADDR": ("raft_address", parse_address),
     "RAFT_BIND_ADDR": ("raft_bind_address", parse_address),
     "ETCD_CLIENT_ADDR": ("etcd_client_address", parse_address),

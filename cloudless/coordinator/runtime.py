@@ -83,6 +83,7 @@ class Coordinator:
             observe=self._metrics.count_request,
             credentials=self._own.api,
             door=Guard(self._find_view, lambda: self._own.cluster_id) if self._own.api else None,
+            open_address=self._settings.enrol_address,
         )
         for service, descriptor in SERVICES.items():
             server.add(descriptor, self._resolver(service))

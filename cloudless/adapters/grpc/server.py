@@ -80,7 +80,11 @@ class _Unreadable:
 
 
 class GrpcServer:
-    """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error."""
+    """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error.
+
+    With credentials callers at `address` must show a certificate. Those that have none yet come to `open_address`,
+    where nobody is asked for one: what they may do there is for the door to say.
+    """
 
     def __init__(
         self,
@@ -91,10 +95,12 @@ class GrpcServer:
         rpcs_at_once_max: int = RPCS_AT_ONCE_MAX,
         credentials: CredentialSource | None = None,
         door: Door | None = None,
+        open_address: str = "",
     ) -> None:
         self._address, self._own_id, self._credentials = address, own_id, credentials
         self._observe = observe or (lambda method, outcome: None)
         self._door: Door = door or _OpenDoor()
+        self._open_address = open_address
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=rpcs_at_once_max)
         self._names: list[str] = []
         self._health = health.aio.HealthServicer()
@@ -113,19 +119,23 @@ class GrpcServer:
     async def start(self) -> int:
         """Listen and serve; return the port. Raises PortInUse."""
         reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        try:
-            port = self._listen()
-        except RuntimeError as error:
-            raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address)) from error
-        if port == 0:
-            raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address))
+        port = self._listen(self._address, ask_certificate=True)
+        if self._open_address and self._credentials is not None:
+            self._listen(self._open_address, ask_certificate=False)
         await self._server.start()
         return port
 
-    def _listen(self) -> int:
-        if self._credentials is None:
-            return self._server.add_insecure_port(self._address)
-        return self._server.add_secure_port(self._address, _server_credentials(self._credentials))
+    def _listen(self, address: str, *, ask_certificate: bool) -> int:
+        try:
+            if self._credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _server_credentials(self._credentials, ask_certificate))
+        except RuntimeError as error:
+            raise PortInUse(f"cannot listen on {address}", hint=_port_hint(address)) from error
+        if port == 0:
+            raise PortInUse(f"cannot listen on {address}", hint=_port_hint(address))
+        return port
 
     async def set_serving(self, serving: bool) -> None:
         """Say through the health service whether requests should come here."""
@@ -226,7 +236,7 @@ class GrpcServer:
             self._observe(name, "ok")
 
 
-def _server_credentials(source: CredentialSource) -> grpc.ServerCredentials:
+def _server_credentials(source: CredentialSource, ask_certificate: bool) -> grpc.ServerCredentials:
     """Return credentials that are asked for at each handshake, so that a renewed certificate needs no restart."""
     shown = source()
 
@@ -238,7 +248,7 @@ def _server_credentials(source: CredentialSource) -> grpc.ServerCredentials:
         shown = now
         return _to_configuration(now)
 
-    return grpc.dynamic_ssl_server_credentials(_to_configuration(shown), renewed, require_client_authentication=True)
+    return grpc.dynamic_ssl_server_credentials(_to_configuration(shown), renewed, ask_certificate)
 
 
 def _to_configuration(credentials: Credentials) -> Any:
