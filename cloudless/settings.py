@@ -20,6 +20,7 @@ from cloudless.core.model import Resources
 from cloudless.errors import BadSettings, Problem
 
 PREFIX = "CLOUDLESS_"
+ENROL_PORT = 8070
 COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
 AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
 
@@ -42,7 +43,7 @@ class CoordinatorSettings:
     advertise_address: str = ""
     http_address: str = "0.0.0.0:8081"
     metrics_address: str = "0.0.0.0:9090"
-    enrol_address: str = "0.0.0.0:8070"
+    enrol_address: str = f"0.0.0.0:{ENROL_PORT}"
     raft_address: str = ""
     raft_bind_address: str = ""
     etcd_client_address: str = "127.0.0.1:2379"
@@ -62,7 +63,11 @@ class CoordinatorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """How one agent runs. Capacity given here overrides what the machine shows. TLS as for coordinators."""
+    """How one agent runs. Capacity given here overrides what the machine shows. TLS as for coordinators.
+
+    `join_token` (or what is in `join_token_file`) is exchanged for an identity at the first start, at
+    `enrol_addresses` (default: where the coordinators are, port 8070).
+    """
 
     node_id: str
     node_name: str = ""
@@ -77,6 +82,9 @@ class AgentSettings:
     data_dir: Path = AGENT_DATA_DIR
     log_level: str = "INFO"
     stop_tasks_on_exit: bool = False
+    join_token: str = field(default="", repr=False)
+    join_token_file: Path | None = None
+    enrol_addresses: tuple[str, ...] = ()
     tls: bool = False
     identity_dir: Path = AGENT_DATA_DIR / "identity"
 
@@ -183,6 +191,9 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AGENT_ADDR": ("listen_address", parse_address),
     "ADVERTISE_ADDR": ("advertise_address", parse_address),
     "METRICS_ADDR": ("metrics_address", parse_address),
+    "JOIN_TOKEN": ("join_token", _text),
+    "JOIN_TOKEN_FILE": ("join_token_file", Path),
+    "ENROL_ADDR": ("enrol_addresses", _addresses),
     "REGION": ("region", _text),
     "ZONE": ("zone", _text),
     "CPU_CORES": ("cpu_millicores", _cores),
@@ -202,7 +213,7 @@ _SHARED = frozenset(
 )
 
 # Of a later version. Refused rather than ignored.
-_NOT_YET = frozenset({"TLS_CERT", "TLS_KEY", "TLS_CA", "JOIN_TOKEN"})
+_NOT_YET = frozenset({"TLS_CERT", "TLS_KEY", "TLS_CA"})
 
 
 def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> CoordinatorSettings:
@@ -253,6 +264,9 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
     listen = values.setdefault("listen_address", "0.0.0.0:8090")
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
+    if not values.get("enrol_addresses"):
+        hosts = dict.fromkeys(address.rpartition(":")[0] for address in values["coordinators"])
+        values["enrol_addresses"] = tuple(f"{host}:{ENROL_PORT}" for host in hosts)
     return AgentSettings(capacity=capacity, **values)
 
 

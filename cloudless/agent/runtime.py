@@ -10,20 +10,20 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from random import SystemRandom
+from typing import Any, TypeVar
 
 from loguru import logger
 
 from cloudless.adapters.grpc.channel import Dialler
-from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
-from cloudless.agent.credentials import NodeCredentials
+from cloudless.agent.credentials import obtain_credentials
 from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
@@ -36,20 +36,23 @@ from cloudless.agent.tasks import TaskRunner
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
+A = TypeVar("A")
+
 SERVER_STOP_S = 0.2
-RENEWAL_LOOK_PERIOD_S = 2.0
 
 
 async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) -> None:
     """Run until SIGTERM or SIGINT. Raises StartupError; any other error is a bug, and tasks survive that too."""
     limits = limits or AgentLimits()
     lock = lock_data_dir(settings.data_dir)
-    credentials = _credentials(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, lock)
+        credentials = await _unless(stop, obtain_credentials(settings)) if settings.tls else None
+        if stop.is_set():
+            return
         process = ProcessExecutor(settings.data_dir / "tasks")
         stack.callback(process.close)
         journal = Journal(settings.data_dir, threads_max=limits.journal_threads_max)
@@ -83,27 +86,25 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         metrics.watch(runner, links)
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
         if credentials is not None:
-            renewing = asyncio.create_task(_renew(credentials, metrics), name="credentials")
+            renewing = asyncio.create_task(
+                credentials.run(lambda: settings.coordinators, settings.enrol_addresses, metrics.renew),
+                name="credentials",
+            )
             stack.callback(renewing.cancel)
         await _run_until(stop, runner, links, end_tasks=settings.stop_tasks_on_exit)
         runner.leave()
 
 
-def _credentials(settings: AgentSettings) -> NodeCredentials | None:
-    """Return what this node proves itself by, None without TLS. Raises BadCredentials."""
-    if not settings.tls:
-        return None
-    return NodeCredentials(IdentityDir(settings.identity_dir))
-
-
-async def _renew(credentials: NodeCredentials, metrics: AgentMetrics) -> None:
-    """Show renewed certificates where a server does not look for them itself."""
-    shown = credentials()
-    while True:
-        await asyncio.sleep(RENEWAL_LOOK_PERIOD_S)
-        if credentials() is not shown:
-            shown = credentials()
-            metrics.renew()
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, A]) -> A | None:
+    """Return what `work` comes to, None if `stop` is set first."""
+    doing, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait([doing, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if doing.done():
+        return doing.result()
+    doing.cancel()
+    await asyncio.wait([doing])
+    return None
 
 
 def _with_port(settings: AgentSettings, port: int) -> AgentSettings:

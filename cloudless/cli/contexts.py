@@ -6,6 +6,7 @@ One YAML file, written as a whole or not at all::
     contexts:
       dev:
         coordinators: [127.0.0.1:8080, 127.0.0.1:8082]
+        enrol: [127.0.0.1:8070]             # where an identity that ran out is exchanged for a new one
         identity: .cloudless/dev/admin      # the person's key and certificate; left out: no TLS
 
 Which context counts: `--context` or CLOUDLESS_CONTEXT, else the current one, else none. Coordinators named by
@@ -29,6 +30,7 @@ class Context:
 
     coordinators: tuple[str, ...]
     identity: Path | None = None
+    enrol: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,11 @@ def write_contexts(file: Path, contexts: Contexts) -> None:
     document = {
         "current": contexts.current,
         "contexts": {
-            name: {"coordinators": list(one.coordinators), **({"identity": str(one.identity)} if one.identity else {})}
+            name: {
+                "coordinators": list(one.coordinators),
+                **({"enrol": list(one.enrol)} if one.enrol else {}),
+                **({"identity": str(one.identity)} if one.identity else {}),
+            }
             for name, one in sorted(contexts.known.items())
         },
     }
@@ -104,4 +110,5 @@ def write_contexts(file: Path, contexts: Contexts) -> None:
 
 def _context(entry: Mapping[str, Any]) -> Context:
     identity = entry.get("identity")
-    return Context(tuple(str(one) for one in entry["coordinators"]), Path(identity) if identity else None)
+    enrol = tuple(str(one) for one in entry.get("enrol") or ())
+    return Context(tuple(str(one) for one in entry["coordinators"]), Path(identity) if identity else None, enrol)

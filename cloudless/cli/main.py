@@ -41,6 +41,7 @@ _COMMANDS = {
     "dev": ("cloudless.cli.dev.commands:dev", "A whole cluster on this machine, to try and to break."),
     "coordinator": ("cloudless.cli.commands.run:coordinator", "Run a coordinator (settings: CLOUDLESS_* variables)."),
     "agent": ("cloudless.cli.commands.run:agent", "Run an agent (settings: CLOUDLESS_* variables)."),
+    "login": ("cloudless.cli.commands.login:login", "Become somebody in a cluster, by a token."),
     "context": ("cloudless.cli.commands.context:context", "The clusters you know, and which one commands are for."),
     "version": ("cloudless.cli.commands.version:version", "Print the version."),
     "completion": ("cloudless.cli.commands.completion:completion", "Print shell completion: bash, zsh or fish."),

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudless.errors import BadCredentials
-
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
     from cloudless.cli.contexts import Context
@@ -55,12 +53,9 @@ class Options:
         chosen = self.chosen_context()
         if chosen is None or chosen.identity is None:
             return None
-        from cloudless.adapters.pki.identity_dir import IdentityDir
+        from cloudless.cli.identity import load_fresh
 
-        credentials = IdentityDir(chosen.identity).load()
-        if credentials is None:
-            raise BadCredentials(f"there is no identity in {chosen.identity}", hint="log in again: cloudless login")
-        return credentials
+        return load_fresh(chosen, chosen.identity)
 
     def chosen_context(self) -> Context | None:
         """Return the context named, else the current one, if there is one. Raises NotFound, BadSettings."""

@@ -26,9 +26,9 @@ from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
+from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
-from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members, MembershipController

@@ -17,7 +17,7 @@ from uuid import uuid4
 from loguru import logger
 
 from cloudless.adapters.grpc.channel import INSECURE, Dialler
-from cloudless.adapters.pki.credentials import Credentials, build_credentials
+from cloudless.adapters.pki.credentials import build_credentials
 from cloudless.adapters.pki.etcd_files import EtcdFiles
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.request import key_to_pem, new_key

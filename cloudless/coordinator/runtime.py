@@ -20,10 +20,10 @@ from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.system import SystemClock
 from cloudless.coordinator.body import Body
+from cloudless.coordinator.credentials import OwnCredentials, load_credentials
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
-from cloudless.coordinator.credentials import OwnCredentials, load_credentials
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics

@@ -184,11 +184,13 @@ class GrpcServer:
 
     def _stream(self, name: str, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Any:
         async def serve(request: Any, context: Any) -> AsyncIterator[Message]:
-            async with self._guard(name, context):
-                # Closed with the call: what a stream holds (files, other calls) must not wait for the collector.
-                async with contextlib.aclosing(behaviour(self._admit(name, request, context), context)) as stream:
-                    async for message in stream:
-                        yield message
+            # Closed with the call: what a stream holds (files, other calls) must not wait for the collector.
+            async with (
+                self._guard(name, context),
+                contextlib.aclosing(behaviour(self._admit(name, request, context), context)) as stream,
+            ):
+                async for message in stream:
+                    yield message
 
         return serve
 
