@@ -21,6 +21,7 @@ from cloudless.cli.contexts import Context
 from cloudless.cli.methods import CREATE_TOKEN
 from cloudless.core.identity.renewal import Freshness
 from cloudless.errors import BadCredentials, CloudlessError
+from cloudless.ports import Credentials as AnyCredentials
 from cloudless.rpc.v1 import identity_pb2, objects_pb2
 
 FIRST_TOKEN_TTL_S = 300
@@ -48,7 +49,7 @@ def log_in(context: Context, directory: Path, token: str, name: str) -> Credenti
     return asyncio.run(enrol(context.enrol, token, name, IdentityDir(directory))).credentials
 
 
-def create_first_token(context: Context, coordinator: Credentials, name: str) -> str:
+def create_first_token(context: Context, coordinator: AnyCredentials, name: str) -> str:
     """Return a token that lets `name` become an admin, asked for as a coordinator.
 
     Whoever can read a coordinator's key may do anything anyway; this is how the first admin comes to be, and the way

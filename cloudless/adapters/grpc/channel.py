@@ -45,7 +45,7 @@ class Dialler:
     def open(
         self, address: str, name: str = ANY_COORDINATOR, options: ChannelOptions = CHANNEL_OPTIONS
     ) -> grpc.aio.Channel:
-        """Return a channel to the server that proves to be `name`, at `host:port`. It connects on first use; close it."""
+        """Return a channel to the server that proves to be `name`; it connects on first use. Close it."""
         if self.credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
         own = to_channel_credentials(self.credentials())

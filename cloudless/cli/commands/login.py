@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -29,7 +30,7 @@ from cloudless.errors import BadCredentials, InvalidSpec, Problem
 @click.option("--name", default="", help="Who you are to be. Default: your login name")
 @click.option("--as", "context_name", default="default", show_default=True, help="The context to keep it in.")
 def login(
-    enrol_at: str, token_file: click.utils.LazyFile | None, local: Path | None, name: str, context_name: str
+    enrol_at: str, token_file: IO[str] | None, local: Path | None, name: str, context_name: str
 ) -> None:
     """Exchange a token for an identity of your own. The token is asked for, unless --token-file or --local is given.
 
