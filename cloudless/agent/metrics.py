@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from cloudless.agent.links import Links
 from cloudless.agent.session import EndKind
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.discovery.addresses import split_address
 from cloudless.core.model import TaskState
 from cloudless.errors import PortInUse
 
@@ -61,9 +62,9 @@ class AgentMetrics:
 
     def serve(self, address: str) -> Callable[[], None]:
         """Serve /metrics on `address`; return what ends it. Raises PortInUse."""
-        host, _, port = address.rpartition(":")
+        host, port = split_address(address)
         try:
-            server, _ = start_http_server(int(port), addr=host or "0.0.0.0", registry=self.registry)
+            server, _ = start_http_server(port, addr=host or "0.0.0.0", registry=self.registry)
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {address} for the agent's metrics: {error.strerror}",

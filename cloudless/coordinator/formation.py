@@ -36,6 +36,7 @@ from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.returning import Returning
+from cloudless.core.discovery.addresses import is_ip, join_address, split_address
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
 from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
@@ -334,11 +335,11 @@ class Formation:
 
     def _base_config(self) -> MemberConfig:
         profile = PROFILES[self._settings.profile]
-        listen_host, _, listen_port = self._settings.raft_bind_address.rpartition(":")
+        listen_host, listen_port = split_address(self._settings.raft_bind_address)
         return MemberConfig(
             name=self._settings.node_id,
             data_dir=str(self.datadir.etcd_dir),
-            peer_listen_url=f"http://{_listen_ip(listen_host)}:{listen_port}",
+            peer_listen_url=f"http://{join_address(_listen_ip(listen_host), listen_port)}",
             peer_advertise_url=f"http://{self._settings.raft_address}",
             client_url=f"http://{self._settings.etcd_client_address}",
             initial_cluster=(),
@@ -371,4 +372,4 @@ def _to_founder(answer: pb.GetFormationResponse) -> Founder:
 
 def _listen_ip(host: str) -> str:
     """etcd listens on addresses only, not names: a name listens on all of this machine's."""
-    return host if host.replace(".", "").isdigit() or host.startswith("[") else "0.0.0.0"
+    return host if is_ip(host) else "0.0.0.0"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from cloudless.core.discovery.addresses import join_address, split_address
 from cloudless.errors import PortInUse
 
 
@@ -23,8 +24,7 @@ class HttpServer:
     """Serves `routes` (path → function) on `host:port`, GET and HEAD."""
 
     def __init__(self, address: str, routes: Mapping[str, Callable[[], Answer]]) -> None:
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._host, self._port = split_address(address)
         app = web.Application(client_max_size=1 << 20)
         for path, answer in routes.items():
             app.router.add_get(path, _handler(answer))
@@ -37,7 +37,7 @@ class HttpServer:
             await web.TCPSite(self._runner, self._host, self._port, reuse_port=False, shutdown_timeout=0.2).start()
         except OSError as error:
             raise PortInUse(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror}",
+                f"cannot listen on {join_address(self._host, self._port)}: {error.strerror}",
                 hint="choose another port, or end its owner",
             ) from error
 
