@@ -202,8 +202,8 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
         problems.append(
             Problem(
                 "CLOUDLESS_RAFT_JOIN_ADDR",
-                f"must list the {expect} coordinators that CLOUDLESS_BOOTSTRAP_EXPECT names, this one included, or give "
-                "one name for them all (dns+NAME:PORT or srv+NAME)",
+                f"must list the {expect} coordinators that CLOUDLESS_BOOTSTRAP_EXPECT names, this one included, or "
+                "give one name for them all (dns+NAME:PORT or srv+NAME)",
             )
         )
     period, timeout = values.get("heartbeat_period_s", 1.0), values.get("node_timeout_s", 4.0)

@@ -13,13 +13,19 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.agent.config import AgentLimits
+from cloudless.errors import CloudlessError
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
 
 
 class StreamBroken(Exception):
-    """The stream ended under a read or a write; the message says how."""
+    """The stream ended under a read or a write; the message says how, `refusal` what the coordinator had against it."""
+
+    def __init__(self, message: str, refusal: CloudlessError | None = None) -> None:
+        self.refusal = refusal
+        super().__init__(message)
 
 
 class SessionStream(Protocol):
@@ -76,7 +82,7 @@ class _GrpcStream:
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
-            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+            raise _to_broken(error) from error
         except asyncio.InvalidStateError as error:
             raise StreamBroken("stream ended") from error
 
@@ -88,7 +94,7 @@ class _GrpcStream:
                 return received
             code = await self._call.code()
         except grpc.aio.AioRpcError as error:
-            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+            raise _to_broken(error) from error
         except asyncio.InvalidStateError as error:
             raise StreamBroken("stream ended") from error
         raise StreamBroken(f"ended by the coordinator ({code.name})")
@@ -98,3 +104,7 @@ class _GrpcStream:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _to_broken(error: grpc.aio.AioRpcError) -> StreamBroken:
+    return StreamBroken(f"{error.code().name}: {error.details()}", from_rpc_error(error))

@@ -33,8 +33,7 @@ def test_seeds_survive_being_written_and_read(listed: list[Seed]) -> None:
 def test_any_text_is_read_or_refused_and_what_is_read_is_stable(text: str) -> None:
     try:
         seed = parse_seed(text)
-    except BadSeed as error:
-        assert "must" in str(error)
+    except BadSeed:
         return
     assert parse_seed(str(seed)) == seed
     if seed.kind is not SeedKind.SRV:

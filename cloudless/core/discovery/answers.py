@@ -22,11 +22,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """One answer. `cluster_id` is "" for one that belongs to no cluster; `instance_id` "" for an older version."""
+    """One answer. `cluster_id` is "" for one that belongs to no cluster; `instance_id` "" for an older version.
+
+    `supersedes` are clusters that this one was rebuilt from: their members belong to it.
+    """
 
     node_id: str
     instance_id: str = ""
     cluster_id: str = ""
+    supersedes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,9 @@ def sort_answers(own_instance_id: str, own_cluster_id: str, voices: Mapping[str,
             clusters.setdefault(voice.cluster_id, []).append(address)
     if not own_cluster_id and len(clusters) > 1:
         return Answerers(own=own, refusal=f"the addresses lead to different clusters: {_tell(clusters)}")
-    foreign = {id: tuple(found) for id, found in sorted(clusters.items()) if own_cluster_id and id != own_cluster_id}
+    heirs = {voice.cluster_id for voice in others.values() if own_cluster_id in voice.supersedes}
+    ours = {own_cluster_id, *heirs}
+    foreign = {id: tuple(found) for id, found in sorted(clusters.items()) if own_cluster_id and id not in ours}
     strange = {address for found in foreign.values() for address in found}
     usable = tuple(address for address in others if address not in strange)
     refusal = ""

@@ -81,7 +81,9 @@ def parse_seed(text: str, default_port: int = 8080) -> Seed:
         case "dns":
             host, port = _host_and_port(rest, default_port)
             if is_ip(host):
-                raise BadSeed(f"must have a name after dns+; an address is written as it is: {join_address(host, port)}")
+                raise BadSeed(
+                    f"must have a name after dns+; an address is written as it is: {join_address(host, port)}"
+                )
             return Seed(host.lower(), port, SeedKind.DNS)
         case "srv":
             return _parse_srv(rest)

@@ -35,13 +35,18 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Founder:
-    """One founder's answer. `expects` are the addresses it was given; `token` is set once it is forming."""
+    """One founder's answer. `expects` are the addresses it was given; `token` is set once it is forming.
+
+    `instance_id` is drawn at each start of its process: it tells who is who where two share a node id, or two
+    addresses lead to one. "" where that is not known.
+    """
 
     node_id: str
     raft_address: str
     standing: Standing
     expects: tuple[str, ...] = ()
     token: str = ""
+    instance_id: str = ""
 
 
 class Verdict(Enum):
@@ -71,12 +76,11 @@ def decide_founding(
     if silent:
         return Founding(Verdict.WAIT, reason=f"waiting for {', '.join(silent)} to answer")
     by_id = {answer.node_id: answer for answer in answers.values()}
+    mistaken = _find_mistaken_identity(own, answers)
+    if mistaken:
+        return Founding(Verdict.REFUSE, reason=mistaken)
     if own.node_id not in by_id:
         return Founding(Verdict.REFUSE, reason=f"{own.node_id} is not among {', '.join(sorted(expected))}")
-    if len(by_id) != len(answers):
-        return Founding(
-            Verdict.REFUSE, reason="two of the expected addresses lead to the same node, or share a node id"
-        )
     if len({answer.raft_address for answer in answers.values()}) != len(answers):
         return Founding(Verdict.REFUSE, reason="two of the founders give the same raft address")
     lost = sorted(answer.node_id for answer in answers.values() if answer.standing is Standing.LOST)
@@ -90,6 +94,22 @@ def decide_founding(
     if any(answer.token not in ("", token) for answer in answers.values()):
         return Founding(Verdict.REFUSE, reason="another founder is forming a different cluster")
     return Founding(Verdict.FOUND, members, token)
+
+
+def _find_mistaken_identity(own: Founder, answers: Mapping[str, Founder]) -> str:
+    """Return which two answers come from one node, or which two nodes go by one id; "" if all is clear."""
+    for address, answer in sorted(answers.items()):
+        for other_address, other in sorted(answers.items()):
+            if address < other_address and answer.node_id == other.node_id:
+                same = answer.instance_id == other.instance_id
+                if same and answer.instance_id == own.instance_id != "":
+                    return f"{address} and {other_address} both lead to this node itself"
+                if same:
+                    return f"{address} and {other_address} lead to the same node, {answer.node_id}"
+                return f"the nodes at {address} and {other_address} share the node id {answer.node_id}"
+        if answer.node_id == own.node_id and answer.instance_id != own.instance_id and answer.instance_id:
+            return f"the node at {address} has this node's id, {own.node_id}"
+    return ""
 
 
 def build_token(members: Sequence[tuple[str, str]]) -> str:

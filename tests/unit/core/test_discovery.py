@@ -19,7 +19,15 @@ from cloudless.core.discovery.learned import (
     find_retired,
     follow,
 )
-from cloudless.core.discovery.seeds import SEEDS_MAX, BadSeed, Seed, SeedKind, parse_dns_servers, parse_seed, parse_seeds
+from cloudless.core.discovery.seeds import (
+    SEEDS_MAX,
+    BadSeed,
+    Seed,
+    SeedKind,
+    parse_dns_servers,
+    parse_seed,
+    parse_seeds,
+)
 
 ADDRESS, NAME, DNS, SRV = SeedKind.ADDRESS, SeedKind.NAME, SeedKind.DNS, SeedKind.SRV
 
