@@ -6,11 +6,14 @@ command's overwrite what was given again. Environment variables count only where
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cloudless.core.discovery.seeds import parse_seeds
 
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
@@ -37,7 +40,13 @@ class Options:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
         from cloudless.cli.client import Client
 
-        return Client(self.coordinators, self.timeout_s)
+        return Client(self.addresses(), self.timeout_s)
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of the coordinators named. Raises Unavailable if DNS knows none of them."""
+        from cloudless.cli.seeds import find_addresses
+
+        return find_addresses(self.coordinators, os.environ)
 
     def read(self) -> ReadOptions:
         """Return how fresh answers must be; unset leaves it to the coordinator (linearizable)."""
@@ -68,13 +77,12 @@ def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    addresses = tuple(part.strip() for text in value for part in text.split(",") if part.strip())
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise click.BadParameter(f"{address!r} is not host:port", ctx, parameter)
-    if addresses:
-        ctx.ensure_object(Options).coordinators = tuple(dict.fromkeys(addresses))
+    try:
+        seeds = parse_seeds(",".join(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+    if seeds:
+        ctx.ensure_object(Options).coordinators = tuple(str(seed) for seed in seeds)
 
 
 def _set_consistency(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -105,7 +113,8 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
         click.Option(
             ["--coordinator", "-c"], multiple=True, envvar=envvar, expose_value=False, callback=_set_coordinators,
             metavar="HOST:PORT,…", hidden=hidden, show_envvar=True,
-            help=f"Coordinators to ask, any of them answers. Default: {','.join(DEFAULT_COORDINATORS)}",
+            help="Coordinators to ask, any of them answers; dns+NAME:PORT and srv+NAME are looked up in DNS. "
+            f"Default: {','.join(DEFAULT_COORDINATORS)}",
         ),
         click.Option(
             ["--timeout"], type=click.FloatRange(min=0.1), expose_value=False, callback=_set("timeout_s"),

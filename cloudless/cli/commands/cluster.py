@@ -233,7 +233,7 @@ def digest(revision: int) -> None:
     from cloudless.cli.output import show_plain, show_table
 
     options = current()
-    compared = compare_digests(options.coordinators, options.timeout_s, revision)
+    compared = compare_digests(options.addresses(), options.timeout_s, revision)
     if options.output in ("json", "yaml"):
         show_plain(options, compared.plain())
     else:
