@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudless.core.discovery.seeds import parse_seeds
-
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
     from cloudless.rpc.v1.common_pb2 import ReadOptions
@@ -77,6 +75,10 @@ def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    if not value:
+        return
+    from cloudless.core.discovery.seeds import parse_seeds
+
     try:
         seeds = parse_seeds(",".join(value))
     except ValueError as error:

@@ -57,8 +57,8 @@ def sort_answers(own_instance_id: str, own_cluster_id: str, voices: Mapping[str,
             clusters.setdefault(voice.cluster_id, []).append(address)
     if not own_cluster_id and len(clusters) > 1:
         return Answerers(own=own, refusal=f"the addresses lead to different clusters: {_tell(clusters)}")
-    heirs = {voice.cluster_id for voice in others.values() if own_cluster_id in voice.supersedes}
-    ours = {own_cluster_id, *heirs}
+    heirs = [voice.cluster_id for voice in others.values() if own_cluster_id in voice.supersedes]
+    ours = (own_cluster_id, *heirs)
     foreign = {id: tuple(found) for id, found in sorted(clusters.items()) if own_cluster_id and id not in ours}
     strange = {address for found in foreign.values() for address in found}
     usable = tuple(address for address in others if address not in strange)
