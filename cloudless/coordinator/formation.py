@@ -7,7 +7,8 @@
     PRESENT       –                         start etcd; it finds its peers by itself (but see `returning`)
     FORMING, WAL  –                         finish the interrupted start in the same way
     PRESENT, old  others                    as LOST: an older copy of the data is put aside, never started
-    FRESH         bootstrap                 found alone, unless a join address already has a cluster
+    FRESH         bootstrap                 found alone, once nobody who could know of a cluster is left to ask;
+                                            join if there is one (core.membership.founding)
     FRESH         bootstrap-expect          ask all founders; found together or join (core.membership.founding, or
                                             named_founding where a name in DNS stands for them)
     FRESH         join addresses            JoinRaftCluster at any of them → learner → promoted by the leader
@@ -39,7 +40,14 @@ from cloudless.coordinator.neighbours import Neighbours, Round, describe_failure
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.returning import Returning
 from cloudless.core.discovery.addresses import is_ip, join_address, split_address
-from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
+from cloudless.core.membership.founding import (
+    Founder,
+    Founding,
+    Standing,
+    Verdict,
+    decide_founding,
+    find_bootstrap_hindrance,
+)
 from cloudless.core.membership.named_founding import NamedFounder, decide_named_founding
 from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
@@ -166,10 +174,20 @@ class Formation:
             )
 
     async def _bootstrap(self) -> None:
-        if (await self._ask_others()).members:
-            logger.info("a cluster exists already: joining it instead of founding a second one")
-            await self._join()
-            return
+        pause_s = RETRY_PAUSE_S
+        while True:
+            round = await self._ask_others()
+            if round.members:
+                logger.info("a cluster exists already: joining it instead of founding a second one")
+                return await self._join()
+            standings = {address: Standing(answer.phase) for address, answer in round.answers.items()}
+            silent = [*round.silent, *self._neighbours.unresolved()]
+            hindrance = find_bootstrap_hindrance(standings, silent, self._neighbours.remembered())
+            if not hindrance:
+                break
+            self._waiting.say(f"told to found a cluster, but {hindrance}")
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(pause_s * 1.3, RETRY_PAUSE_MAX_S)
         members = ((self._settings.node_id, self._config.peer_advertise_url),)
         # A token of its own each time: etcd's ids derive from it, so a founder that lost its disk and founds again
         # can never be taken for the member it was.

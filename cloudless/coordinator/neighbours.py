@@ -74,8 +74,12 @@ class Neighbours:
         return any(seed.kind in (SeedKind.DNS, SeedKind.SRV) for seed in self._resolver.seeds)
 
     def unresolved(self) -> list[str]:
-        """Return what is wrong with which seed, in words."""
-        return [f"{seed} cannot be looked up ({why})" for seed, why in sorted(self._resolver.problems().items())]
+        """Return the seeds that stand for nobody yet, each with the reason in words."""
+        return [f"{seed} (cannot be looked up: {why})" for seed, why in sorted(self._resolver.unknown().items())]
+
+    def remembered(self) -> list[str]:
+        """Return the addresses of others that the data directory remembers of a cluster."""
+        return [address for address in self._learned_addresses() if address not in self._own]
 
     async def addresses(self) -> list[str]:
         """Return the addresses at which others may be; those found to lead back to this process are left out."""

@@ -65,6 +65,10 @@ class SeedResolver:
         """Return by seed, as it is written, why it could not be resolved last time."""
         return {str(seed): held.problem for seed, held in self._held.items() if held.problem}
 
+    def unknown(self) -> dict[str, str]:
+        """Return of `problems` those seeds that stand for nothing yet."""
+        return {str(seed): held.problem for seed, held in self._held.items() if held.problem and not held.endpoints}
+
     def pause_s(self) -> float:
         """Return the seconds until something is due, infinite if nothing ever will be."""
         if any(seed.kind is not SeedKind.ADDRESS and not self._held[seed].questions for seed in self.seeds):

@@ -96,6 +96,24 @@ def decide_founding(
     return Founding(Verdict.FOUND, members, token)
 
 
+def find_bootstrap_hindrance(answers: Mapping[str, Standing], silent: Sequence[str], remembered: Sequence[str]) -> str:
+    """Return why a fresh node told to found alone must wait instead, "" if it may found.
+
+    Told so, it was once the first one; with an emptied directory it no longer is, and founding again would give a
+    second cluster. So whatever could know of the first one has to deny it: `answers` are the others' by address,
+    `silent` the seeds that do not answer or cannot be looked up, `remembered` the addresses that this node's
+    directory remembers of a cluster. Who really is the first of all is given no seeds, or all answer that they are fresh.
+    """
+    if remembered:
+        return f"this node remembers a cluster: waiting for one of its coordinators to answer ({', '.join(remembered)})"
+    for standing, word in ((Standing.LOST, "had data and lost it"), (Standing.FORMING, "is forming a cluster")):
+        if found := sorted(address for address, said in answers.items() if said is standing):
+            return f"the coordinator at {', '.join(found)} {word}: not founding beside it"
+    if silent:
+        return f"waiting for {', '.join(silent)} to say that there is no cluster yet"
+    return ""
+
+
 def _find_mistaken_identity(own: Founder, answers: Mapping[str, Founder]) -> str:
     """Return which two answers come from one node, or which two nodes go by one id; "" if all is clear."""
     for address, answer in sorted(answers.items()):
