@@ -182,7 +182,7 @@ class Formation:
                 return await self._join()
             standings = {address: Standing(answer.phase) for address, answer in round.answers.items()}
             silent = [*round.silent, *self._neighbours.unresolved()]
-            hindrance = find_bootstrap_hindrance(standings, silent, self._neighbours.remembered())
+            hindrance = find_bootstrap_hindrance(standings, silent, round.who.own, self._neighbours.remembered())
             if not hindrance:
                 break
             self._waiting.say(f"told to found a cluster, but {hindrance}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
@@ -12,13 +15,14 @@ import dns.rdatatype
 import dns.rrset
 
 HOST = "127.0.0.1"
+PACKET_BYTES_MAX = 4096
 
 
 @dataclass
 class DnsServer:
     """`zone` is (name, type) → lines of data; a name without any entry does not exist.
 
-    `rcode` (such as "SERVFAIL") answers everything with that; `silent` answers nothing. `asked` counts questions.
+    `rcode` (such as "SERVFAIL") answers everything with that; `silent` answers nothing. `asked` are all questions.
     """
 
     ttl_s: int = 0
@@ -27,7 +31,7 @@ class DnsServer:
     silent: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
     port: int = 0
-    _transport: asyncio.DatagramTransport | None = None
+    _socket: socket.socket | None = None
 
     @property
     def address(self) -> str:
@@ -36,15 +40,29 @@ class DnsServer:
     def hold(self, name: str, kind: str, *data: str) -> None:
         self.zone[name, kind] = list(data)
 
-    async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Protocol(self), local_addr=(HOST, self.port))
-        self.port = self._transport.get_extra_info("sockname")[1]
+    def start(self) -> None:
+        self._socket = served = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        served.bind((HOST, self.port))
+        self.port = served.getsockname()[1]
+        threading.Thread(target=self._serve, args=(served,), daemon=True, name="dns-server").start()
 
     def stop(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for a packet
+            self._socket.close()
+            self._socket = None
+
+    def _serve(self, served: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                query, asker = served.recvfrom(PACKET_BYTES_MAX)
+                if not query and self._socket is not served:
+                    return
+                with suppress(dns.exception.DNSException):
+                    answer = self.answer(query)
+                    if answer is not None:
+                        served.sendto(answer, asker)
 
     def answer(self, query: bytes) -> bytes | None:
         """Return the answer to one packet, None for silence."""
@@ -56,30 +74,17 @@ class DnsServer:
             return None
         reply = dns.message.make_response(message)
         reply.flags |= dns.flags.RA
+        held = self.zone.get((name, kind))
+        alias = self.zone.get((name, "CNAME"))
         if self.rcode:
             reply.set_rcode(dns.rcode.from_text(self.rcode))
-        elif (name, "CNAME") in self.zone:
-            target = self.zone[name, "CNAME"][0]
-            reply.answer.append(dns.rrset.from_text(question.name, self.ttl_s, "IN", "CNAME", f"{target}."))
-            data = self.zone.get((target, kind), [])
-            reply.answer.extend([dns.rrset.from_text(f"{target}.", self.ttl_s, "IN", kind, *data)] if data else [])
-        elif data := self.zone.get((name, kind)):
-            reply.answer.append(dns.rrset.from_text(question.name, self.ttl_s, "IN", kind, *data))
-        elif not any(held == name for held, _ in self.zone):
+        elif alias:
+            target = f"{alias[0]}."
+            reply.answer.append(dns.rrset.from_text(question.name, self.ttl_s, "IN", "CNAME", target))
+            if data := self.zone.get((alias[0], kind)):
+                reply.answer.append(dns.rrset.from_text(target, self.ttl_s, "IN", kind, *data))
+        elif held:
+            reply.answer.append(dns.rrset.from_text(question.name, self.ttl_s, "IN", kind, *held))
+        elif not any(known == name for known, _ in self.zone):
             reply.set_rcode(dns.rcode.NXDOMAIN)
         return reply.to_wire()
-
-
-class _Protocol(asyncio.DatagramProtocol):
-    def __init__(self, server: DnsServer) -> None:
-        self._server = server
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
-
-    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        answer = self._server.answer(data)
-        if answer is not None and self._transport is not None:
-            self._transport.sendto(answer, address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,9 +22,9 @@ SERVICE = "_cloudless._tcp.example.org"
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[DnsServer]:
+def server() -> Iterator[DnsServer]:
     made = DnsServer(ttl_s=60)
-    await made.start()
+    made.start()
     yield made
     made.stop()
 
@@ -83,7 +83,7 @@ async def test_silence_is_given_up_in_time(server: DnsServer) -> None:
 
 async def test_the_second_server_is_asked_when_the_first_errs(server: DnsServer) -> None:
     first = DnsServer(rcode="SERVFAIL")
-    await first.start()
+    first.start()
     server.hold(NAME, "A", "10.0.0.1")
     try:
         assert (await lookup_of(first, server).ask(NAME, Kind.A)).records == (Record("10.0.0.1"),)

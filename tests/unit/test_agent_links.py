@@ -106,7 +106,8 @@ class ChangingSeeds:
     """Seeds whose name can be looked up from a moment on, and changes when told to."""
 
     def __init__(self, *endpoints: Endpoint) -> None:
-        self._endpoints, self._coming = (), endpoints
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._coming = endpoints
         self.looked = 0
 
     def become(self, *endpoints: Endpoint) -> None:

@@ -272,20 +272,21 @@ def test_founders_with_their_addresses_in_any_order_found_the_same_cluster() -> 
 
 
 @pytest.mark.parametrize(
-    ("told", "silent", "remembered", "reason"),
+    ("told", "silent", "own", "remembered", "reason"),
     [
-        ({}, [], [], ""),
-        ({"a2:1": Standing.FRESH, "a3:1": Standing.FRESH}, [], [], ""),
-        ({"a2:1": Standing.FRESH}, ["a3:1"], [], "waiting for a3:1 to say that there is no cluster yet"),
-        ({"a2:1": Standing.LOST}, [], [], "had data and lost it"),
-        ({"a2:1": Standing.FORMING}, [], [], "is forming a cluster"),
-        ({"a2:1": Standing.FRESH}, [], ["a2:1"], "remembers a cluster"),
+        ({}, [], [], [], ""),
+        ({"a2:1": Standing.FRESH, "a3:1": Standing.FRESH}, [], ["lb:1"], [], ""),
+        ({"a2:1": Standing.FRESH}, ["a3:1"], [], [], "waiting for a3:1 to say that there is no cluster yet"),
+        ({"a2:1": Standing.LOST}, [], [], [], "had data and lost it"),
+        ({"a2:1": Standing.FORMING}, [], [], [], "is forming a cluster"),
+        ({"a2:1": Standing.FRESH}, [], [], ["a2:1"], "remembers a cluster"),
+        ({}, [], ["lb:1"], [], "lb:1 leads back to this node only"),
     ],
 )
 def test_who_is_told_to_found_alone_does_so_only_if_all_who_could_know_of_a_cluster_deny_it(
-    told: dict[str, Standing], silent: list[str], remembered: list[str], reason: str
+    told: dict[str, Standing], silent: list[str], own: list[str], remembered: list[str], reason: str
 ) -> None:
-    hindrance = find_bootstrap_hindrance(told, silent, remembered)
+    hindrance = find_bootstrap_hindrance(told, silent, own, remembered)
     assert reason in hindrance
     assert bool(reason) is bool(hindrance)
 

@@ -96,13 +96,16 @@ def decide_founding(
     return Founding(Verdict.FOUND, members, token)
 
 
-def find_bootstrap_hindrance(answers: Mapping[str, Standing], silent: Sequence[str], remembered: Sequence[str]) -> str:
+def find_bootstrap_hindrance(
+    answers: Mapping[str, Standing], silent: Sequence[str], own: Sequence[str], remembered: Sequence[str]
+) -> str:
     """Return why a fresh node told to found alone must wait instead, "" if it may found.
 
     Told so, it was once the first one; with an emptied directory it no longer is, and founding again would give a
     second cluster. So whatever could know of the first one has to deny it: `answers` are the others' by address,
-    `silent` the seeds that do not answer or cannot be looked up, `remembered` the addresses that this node's
-    directory remembers of a cluster. Who really is the first of all is given no seeds, or all answer that they are fresh.
+    `silent` the seeds that do not answer or cannot be looked up, `own` those that lead back to this node,
+    `remembered` the addresses that its directory remembers of a cluster. Who really is the first of all is given no
+    seeds, or those that answer that they are fresh.
     """
     if remembered:
         return f"this node remembers a cluster: waiting for one of its coordinators to answer ({', '.join(remembered)})"
@@ -111,6 +114,8 @@ def find_bootstrap_hindrance(answers: Mapping[str, Standing], silent: Sequence[s
             return f"the coordinator at {', '.join(found)} {word}: not founding beside it"
     if silent:
         return f"waiting for {', '.join(silent)} to say that there is no cluster yet"
+    if own and not answers:
+        return f"{', '.join(own)} leads back to this node only: without CLOUDLESS_RAFT_JOIN_ADDR it founds"
     return ""
 
 
