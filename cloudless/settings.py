@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloudless.core.discovery.addresses import join_address, split_address
+from cloudless.core.discovery.seeds import SeedKind, parse_dns_servers, parse_seed, parse_seeds
 from cloudless.core.keys import NAME_PATTERN
 from cloudless.core.model import Resources
 from cloudless.errors import BadSettings, Problem
@@ -30,8 +32,9 @@ class CoordinatorSettings:
     """How one coordinator runs. Addresses are `host:port`.
 
     `advertise_address` is how others reach the API (default: the bind address with this host's name in
-    place of a wildcard). `join_addresses` are API addresses of other coordinators. `founders` is the
-    number of coordinators to wait for when nobody is the chosen first one (0: not used).
+    place of a wildcard). `join_addresses` are seeds (`core.discovery.seeds`) that lead to other coordinators' API,
+    each as text. `bootstrap_expect` is the number of coordinators to wait for when nobody is the chosen first one
+    (0: not used). `dns_servers` (address, port) are asked in place of this machine's own.
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. Whoever
@@ -50,6 +53,7 @@ class CoordinatorSettings:
     bootstrap: bool = False
     bootstrap_expect: int = 0
     join_addresses: tuple[str, ...] = ()
+    dns_servers: tuple[tuple[str, int], ...] = ()
     data_dir: Path = COORDINATOR_DATA_DIR
     log_level: str = "INFO"
     profile: str = "default"
@@ -63,16 +67,17 @@ class CoordinatorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """How one agent runs. Capacity given here overrides what the machine shows. TLS as for coordinators.
+    """How one agent runs. Capacity given here overrides what the machine shows. `coordinators` are seeds, as text.
 
     `join_token` (or what is in `join_token_file`) is exchanged for an identity at the first start, at
-    `enrol_addresses` (default: where the coordinators are, port 8070).
+    `enrol_addresses` (default: where the coordinators are, port 8070). TLS as for coordinators.
     """
 
     node_id: str
     node_name: str = ""
     node_type: str = "server"
     coordinators: tuple[str, ...] = ()
+    dns_servers: tuple[tuple[str, int], ...] = ()
     listen_address: str = "0.0.0.0:8090"
     advertise_address: str = ""
     metrics_address: str = "0.0.0.0:9092"
@@ -110,15 +115,17 @@ def _name(raw: str) -> str:
 
 
 def parse_address(raw: str) -> str:
-    host, separator, port = raw.rpartition(":")
-    if not separator or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("must be host:port, such as 10.0.0.5:8080")
-    return f"{host or '0.0.0.0'}:{port}"
+    """Return `host:port`, an IPv6 host in brackets; no host stands for every address of this machine."""
+    host, port = split_address(raw)
+    return join_address(host or "0.0.0.0", port)
 
 
-def _addresses(raw: str) -> tuple[str, ...]:
-    parts = [part.strip() for part in raw.split(",") if part.strip()]
-    return tuple(parse_address(part if re.search(r":\d+$", part) else f"{part}:8080") for part in parts)
+def _seeds(raw: str) -> tuple[str, ...]:
+    return tuple(str(seed) for seed in parse_seeds(raw))
+
+
+def _enrol_addresses(raw: str) -> tuple[str, ...]:
+    return tuple(str(seed) for seed in parse_seeds(raw, ENROL_PORT))
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -172,7 +179,8 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ETCD_CLIENT_ADDR": ("etcd_client_address", parse_address),
     "BOOTSTRAP": ("bootstrap", _boolean),
     "BOOTSTRAP_EXPECT": ("bootstrap_expect", _integer(1, 7)),
-    "RAFT_JOIN_ADDR": ("join_addresses", _addresses),
+    "RAFT_JOIN_ADDR": ("join_addresses", _seeds),
+    "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),
@@ -187,19 +195,20 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_ID": ("node_id", _name),
     "NODE_NAME": ("node_name", _text),
     "NODE_TYPE": ("node_type", _text),
-    "COORDINATOR_ADDR": ("coordinators", _addresses),
+    "COORDINATOR_ADDR": ("coordinators", _seeds),
     "AGENT_ADDR": ("listen_address", parse_address),
     "ADVERTISE_ADDR": ("advertise_address", parse_address),
     "METRICS_ADDR": ("metrics_address", parse_address),
     "JOIN_TOKEN": ("join_token", _text),
     "JOIN_TOKEN_FILE": ("join_token_file", Path),
-    "ENROL_ADDR": ("enrol_addresses", _addresses),
+    "ENROL_ADDR": ("enrol_addresses", _enrol_addresses),
     "REGION": ("region", _text),
     "ZONE": ("zone", _text),
     "CPU_CORES": ("cpu_millicores", _cores),
     "MEMORY_MB": ("memory_mb", _integer(0, 1 << 30)),
     "STORAGE_GB": ("storage_gb", _integer(0, 1 << 30)),
     "BANDWIDTH_MBPS": ("bandwidth_mbps", _integer(0, 1 << 30)),
+    "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "TLS_ENABLED": ("tls", _boolean),
@@ -223,11 +232,12 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
     if values.get("bootstrap") and values.get("bootstrap_expect"):
         problems.append(Problem("CLOUDLESS_BOOTSTRAP", "cannot be combined with CLOUDLESS_BOOTSTRAP_EXPECT"))
     expect = values.get("bootstrap_expect", 0)
-    if expect and len(values.get("join_addresses", ())) != expect:
+    if expect and not _may_name(values.get("join_addresses", ()), expect):
         problems.append(
             Problem(
                 "CLOUDLESS_RAFT_JOIN_ADDR",
-                f"must list the {expect} coordinators that CLOUDLESS_BOOTSTRAP_EXPECT names, this one included",
+                f"must list the {expect} coordinators that CLOUDLESS_BOOTSTRAP_EXPECT names, this one included, or "
+                "give one name for them all (dns+NAME:PORT or srv+NAME)",
             )
         )
     period, timeout = values.get("heartbeat_period_s", 1.0), values.get("node_timeout_s", 4.0)
@@ -265,8 +275,9 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
     if not values.get("enrol_addresses"):
-        hosts = dict.fromkeys(address.rpartition(":")[0] for address in values["coordinators"])
-        values["enrol_addresses"] = tuple(f"{host}:{ENROL_PORT}" for host in hosts)
+        seeds = [parse_seed(text) for text in values["coordinators"]]
+        hosts = dict.fromkeys(seed.host for seed in seeds if seed.kind not in (SeedKind.DNS, SeedKind.SRV))
+        values["enrol_addresses"] = tuple(join_address(host, ENROL_PORT) for host in hosts)
     return AgentSettings(capacity=capacity, **values)
 
 
@@ -317,8 +328,15 @@ def _default_identity(values: dict[str, Any], data_dir: Path) -> None:
 
 def _reachable(address: str) -> str:
     """Replace a wildcard host by this machine's name, which others may be able to resolve."""
-    host, _, port = address.rpartition(":")
-    return f"{socket.gethostname() if host in ('', '0.0.0.0', '[::]') else host}:{port}"
+    host, port = split_address(address)
+    return join_address(socket.gethostname() if host in ("", "0.0.0.0", "::") else host, port)
+
+
+def _may_name(seeds: tuple[str, ...], expect: int) -> bool:
+    """Return whether seeds can stand for so many founders: addresses are counted, a name in DNS may stand for any."""
+    if any(parse_seed(seed).kind in (SeedKind.DNS, SeedKind.SRV) for seed in seeds):
+        return True
+    return len(seeds) == expect
 
 
 def _detect_capacity() -> Resources:

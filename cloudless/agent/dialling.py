@@ -14,14 +14,20 @@ import grpc
 import grpc.aio
 
 from cloudless.adapters.grpc.channel import ChannelOptions, Dialler
+from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.agent.config import AgentLimits
 from cloudless.core.identity.names import ANY_COORDINATOR
+from cloudless.errors import CloudlessError
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
 
 
 class StreamBroken(Exception):
-    """The stream ended under a read or a write; the message says how."""
+    """The stream ended under a read or a write; the message says how, `refusal` what the coordinator had against it."""
+
+    def __init__(self, message: str, refusal: CloudlessError | None = None) -> None:
+        self.refusal = refusal
+        super().__init__(message)
 
 
 class SessionStream(Protocol):
@@ -78,7 +84,7 @@ class _GrpcStream:
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
-            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+            raise _to_broken(error) from error
         except asyncio.InvalidStateError as error:
             raise StreamBroken("stream ended") from error
 
@@ -90,7 +96,7 @@ class _GrpcStream:
                 return received
             code = await self._call.code()
         except grpc.aio.AioRpcError as error:
-            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+            raise _to_broken(error) from error
         except asyncio.InvalidStateError as error:
             raise StreamBroken("stream ended") from error
         raise StreamBroken(f"ended by the coordinator ({code.name})")
@@ -100,3 +106,7 @@ class _GrpcStream:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _to_broken(error: grpc.aio.AioRpcError) -> StreamBroken:
+    return StreamBroken(f"{error.code().name}: {error.details()}", from_rpc_error(error))

@@ -14,6 +14,7 @@ from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.agent.links import Links
 from cloudless.agent.session import EndKind
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.discovery.addresses import split_address
 from cloudless.core.model import TaskState
 from cloudless.errors import PortInUse
 
@@ -68,11 +69,9 @@ class AgentMetrics:
 
         With `identity` only callers with a certificate of the cluster are answered.
         """
-        host, _, port = address.rpartition(":")
+        host, port = split_address(address)
         try:
-            server, _ = start_http_server(
-                int(port), addr=host or "0.0.0.0", registry=self.registry, **_tls_of(identity)
-            )
+            server, _ = start_http_server(port, addr=host or "0.0.0.0", registry=self.registry, **_tls_of(identity))
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {address} for the agent's metrics: {error.strerror}",

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
+from cloudless.adapters.discovery.lookup import NetworkLookup
+from cloudless.adapters.discovery.resolver import SeedResolver
 from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.adapters.system import SystemClock
@@ -28,11 +30,13 @@ from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
+from cloudless.agent.meeting import refuse_two_clusters
 from cloudless.agent.metrics import AgentMetrics
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.discovery.seeds import parse_seed
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
@@ -66,11 +70,16 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         metrics = AgentMetrics()
         if settings.metrics_address:
             stack.callback(metrics.serve(settings.metrics_address, credentials.directory if credentials else None))
+        seeds = SeedResolver(
+            [parse_seed(seed) for seed in settings.coordinators], NetworkLookup(settings.dns_servers), clock
+        )
         head, tasks = await journal.load()
+        if not head.cluster_id:
+            await refuse_two_clusters(seeds, Dialler(credentials))
         head = await begin_life(head, journal, clock.wall_ms(), secrets.token_hex(8))
         await runner.recover(tasks, incarnation=head.incarnation)
         links = Links(
-            settings.coordinators,
+            seeds,
             _build_parts(
                 settings,
                 limits,
@@ -87,7 +96,9 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
         if credentials is not None:
             renewing = asyncio.create_task(
-                credentials.run(lambda: settings.coordinators, settings.enrol_addresses, metrics.renew),
+                credentials.run(
+                    lambda: [one.address for one in seeds.current()], settings.enrol_addresses, metrics.renew
+                ),
                 name="credentials",
             )
             stack.callback(renewing.cancel)

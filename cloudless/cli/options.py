@@ -44,9 +44,15 @@ class Options:
         return Client(self.addresses(), self.timeout_s, self.credentials())
 
     def addresses(self) -> tuple[str, ...]:
-        """Return the coordinators to ask: those named, else the context's, else those of a cluster on this machine."""
+        """Return the coordinators to ask: those named, else the context's, else those of a cluster on this machine.
+
+        Raises Unavailable if DNS knows none of them.
+        """
+        from cloudless.cli.seeds import find_addresses
+
         chosen = self.chosen_context()
-        return self.coordinators or (chosen.coordinators if chosen else DEFAULT_COORDINATORS)
+        named = self.coordinators or (chosen.coordinators if chosen else DEFAULT_COORDINATORS)
+        return find_addresses(named, os.environ)
 
     def credentials(self) -> Credentials | None:
         """Return what the person proves to be by, None for plain connections. Raises BadCredentials."""
@@ -94,13 +100,16 @@ def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    addresses = tuple(part.strip() for text in value for part in text.split(",") if part.strip())
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise click.BadParameter(f"{address!r} is not host:port", ctx, parameter)
-    if addresses:
-        ctx.ensure_object(Options).coordinators = tuple(dict.fromkeys(addresses))
+    if not value:
+        return
+    from cloudless.core.discovery.seeds import parse_seeds
+
+    try:
+        seeds = parse_seeds(",".join(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+    if seeds:
+        ctx.ensure_object(Options).coordinators = tuple(str(seed) for seed in seeds)
 
 
 def _set_consistency(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -131,8 +140,8 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
         click.Option(
             ["--coordinator", "-c"], multiple=True, envvar=envvar, expose_value=False, callback=_set_coordinators,
             metavar="HOST:PORT,…", hidden=hidden, show_envvar=True,
-            help="Coordinators to ask, any of them answers. Default: the context's, "
-            f"else {','.join(DEFAULT_COORDINATORS)}",
+            help="Coordinators to ask, any of them answers; dns+NAME:PORT and srv+NAME are looked up in DNS. "
+            f"Default: the context's, else {','.join(DEFAULT_COORDINATORS)}",
         ),
         click.Option(
             ["--context"], expose_value=False, callback=_set("context"), metavar="NAME", hidden=hidden,

@@ -44,19 +44,3 @@ async def ask_formation(dialler: Dialler, addresses: Iterable[str]) -> dict[str,
 
     found = await asyncio.gather(*(ask(address) for address in addresses))
     return {address: answer for address, answer in found if answer is not None}
-
-
-async def resolve_all(addresses: Iterable[str]) -> list[str]:
-    """Return every address the names stand for (`host:port`); a name that does not resolve is left as it is."""
-    found: dict[str, None] = {}
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        try:
-            answers = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=1)
-        except OSError:
-            found[address] = None
-            continue
-        for *_, socket_address in answers:
-            ip = socket_address[0]
-            found[f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}"] = None
-    return list(found)

@@ -27,6 +27,7 @@ from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
 from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.directory import Directory
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
@@ -99,13 +100,16 @@ class Body:
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
         )
+        self.directory = Directory(formation.datadir.coordinators, self.replica, self.members, self.clock)
         self.sessions = Sessions(
             self.replica,
             self.committer,
             self.heard,
             self.clock,
             SessionSettings(coordinator_id=settings.node_id, heartbeat_period_s=settings.heartbeat_period_s),
+            self.directory.told,
         )
+        self.directory.on_change = self.sessions.tell_coordinators
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services()
@@ -130,6 +134,7 @@ class Body:
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self.leases.run(self.clock), name="leases")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
+            group.create_task(self.directory.run(), name="directory")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
             group.create_task(self._renew_credentials(), name="credentials")

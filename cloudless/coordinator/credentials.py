@@ -52,9 +52,13 @@ class OwnCredentials:
     def dialler(self) -> Dialler:
         return Dialler(self.api) if self.api else INSECURE
 
+    @property
+    def etcd_scheme(self) -> str:
+        return "https" if self.etcd else "http"
+
     def etcd_url(self, address: str) -> str:
         """Return the URL of a member's door at `host:port`."""
-        return f"{'https' if self.etcd else 'http'}://{address}"
+        return f"{self.etcd_scheme}://{address}"
 
     def renew(self, now_ms: int) -> None:
         """Sign anew what is due."""

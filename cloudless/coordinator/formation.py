@@ -7,8 +7,10 @@
     PRESENT       –                         start etcd; it finds its peers by itself (but see `returning`)
     FORMING, WAL  –                         finish the interrupted start in the same way
     PRESENT, old  others                    as LOST: an older copy of the data is put aside, never started
-    FRESH         bootstrap                 found alone, unless a join address already has a cluster
-    FRESH         bootstrap-expect          ask all founders; found together or join (core.membership.founding)
+    FRESH         bootstrap                 found alone, once nobody who could know of a cluster is left to ask;
+                                            join if there is one (core.membership.founding)
+    FRESH         bootstrap-expect          ask all founders; found together or join (core.membership.founding, or
+                                            named_founding where a name in DNS stands for them)
     FRESH         join addresses            JoinRaftCluster at any of them → learner → promoted by the leader
     LOST          join addresses            the same, as a newcomer that replaces its lost member
     FOREIGN       –                         refuse
@@ -33,11 +35,21 @@ from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
-from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
+from cloudless.coordinator.asking import ask_formation, call_once
 from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.neighbours import Neighbours, Round, describe_failures
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.returning import Returning
-from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
+from cloudless.core.discovery.addresses import is_ip, join_address, split_address
+from cloudless.core.membership.founding import (
+    Founder,
+    Founding,
+    Standing,
+    Verdict,
+    decide_founding,
+    find_bootstrap_hindrance,
+)
+from cloudless.core.membership.named_founding import NamedFounder, decide_named_founding
 from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
@@ -82,7 +94,10 @@ class Formation:
         self._config = self._base_config()
         self._token = ""
         self._waiting = _Waiting()
-        self._returning = Returning(settings, datadir, own, self._waiting.say)
+        self._neighbours = Neighbours(settings, datadir, own.dialler)
+        self._returning = Returning(settings, datadir, own, self._neighbours, self._waiting.say)
+        self._founders = () if self._neighbours.dynamic else tuple(sorted(settings.join_addresses))
+        self._cluster_id = ""
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.supervisor: MemberSupervisor | None = None
         self.admin = EtcdAdmin(gateway_url(self._config, binary.version), own.etcd.own if own.etcd else None)
@@ -97,8 +112,11 @@ class Formation:
             node_id=self._settings.node_id,
             raft_address=self._settings.raft_address,
             phase=standing.value,
-            founders=sorted(self._settings.join_addresses) if self._settings.bootstrap_expect else [],
+            founders=self._founders if self._settings.bootstrap_expect else (),
+            founders_expected=self._settings.bootstrap_expect if self._neighbours.dynamic else 0,
             cluster_token=self._token,
+            instance_id=self._neighbours.instance_id,
+            etcd_cluster_id=self._cluster_id,
             heard=[
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
@@ -111,6 +129,7 @@ class Formation:
         """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
         state = judge_data(self.datadir)
         marker = Marker.read(self.datadir.marker)
+        self._cluster_id = marker.cluster_id
         if state is DataState.FOREIGN:
             raise FormationRefused(
                 f"{self.datadir.etcd_dir} holds data of a member that this coordinator did not make",
@@ -145,7 +164,7 @@ class Formation:
         if self._settings.bootstrap:
             await self._bootstrap()
         elif self._settings.bootstrap_expect:
-            await self._found_together()
+            await (self._found_by_name() if self._neighbours.dynamic else self._found_together())
         elif self._settings.join_addresses:
             await self._join()
         else:
@@ -156,11 +175,20 @@ class Formation:
             )
 
     async def _bootstrap(self) -> None:
-        answers = await self._ask_all()
-        if any(answer.standing is Standing.MEMBER for answer in answers.values()):
-            logger.info("a cluster exists already: joining it instead of founding a second one")
-            await self._join()
-            return
+        pause_s = RETRY_PAUSE_S
+        while True:
+            round = await self._ask_others()
+            if round.members:
+                logger.info("a cluster exists already: joining it instead of founding a second one")
+                return await self._join()
+            standings = {address: Standing(answer.phase) for address, answer in round.answers.items()}
+            silent = [*round.silent, *self._neighbours.unresolved()]
+            hindrance = find_bootstrap_hindrance(standings, silent, round.who.own, self._neighbours.remembered())
+            if not hindrance:
+                break
+            self._waiting.say(f"told to found a cluster, but {hindrance}")
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(pause_s * 1.3, RETRY_PAUSE_MAX_S)
         members = ((self._settings.node_id, self._config.peer_advertise_url),)
         # A token of its own each time: etcd's ids derive from it, so a founder that lost its disk and founds again
         # can never be taken for the member it was.
@@ -171,22 +199,44 @@ class Formation:
         pause_s = RETRY_PAUSE_S
         while True:
             own = _to_founder(self.standing())
-            answers = await self._ask_all()
-            verdict = decide_founding(own, expected, answers, scheme="https" if self._own.etcd else "http")
-            match verdict.verdict:
-                case Verdict.FOUND:
-                    return await self._found(verdict)
-                case Verdict.JOIN:
-                    return await self._join()
-                case Verdict.REFUSE:
-                    raise FormationRefused(
-                        f"cannot found a cluster: {verdict.reason}",
-                        hint="give all founders the same CLOUDLESS_RAFT_JOIN_ADDR and distinct node ids",
-                    )
-                case Verdict.WAIT:
-                    self._waiting.say(verdict.reason)
-                    await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
-                    pause_s = min(pause_s * 1.3, FOUNDING_PAUSE_MAX_S)
+            if await self._follow(decide_founding(own, expected, await self._ask_all(), scheme=self._own.etcd_scheme)):
+                return
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(pause_s * 1.3, FOUNDING_PAUSE_MAX_S)
+
+    async def _found_by_name(self) -> None:
+        pause_s = RETRY_PAUSE_S
+        while True:
+            own = _to_founder(self.standing())
+            round = await self._ask_others()
+            told = {
+                address: NamedFounder(_to_founder(answer), answer.founders_expected)
+                for address, answer in round.answers.items()
+            }
+            self._founders, founding = decide_named_founding(
+                own, self._settings.bootstrap_expect, self._founders, told, scheme=self._own.etcd_scheme
+            )
+            unresolved = "; ".join(self._neighbours.unresolved())
+            if await self._follow(replace(founding, reason="; ".join(filter(None, (founding.reason, unresolved))))):
+                return
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(pause_s * 1.3, FOUNDING_PAUSE_MAX_S)
+
+    async def _follow(self, founding: Founding) -> bool:
+        """Do what was decided; return whether that ends the founding. Raises FormationRefused."""
+        match founding.verdict:
+            case Verdict.FOUND:
+                await self._found(founding)
+            case Verdict.JOIN:
+                await self._join()
+            case Verdict.REFUSE:
+                raise FormationRefused(
+                    f"cannot found a cluster: {founding.reason}",
+                    hint="give all founders the same CLOUDLESS_RAFT_JOIN_ADDR and distinct node ids",
+                )
+            case Verdict.WAIT:
+                self._waiting.say(founding.reason)
+        return founding.verdict is not Verdict.WAIT
 
     async def _found(self, founding: Founding) -> None:
         self._token = founding.token
@@ -207,7 +257,7 @@ class Formation:
         await self._start(config, marker)
 
     async def _join(self) -> None:
-        if not self._returning.others:
+        if not self._neighbours.any:
             raise DataLost(
                 "etcd's data is gone and no other coordinator is known",
                 hint="set CLOUDLESS_RAFT_JOIN_ADDR to the others, or restore a backup",
@@ -226,6 +276,7 @@ class Formation:
             initial_cluster=members,
         )
         marker.write(self.datadir.marker)
+        self._cluster_id = marker.cluster_id
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
         await self._start(replace(self._config, initial_cluster=members, initial_cluster_state="existing"), marker)
 
@@ -250,10 +301,9 @@ class Formation:
         )
         pause_s = RETRY_PAUSE_S
         while True:
-            addresses = await resolve_all(self._settings.join_addresses or self._returning.others)
-            random.shuffle(addresses)
+            round = await self._ask_others()
             refusals = {}
-            for address in addresses:
+            for address in random.sample(round.members, len(round.members)):
                 try:
                     return await call_once(
                         self._own.dialler, address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0)
@@ -262,7 +312,7 @@ class Formation:
                     raise
                 except CloudlessError as error:
                     refusals[address] = error.message
-            said = "; ".join(f"{address}: {why}" for address, why in sorted(refusals.items()))
+            said = describe_failures(round, refusals, self._neighbours.unresolved())
             self._waiting.say(f"waiting to join ({said})")
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(pause_s * 1.3, RETRY_PAUSE_MAX_S)
@@ -271,6 +321,17 @@ class Formation:
         """Ask every given address what it brings; the own one is answered here. Silent ones are left out."""
         answers = await ask_formation(self._own.dialler, self._settings.join_addresses)
         return {address: _to_founder(answer) for address, answer in answers.items()}
+
+    async def _ask_others(self) -> Round:
+        """Ask all that seeds and memory lead to. Raises FormationRefused if these are of two clusters or of another."""
+        round = await self._neighbours.ask()
+        if round.who.refusal:
+            raise FormationRefused(
+                round.who.refusal,
+                hint="give CLOUDLESS_RAFT_JOIN_ADDR only coordinators of the cluster that is meant; a node that shall "
+                "leave its own cluster for another one starts with an empty CLOUDLESS_DATA_DIR",
+            )
+        return round
 
     # --- starting and waiting ---
 
@@ -300,12 +361,13 @@ class Formation:
             await asyncio.wait([supervising])
         marker = Marker.read(self.datadir.marker)
         self._check_cluster(marker, status.cluster_id)
+        self._cluster_id = f"{status.cluster_id:x}"
         replace(
             marker,
             state=MarkerState.BOOTSTRAPPED,
             node_id=self._settings.node_id,
             member_id=f"{status.member_id:x}",
-            cluster_id=f"{status.cluster_id:x}",
+            cluster_id=self._cluster_id,
         ).write(self.datadir.marker)
         # At once, not with the first note: it may be stopped and moved before that.
         noted = Progress.read(self.datadir.progress)
@@ -337,11 +399,11 @@ class Formation:
 
     def _base_config(self) -> MemberConfig:
         profile = PROFILES[self._settings.profile]
-        listen_host, _, listen_port = self._settings.raft_bind_address.rpartition(":")
+        listen_host, listen_port = split_address(self._settings.raft_bind_address)
         return MemberConfig(
             name=self._settings.node_id,
             data_dir=str(self.datadir.etcd_dir),
-            peer_listen_url=self._own.etcd_url(f"{_listen_ip(listen_host)}:{listen_port}"),
+            peer_listen_url=self._own.etcd_url(join_address(_listen_ip(listen_host), listen_port)),
             peer_advertise_url=self._own.etcd_url(self._settings.raft_address),
             client_url=self._own.etcd_url(self._settings.etcd_client_address),
             initial_cluster=(),
@@ -371,9 +433,10 @@ def _to_founder(answer: pb.GetFormationResponse) -> Founder:
         standing=Standing(answer.phase),
         expects=tuple(answer.founders),
         token=answer.cluster_token,
+        instance_id=answer.instance_id,
     )
 
 
 def _listen_ip(host: str) -> str:
     """etcd listens on addresses only, not names: a name listens on all of this machine's."""
-    return host if host.replace(".", "").isdigit() or host.startswith("[") else "0.0.0.0"
+    return host if is_ip(host) else "0.0.0.0"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from cloudless.core.discovery.addresses import join_address, split_address
 from cloudless.errors import PortInUse
 
 
@@ -37,8 +38,8 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         open: Collection[str] = (),
     ) -> None:
-        self._host, _, port = address.rpartition(":")
-        self._port, self._tls = int(port), tls
+        self._host, self._port = split_address(address)
+        self._tls = tls
         app = web.Application(client_max_size=1 << 20)
         for path, answer in routes.items():
             guarded = tls is not None and path not in open
@@ -54,7 +55,7 @@ class HttpServer:
             ).start()
         except OSError as error:
             raise PortInUse(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror}",
+                f"cannot listen on {join_address(self._host, self._port)}: {error.strerror}",
                 hint="choose another port, or end its owner",
             ) from error
 

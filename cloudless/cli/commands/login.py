@@ -29,9 +29,7 @@ from cloudless.errors import BadCredentials, InvalidSpec, Problem
 )
 @click.option("--name", default="", help="Who you are to be. Default: your login name")
 @click.option("--as", "context_name", default="default", show_default=True, help="The context to keep it in.")
-def login(
-    enrol_at: str, token_file: IO[str] | None, local: Path | None, name: str, context_name: str
-) -> None:
+def login(enrol_at: str, token_file: IO[str] | None, local: Path | None, name: str, context_name: str) -> None:
     """Exchange a token for an identity of your own. The token is asked for, unless --token-file or --local is given.
 
     `cloudless token create admin` (or operator, viewer) makes tokens. They are not taken as arguments, for those are

@@ -324,6 +324,9 @@ class GetFormationResponse(_message.Message):
     FOUNDERS_FIELD_NUMBER: _builtins.int
     CLUSTER_TOKEN_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    FOUNDERS_EXPECTED_FIELD_NUMBER: _builtins.int
+    ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     raft_address: _builtins.str
     phase: _builtins.str
@@ -331,9 +334,15 @@ class GetFormationResponse(_message.Message):
     "lost": belonged to one, but its data is gone.
     """
     cluster_token: _builtins.str
+    instance_id: _builtins.str
+    """Drawn anew at each start of the process: who reads its own behind another address has reached itself."""
+    founders_expected: _builtins.int
+    """How many founders it waits for by names in DNS (`founders` then holds node ids, once it has found that many); else 0."""
+    etcd_cluster_id: _builtins.str
+    """The etcd cluster its data belong to, hexadecimal; empty if it has none."""
     @_builtins.property
     def founders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sorted raft addresses of the founders it expects; only for bootstrap-expect."""
+        """Sorted API addresses of the founders it expects; only for bootstrap-expect."""
 
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardMember]:
@@ -348,10 +357,13 @@ class GetFormationResponse(_message.Message):
         founders: _abc.Iterable[_builtins.str] | None = ...,
         cluster_token: _builtins.str = ...,
         heard: _abc.Iterable[Global___HeardMember] | None = ...,
+        instance_id: _builtins.str = ...,
+        founders_expected: _builtins.int = ...,
+        etcd_cluster_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_token", b"cluster_token", "founders", b"founders", "heard", b"heard", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_token", b"cluster_token", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "founders_expected", b"founders_expected", "heard", b"heard", "instance_id", b"instance_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

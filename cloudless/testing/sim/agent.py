@@ -17,6 +17,7 @@ from cloudless.agent.config import AgentLimits, build_node_info
 from cloudless.agent.dialling import StreamBroken
 from cloudless.agent.journal import Head, Journal, _from_entry, _to_entry
 from cloudless.agent.links import Links
+from cloudless.agent.phonebook import FixedSeeds
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.runtime import begin_life
 from cloudless.agent.session import SessionParts
@@ -213,7 +214,7 @@ class AgentLife:
             on_refused=lambda kind: world.tell(RefusedAssignments(host.node_id, kind)),
             on_resent=lambda count: None,
         )
-        self.links = links = Links(settings.coordinators, parts)
+        self.links = links = Links(FixedSeeds(settings.coordinators), parts)
         async with asyncio.TaskGroup() as group:
             group.create_task(runner.run())
             group.create_task(links.run())

@@ -25,6 +25,7 @@ from cloudless.agent.config import AgentLimits, build_node_info
 from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
+from cloudless.agent.phonebook import FixedSeeds
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.session import EndKind, SessionParts
 from cloudless.agent.tasks import TaskRunner
@@ -76,7 +77,7 @@ class SwarmAgent:
         self.runner = TaskRunner(settings, limits, {executor.name: executor}, journal, reports, clock)
         head = Head(incarnation=time.time_ns() // 1_000_000, agent_id=name)
         self.links = Links(
-            coordinators,
+            FixedSeeds(coordinators),
             SessionParts(
                 info=build_node_info(settings, (executor.name,), name),
                 limits=limits,
