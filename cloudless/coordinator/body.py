@@ -15,21 +15,26 @@ from loguru import logger
 from cloudless import __version__
 from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.adapters.pki.vault import Vault
 from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.cluster import Cluster
+from cloudless.coordinator.api.enrolment import Enrolment
 from cloudless.coordinator.api.events import Events
+from cloudless.coordinator.api.identity import IdentityAdmin
 from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
+from cloudless.coordinator.audit import Auditor
 from cloudless.coordinator.commit import Committer
-from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
+from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.directory import Directory
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members, MembershipController
@@ -40,6 +45,7 @@ from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
+from cloudless.coordinator.trust_keeper import TrustKeeper
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
@@ -54,6 +60,8 @@ EVENT_KEPT_S = 3600
 MEMBER_PROBE_PERIOD_S = 2.0
 REGISTER_RETRY_PAUSE_S = 0.1
 RENEWAL_LOOK_PERIOD_S = 2.0
+MEMBER_RESTART_APART_S = 15.0
+MEMBER_RESTART_GRACE_S = 3.0
 
 
 class Body:
@@ -110,6 +118,9 @@ class Body:
             self.directory.told,
         )
         self.directory.on_change = self.sessions.tell_coordinators
+        self.issuer = Issuer(Vault(settings.identity_dir), self.replica.machine, self.clock)
+        self.replica.listen(self.issuer.on_applied)
+        self.auditor = Auditor(settings.node_id, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services()
@@ -125,6 +136,7 @@ class Body:
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
+            "identity": (Enrolment(access, self.issuer, self.auditor), IdentityAdmin(access, self.issuer)),
         }
 
     async def run(self) -> None:
@@ -133,6 +145,8 @@ class Body:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self.leases.run(self.clock), name="leases")
+            group.create_task(self.issuer.run(), name="issuer")
+            group.create_task(self.auditor.run(), name="auditor")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
             group.create_task(self.directory.run(), name="directory")
             group.create_task(self._supervise(), name="member-supervision")
@@ -142,16 +156,25 @@ class Body:
     async def _lead(self, term: int, committer: Committer) -> None:
         """Run the controllers of a term."""
         own_id, replica, clock = self.settings.node_id, self.replica, self.clock
+        controllers: tuple[Controller, ...] = (
+            ClusterNamer(own_id, replica, clock, self.ids, lambda: self.issuer.cluster_id),
+            *self._trust_controllers(),
+            LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
+            self.orchestrator,
+            Reaper(replica, clock),
+            MembershipController(self.members, self.admin, clock),
+            Recorder(own_id, replica, self.leases.events, clock, self.ids),
+        )
         async with asyncio.TaskGroup() as group:
-            for controller in (
-                ClusterNamer(own_id, replica, clock, self.ids, self._own.cluster_id),
-                LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
-                self.orchestrator,
-                Reaper(replica, clock),
-                MembershipController(self.members, self.admin, clock),
-                Recorder(own_id, replica, self.leases.events, clock, self.ids),
-            ):
+            for controller in controllers:
                 group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
+
+    def _trust_controllers(self) -> tuple[TrustKeeper, ...]:
+        """Return who cares for authorities and tokens, where there is TLS to need them."""
+        if not self._own.api:
+            return ()
+        lease = self.leases.events
+        return (TrustKeeper(self.settings.node_id, self.replica, self.issuer, lease, self.clock, self.ids),)
 
     async def _register(self, lease_id: int) -> None:
         """Tell the others where we are, for as long as our lease lives. Raises LeaseLost.
@@ -207,10 +230,19 @@ class Body:
 
     async def _renew_credentials(self) -> None:
         """Sign anew what is due, and use it where a connection would keep the old."""
-        while True:
+        while self._own.api:
             await self.clock.sleep(RENEWAL_LOOK_PERIOD_S)
-            self._own.renew(self.clock.wall_ms())
+            must_restart = self._own.renew(self.clock.wall_ms(), self.issuer.get_holdings())
             self.store.renew()
+            if must_restart:
+                # etcd reads whom to trust at its start only. One member after the other: a quorum must stay.
+                await self.clock.sleep(MEMBER_RESTART_APART_S * self._rank())
+                logger.info("etcd is restarted: it has to trust another certificate authority")
+                await self.supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
+
+    def _rank(self) -> int:
+        """Return this coordinator's place among all, in the order of ids."""
+        return sorted({*self.replica.machine.coordinators, self.settings.node_id}).index(self.settings.node_id)
 
     async def leave(self) -> None:
         """Hand over what others can take: agents, office, etcd's leadership."""

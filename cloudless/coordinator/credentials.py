@@ -60,8 +60,9 @@ class OwnCredentials:
         """Return the URL of a member's door at `host:port`."""
         return f"{self.etcd_scheme}://{address}"
 
-    def renew(self, now_ms: int) -> None:
-        """Sign anew what is due."""
+    def renew(self, now_ms: int, holdings: Holdings) -> bool:
+        """Sign anew what is due, by the authorities of now; return whether etcd must restart to trust them."""
+        return False
 
 
 class SignedCredentials(OwnCredentials):
@@ -82,13 +83,15 @@ class SignedCredentials(OwnCredentials):
         self.etcd = _etcd_tls(self._etcd_files)
         self.http = self._build_http_context()
 
-    def renew(self, now_ms: int) -> None:
-        if now_ms < self._due_ms:
-            return
-        self._sign(now_ms)
+    def renew(self, now_ms: int, holdings: Holdings) -> bool:
+        if now_ms < self._due_ms and holdings.records == self.holdings.records:
+            return False
+        self.holdings = holdings
+        roots_changed = self._sign(now_ms)
         assert self.http is not None
         self._show(self.http)
         logger.debug("certificates renewed")
+        return roots_changed
 
     def _first_holdings(self, settings: CoordinatorSettings, now_ms: int) -> Holdings:
         if settings.founding_file is not None:
@@ -110,7 +113,8 @@ class SignedCredentials(OwnCredentials):
         self._vault.keep(holdings)
         return holdings
 
-    def _sign(self, now_ms: int) -> None:
+    def _sign(self, now_ms: int) -> bool:
+        """Make all certificates anew; return whether etcd must restart for them."""
         authority = self.holdings.open_issuing(AuthorityPurpose.CLUSTER)
         certificate = authority.sign_identity(self._who, self._key.public_key(), now_ms)
         self._own = build_credentials(
@@ -120,6 +124,7 @@ class SignedCredentials(OwnCredentials):
         written = self._etcd_files.write(self.holdings, self._who, self._hosts, now_ms)
         self._etcd_own = _EtcdClient.read(self._etcd_files)
         self._due_ms = min(self._own.renew_at_ms, written.renew_at_ms)
+        return written.roots_changed
 
     def _build_http_context(self) -> ssl.SSLContext:
         """Return a server's context that asks callers for a certificate and takes those without one too."""

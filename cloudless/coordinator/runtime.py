@@ -27,7 +27,7 @@ from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metric
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
-from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, identity_pb2, node_pb2, peer_pb2, workload_pb2
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
@@ -38,6 +38,7 @@ SERVICES = {
     "tasks": workload_pb2.DESCRIPTOR.services_by_name["TaskService"],
     "events": event_pb2.DESCRIPTOR.services_by_name["EventService"],
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
 }
 STOP_GRACE_S = 0.3
@@ -82,7 +83,9 @@ class Coordinator:
             self._settings.node_id,
             observe=self._metrics.count_request,
             credentials=self._own.api,
-            door=Guard(self._find_view, lambda: self._own.cluster_id) if self._own.api else None,
+            door=Guard(self._find_view, lambda: self._own.cluster_id, tell=self._tell_refusal)
+            if self._own.api
+            else None,
             open_address=self._settings.enrol_address,
         )
         for service, descriptor in SERVICES.items():
@@ -96,6 +99,12 @@ class Coordinator:
             self._settings.bind_address,
             self._settings.http_address,
         )
+
+    def _tell_refusal(self, subject: str, actor: str, method: str, reason: str) -> None:
+        if self._body is not None:
+            self._body.auditor.refused(subject, actor, method, reason)
+        else:
+            logger.warning("refused: {} by {} from {}: {}", method, actor or "nobody known", subject, reason)
 
     def _find_view(self) -> View | None:
         body = self._body

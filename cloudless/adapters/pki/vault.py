@@ -38,12 +38,16 @@ class Holdings:
     cluster_key: ClusterKey
     records: tuple[AuthorityRecord, ...]
 
-    def open_issuing(self, purpose: AuthorityPurpose) -> Authority:
-        """Return the authority that signs for `purpose`. Raises BadCredentials, Unavailable."""
+    def get_issuing(self, purpose: AuthorityPurpose) -> AuthorityRecord:
+        """Return the authority that signs for `purpose`. Raises Unavailable before there is one."""
         for record in trusted_records(self.records, purpose):
             if record.phase is AuthorityPhase.ISSUING:
-                return open_authority(record, self.cluster_key)
-        raise Unavailable(f"there is no certificate authority for {purpose.value.lower()} yet")
+                return record
+        raise Unavailable("the cluster has no certificate authority yet", hint="try again in a moment")
+
+    def open_issuing(self, purpose: AuthorityPurpose) -> Authority:
+        """Return the authority that signs for `purpose`, opened. Raises BadCredentials, Unavailable."""
+        return open_authority(self.get_issuing(purpose), self.cluster_key)
 
     def roots_pem(self, purpose: AuthorityPurpose) -> str:
         """Return the certificates to trust for `purpose`, the one that signs first."""

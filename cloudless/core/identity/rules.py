@@ -57,7 +57,7 @@ _OWN_RULES: dict[str, Rule] = {
     "ClusterService/GetStatus": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/ListMembers": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/GetDigest": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
-    "ClusterService/GetFormation": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
+    "ClusterService/GetFormation": Rule(machines=(_C, _A), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/JoinRaftCluster": Rule(machines=(_C,), own=True),
     "ClusterService/RemoveMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
     "ClusterService/UpdateMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
@@ -84,7 +84,8 @@ _OWN_RULES: dict[str, Rule] = {
     "IdentityService/Reenrol": _ANYONE,
     "IdentityService/Renew": _EVERYBODY,
     "IdentityService/WhoAmI": _EVERYBODY,
-    "IdentityService/CreateToken": _ADMIN,
+    # Of coordinators for the first admin: whoever can read a coordinator's key on its host may do anything anyway.
+    "IdentityService/CreateToken": Rule(machines=(_C,), people=Role.ADMIN),
     "IdentityService/ListTokens": _ADMIN,
     "IdentityService/RevokeToken": _ADMIN,
     "IdentityService/ListIdentities": _ADMIN,

@@ -1055,6 +1055,7 @@ class EventRecord(_message.Message):
     SEVERITY_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     at_ms: _builtins.int
     kind: _builtins.str
@@ -1063,6 +1064,7 @@ class EventRecord(_message.Message):
     severity: Global___Severity.ValueType
     source: _builtins.str
     term: _builtins.int
+    actor: _builtins.str
     def __init__(
         self,
         *,
@@ -1074,10 +1076,11 @@ class EventRecord(_message.Message):
         severity: Global___Severity.ValueType = ...,
         source: _builtins.str = ...,
         term: _builtins.int = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "id", b"id", "kind", b"kind", "message", b"message", "severity", b"severity", "source", b"source", "subject", b"subject", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at_ms", b"at_ms", "id", b"id", "kind", b"kind", "message", b"message", "severity", b"severity", "source", b"source", "subject", b"subject", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
