@@ -37,8 +37,10 @@ class CoordinatorSettings:
     (0: not used). `dns_servers` (address, port) are asked in place of this machine's own.
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
-    (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. Whoever
-    has no certificate yet comes to `enrol_address`.
+    (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
+    coordinator that joins exchanges `join_token` (or what is in `join_token_file`) for an identity at one of
+    `enrol_addresses` (default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes to its
+    own `enrol_address`.
     """
 
     node_id: str
@@ -60,9 +62,12 @@ class CoordinatorSettings:
     allow_degraded_etcd: bool = False
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
-    tls: bool = False
+    tls: bool = True
     identity_dir: Path = COORDINATOR_DATA_DIR / "identity"
     founding_file: Path | None = None
+    join_token: str = field(default="", repr=False)
+    join_token_file: Path | None = None
+    enrol_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +95,7 @@ class AgentSettings:
     join_token: str = field(default="", repr=False)
     join_token_file: Path | None = None
     enrol_addresses: tuple[str, ...] = ()
-    tls: bool = False
+    tls: bool = True
     identity_dir: Path = AGENT_DATA_DIR / "identity"
 
 
@@ -188,6 +193,9 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TLS_ENABLED": ("tls", _boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
     "FOUNDING_FILE": ("founding_file", Path),
+    "JOIN_TOKEN": ("join_token", _text),
+    "JOIN_TOKEN_FILE": ("join_token_file", Path),
+    "ENROL_AT": ("enrol_addresses", _enrol_addresses),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
 }
@@ -201,7 +209,7 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "METRICS_ADDR": ("metrics_address", parse_address),
     "JOIN_TOKEN": ("join_token", _text),
     "JOIN_TOKEN_FILE": ("join_token_file", Path),
-    "ENROL_ADDR": ("enrol_addresses", _enrol_addresses),
+    "ENROL_AT": ("enrol_addresses", _enrol_addresses),
     "REGION": ("region", _text),
     "ZONE": ("zone", _text),
     "CPU_CORES": ("cpu_millicores", _cores),
@@ -218,7 +226,16 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 # Read elsewhere: by the command line and by the finder of etcd.
 _SHARED = frozenset(
-    {"COORDINATORS", "CONTEXT", "CONTEXTS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"}
+    {
+        "ALLOW_PLAIN_NETWORK",
+        "COORDINATORS",
+        "CONTEXT",
+        "CONTEXTS",
+        "NAMESPACE",
+        "ETCD_BIN",
+        "ETCD_RELEASE_URL",
+        "ETCD_RELEASE_SHA256",
+    }
 )
 
 # Of a later version. Refused rather than ignored.
@@ -246,9 +263,11 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
         problems.append(
             Problem("CLOUDLESS_NODE_TIMEOUT", f"must be at least three heartbeat periods ({timeout_min:g} s)")
         )
+    listening = {name: values.get(name, "0.0.0.0:0") for name in ("bind_address", "http_address", "metrics_address")}
+    _require_loopback(values, problems, listening, os.environ if environ is None else environ)
     if problems:
         raise BadSettings(problems)
-    _default_identity(values, COORDINATOR_DATA_DIR)
+    _default_identity(values, COORDINATOR_DATA_DIR, "join_addresses")
     bind = values.setdefault("bind_address", "0.0.0.0:8080")
     values["advertise_address"] = values.get("advertise_address") or _reachable(bind)
     values["raft_address"] = _reachable(values.get("raft_address") or "0.0.0.0:3000")
@@ -261,6 +280,8 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
     values, problems = _read(os.environ if environ is None else environ, _AGENT, _COORDINATOR)
     _require(values, problems, "node_id", "NODE_ID")
     _require(values, problems, "coordinators", "COORDINATOR_ADDR")
+    listening = {name: values.get(name, "0.0.0.0:0") for name in ("listen_address", "metrics_address")}
+    _require_loopback(values, problems, listening, os.environ if environ is None else environ)
     if problems:
         raise BadSettings(problems)
     detected = _detect_capacity()
@@ -270,14 +291,10 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
         storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else detected.storage_mb,
         bandwidth_mbps=values.pop("bandwidth_mbps", detected.bandwidth_mbps),
     )
-    _default_identity(values, AGENT_DATA_DIR)
+    _default_identity(values, AGENT_DATA_DIR, "coordinators")
     listen = values.setdefault("listen_address", "0.0.0.0:8090")
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
-    if not values.get("enrol_addresses"):
-        seeds = [parse_seed(text) for text in values["coordinators"]]
-        hosts = dict.fromkeys(seed.host for seed in seeds if seed.kind not in (SeedKind.DNS, SeedKind.SRV))
-        values["enrol_addresses"] = tuple(join_address(host, ENROL_PORT) for host in hosts)
     return AgentSettings(capacity=capacity, **values)
 
 
@@ -322,8 +339,34 @@ def _require(values: dict[str, Any], problems: list[Problem], target: str, short
         problems.append(Problem(PREFIX + short, "must be set"))
 
 
-def _default_identity(values: dict[str, Any], data_dir: Path) -> None:
+def _default_identity(values: dict[str, Any], data_dir: Path, others: str) -> None:
     values.setdefault("identity_dir", values.get("data_dir", data_dir) / "identity")
+    if not values.get("enrol_addresses"):
+        seeds = [parse_seed(text) for text in values.get(others, ())]
+        hosts = dict.fromkeys(seed.host for seed in seeds if seed.kind not in (SeedKind.DNS, SeedKind.SRV))
+        values["enrol_addresses"] = tuple(join_address(host, ENROL_PORT) for host in hosts)
+
+
+def _require_loopback(
+    values: dict[str, Any], problems: list[Problem], listening: Mapping[str, str], environ: Mapping[str, str]
+) -> None:
+    """Refuse plain connections where others could reach them, unless told that nobody can."""
+    if values.get("tls", True) or environ.get(f"{PREFIX}ALLOW_PLAIN_NETWORK", "").lower() in ("true", "1", "yes"):
+        return
+    open_to_others = [address for address in listening.values() if not _is_loopback(address)]
+    if open_to_others:
+        problems.append(
+            Problem(
+                "CLOUDLESS_TLS_ENABLED",
+                f"may be false on loopback addresses only, not on {', '.join(sorted(set(open_to_others)))}; on a "
+                "network that nobody else reaches set CLOUDLESS_ALLOW_PLAIN_NETWORK=true",
+            )
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = split_address(address)
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _reachable(address: str) -> str:

@@ -8,12 +8,15 @@ This is the one adapter made of two others: what to say is `pki`'s, how to say i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from loguru import logger
 
 from cloudless.adapters.grpc.channel import CHANNEL_OPTIONS, Dialler, known_as
 from cloudless.adapters.grpc.status import from_rpc_error
@@ -23,7 +26,7 @@ from cloudless.adapters.pki.pinning import fetch_pinned_root
 from cloudless.adapters.pki.request import build_request, key_to_pem, read_key
 from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.core.identity.tokens import find_token
-from cloudless.errors import CloudlessError, InvalidSpec, Problem, Unavailable, WrongAuthority
+from cloudless.errors import BadCredentials, CloudlessError, InvalidSpec, Problem, Unavailable, WrongAuthority
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 from cloudless.rpc.v1.identity_pb2_grpc import IdentityServiceStub
@@ -31,6 +34,8 @@ from cloudless.rpc.v1.identity_pb2_grpc import IdentityServiceStub
 A = TypeVar("A")
 
 CALL_TIMEOUT_S = 10.0
+ENROL_RETRY_PAUSE_S = 1.0
+SAY_WAITING_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,28 @@ class Enrolled:
 
     credentials: Credentials
     handover: pb.Handover | None
+
+
+class Waiting:
+    """Says what is waited for now and then, not at every try."""
+
+    def __init__(self, goal: str) -> None:
+        self._goal, self._said_s = goal, float("-inf")
+
+    def say(self, why: Exception) -> None:
+        if time.monotonic() - self._said_s > SAY_WAITING_EVERY_S:
+            self._said_s = time.monotonic()
+            logger.info("waiting {}: {}", self._goal, why)
+
+
+def read_token(text: str, file: Path | None) -> str:
+    """Return the token given as text or in a file, "" if none is given. Raises BadCredentials."""
+    if text or file is None:
+        return text
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadCredentials(f"the token file {file} cannot be read: {error}") from error
 
 
 async def enrol(

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from loguru import logger
 
-from cloudless.adapters.enrolment import enrol, reenrol, renew
+from cloudless.adapters.enrolment import ENROL_RETRY_PAUSE_S, Waiting, enrol, read_token, reenrol, renew
 from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
@@ -22,8 +21,6 @@ from cloudless.core.identity.renewal import Freshness, retry_after_ms
 from cloudless.errors import BadCredentials, CloudlessError, Unavailable
 from cloudless.settings import AgentSettings
 
-ENROL_RETRY_PAUSE_S = 1.0
-SAY_WAITING_EVERY_S = 10.0
 LOOK_PERIOD_MAX_S = 60.0
 
 
@@ -68,32 +65,21 @@ async def obtain_credentials(settings: AgentSettings) -> NodeCredentials:
     held = directory.load()
     if held is not None:
         return NodeCredentials(directory, held)
-    token = settings.join_token or _read_token(settings.join_token_file)
+    token = read_token(settings.join_token, settings.join_token_file)
     if not token:
         raise BadCredentials(
             f"this node has no identity in {directory.path}",
             hint="set CLOUDLESS_JOIN_TOKEN (cloudless token create agent), or CLOUDLESS_TLS_ENABLED=false on loopback",
         )
-    said_s = 0.0
+    waiting = Waiting("for an identity")
     while True:
         try:
             enrolled = await enrol(settings.enrol_addresses, token, settings.node_id, directory, role="AGENT")
             logger.info("enrolled as {}", enrolled.credentials.identity)
             return NodeCredentials(directory, enrolled.credentials)
         except Unavailable as error:
-            if time.monotonic() - said_s > SAY_WAITING_EVERY_S:
-                said_s = time.monotonic()
-                logger.info("waiting for an identity: {}", error)
+            waiting.say(error)
             await asyncio.sleep(ENROL_RETRY_PAUSE_S)
-
-
-def _read_token(file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadCredentials(f"the token file {file} cannot be read: {error}") from error
 
 
 def _now_ms() -> int:

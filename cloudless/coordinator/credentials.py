@@ -10,22 +10,27 @@ Without TLS all of it is absent, and every connection is plain.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 from loguru import logger
 
+from cloudless.adapters.enrolment import ENROL_RETRY_PAUSE_S, Waiting, enrol, read_token
 from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.adapters.pki.credentials import build_credentials
 from cloudless.adapters.pki.etcd_files import EtcdFiles
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.request import key_to_pem, new_key
+from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.adapters.pki.vault import Holdings, Vault, found, read_founding_file
 from cloudless.core.identity.names import Identity, IdentityKind
-from cloudless.core.model import AuthorityPurpose
-from cloudless.errors import BadCredentials
+from cloudless.core.model import AuthorityPurpose, AuthorityRecord
+from cloudless.errors import BadCredentials, Unavailable
 from cloudless.ports import CredentialSource
+from cloudless.rpc import codec
 from cloudless.settings import CoordinatorSettings
 from etcd.flags import TlsFiles
 
@@ -66,16 +71,14 @@ class OwnCredentials:
 
 
 class SignedCredentials(OwnCredentials):
-    """The credentials of a coordinator with TLS, signed by itself."""
+    """The credentials of a coordinator with TLS, signed by itself with what it holds."""
 
-    def __init__(self, settings: CoordinatorSettings, now_ms: int) -> None:
-        """Read or make what there is to sign with, and sign. Raises BadCredentials, BadSettings."""
-        self._vault = Vault(settings.identity_dir)
+    def __init__(self, settings: CoordinatorSettings, holdings: Holdings, now_ms: int) -> None:
+        """Sign everything. Raises BadCredentials."""
         self._directory = IdentityDir(settings.identity_dir)
         self._etcd_files = EtcdFiles(settings.identity_dir / "etcd")
         self._hosts = _hosts(settings)
-        self.holdings = self._vault.load() or self._first_holdings(settings, now_ms)
-        self.cluster_id = self.holdings.cluster_id
+        self.holdings, self.cluster_id = holdings, holdings.cluster_id
         self._who = Identity(self.cluster_id, IdentityKind.COORDINATOR, settings.node_id)
         self._key = new_key()
         self._sign(now_ms)
@@ -92,26 +95,6 @@ class SignedCredentials(OwnCredentials):
         self._show(self.http)
         logger.debug("certificates renewed")
         return roots_changed
-
-    def _first_holdings(self, settings: CoordinatorSettings, now_ms: int) -> Holdings:
-        if settings.founding_file is not None:
-            try:
-                holdings = read_founding_file(settings.founding_file.read_bytes())
-            except OSError as error:
-                raise BadCredentials(
-                    f"the founding file {settings.founding_file} cannot be read: {error.strerror}",
-                    hint="make one with `cloudless cluster found` and give the same to all founders",
-                ) from error
-        elif settings.bootstrap:
-            holdings = found(uuid4().hex, now_ms)
-        else:
-            raise BadCredentials(
-                f"this coordinator has nothing to prove itself by in {settings.identity_dir}",
-                hint="give all founders the same CLOUDLESS_FOUNDING_FILE (`cloudless cluster found` makes it), or set "
-                "CLOUDLESS_TLS_ENABLED=false on loopback",
-            )
-        self._vault.keep(holdings)
-        return holdings
 
     def _sign(self, now_ms: int) -> bool:
         """Make all certificates anew; return whether etcd must restart for them."""
@@ -153,9 +136,63 @@ class _EtcdClient:
         return cls(files.key.read_bytes(), files.client.read_bytes(), files.client_roots.read_bytes())
 
 
-def load_credentials(settings: CoordinatorSettings, now_ms: int) -> OwnCredentials:
-    """Return this coordinator's credentials. Raises BadCredentials."""
-    return SignedCredentials(settings, now_ms) if settings.tls else OwnCredentials()
+async def load_credentials(settings: CoordinatorSettings, now_ms: int) -> OwnCredentials:
+    """Return this coordinator's credentials; one that joins by a token asks for what it takes, as long as it takes.
+
+    Raises BadCredentials, and what the cluster refuses the token by.
+    """
+    if not settings.tls:
+        return OwnCredentials()
+    vault = Vault(settings.identity_dir)
+    holdings = vault.load()
+    if holdings is None:
+        holdings = await _first_holdings(settings, now_ms)
+        vault.keep(holdings)
+    return SignedCredentials(settings, holdings, now_ms)
+
+
+async def _first_holdings(settings: CoordinatorSettings, now_ms: int) -> Holdings:
+    """Return what a coordinator without any begins with."""
+    token = read_token(settings.join_token, settings.join_token_file)
+    if settings.founding_file is not None:
+        return _read_founding_file(settings.founding_file)
+    if token:
+        return await _join(settings, token)
+    if settings.bootstrap:
+        return found(uuid4().hex, now_ms)
+    raise BadCredentials(
+        f"this coordinator has nothing to prove itself by in {settings.identity_dir}",
+        hint="to join a cluster set CLOUDLESS_JOIN_TOKEN (cloudless token create coordinator); to found one together "
+        "give all founders the same CLOUDLESS_FOUNDING_FILE (cloudless cluster found)",
+    )
+
+
+def _read_founding_file(file: Path) -> Holdings:
+    try:
+        return read_founding_file(file.read_bytes())
+    except OSError as error:
+        raise BadCredentials(
+            f"the founding file {file} cannot be read: {error.strerror}",
+            hint="make one with `cloudless cluster found` and give the same to all founders",
+        ) from error
+
+
+async def _join(settings: CoordinatorSettings, token: str) -> Holdings:
+    """Enrol, as long as it takes, and return what the cluster hands over to a coordinator."""
+    directory, waiting = IdentityDir(settings.identity_dir), Waiting("for an identity")
+    while True:
+        try:
+            enrolled = await enrol(settings.enrol_addresses, token, settings.node_id, directory, role="COORDINATOR")
+            break
+        except Unavailable as error:
+            waiting.say(error)
+            await asyncio.sleep(ENROL_RETRY_PAUSE_S)
+    logger.info("enrolled as {}", enrolled.credentials.identity)
+    if enrolled.handover is None:
+        raise BadCredentials("the cluster handed over nothing to sign with", hint="is the token one for a coordinator?")
+    records = [codec.from_message(one, AuthorityRecord) for one in enrolled.handover.authorities]
+    key = ClusterKey(bytes(enrolled.handover.cluster_key))
+    return Holdings(enrolled.credentials.identity.cluster_id, key, tuple(records))
 
 
 def _etcd_tls(files: EtcdFiles) -> EtcdTls:

@@ -60,7 +60,8 @@ class Coordinator:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. Raises StartupError and whatever ended a part."""
         self._datadir.lock()
-        self._own = load_credentials(self._settings, SystemClock().wall_ms())
+        if not await _unless(stop, self._obtain_credentials()):
+            return
         async with contextlib.AsyncExitStack() as stack:
             self._formation = Formation(self._settings, self._datadir, self._binary, self._own)
             stack.callback(self._formation.admin.close)
@@ -71,6 +72,9 @@ class Coordinator:
             body = Body(self._settings, self._formation, str(self._binary.version), self._own)
             stack.push_async_callback(body.store.close)
             await self._serve(body, stop)
+
+    async def _obtain_credentials(self) -> None:
+        self._own = await load_credentials(self._settings, SystemClock().wall_ms())
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)

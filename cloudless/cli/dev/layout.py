@@ -180,7 +180,7 @@ class Layout:
             "NODE_NAME": plan.name,
             "NODE_TYPE": plan.type,
             "COORDINATOR_ADDR": ",".join(self.api_addresses),
-            "ENROL_ADDR": ",".join(self.enrol_addresses),
+            "ENROL_AT": ",".join(self.enrol_addresses),
             **({"JOIN_TOKEN_FILE": str(self.token_file(plan.name))} if self.tls else {}),
             "AGENT_ADDR": f"{HOST}:{plan.api_port}",
             "METRICS_ADDR": f"{HOST}:{plan.metrics_port}",
