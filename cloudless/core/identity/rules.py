@@ -57,7 +57,7 @@ _OWN_RULES: dict[str, Rule] = {
     "ClusterService/GetStatus": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/ListMembers": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/GetDigest": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
-    "ClusterService/GetFormation": Rule(machines=(_C, _A), people=Role.VIEWER, reach=Reach.SHARED),
+    "ClusterService/GetFormation": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/JoinRaftCluster": Rule(machines=(_C,), own=True),
     "ClusterService/RemoveMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
     "ClusterService/UpdateMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
