@@ -14,9 +14,10 @@ from cloudless.adapters.pki.certificate import read_peer
 from cloudless.coordinator.api.caller import Presence, set_presence
 from cloudless.coordinator.api.request_facts import find_facts
 from cloudless.core.identity.access import Allowed, Caller, Forbidden, admit, authorise, judge_identity, needs_facts
+from cloudless.core.identity.names import IdentityKind
 from cloudless.core.identity.rules import RULES
 from cloudless.core.state import View
-from cloudless.errors import BadCredentials, Denied, Unauthenticated
+from cloudless.errors import BadCredentials, Denied, Unauthenticated, Unavailable
 
 Told = Callable[[str, str, str, str], None]
 """Told of each refusal: subject, actor, method, reason."""
@@ -71,6 +72,10 @@ class Guard:
                 return None
             raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
         identity, view = peer.identity, self._find_view()
+        if view is None and identity.kind is not IdentityKind.COORDINATOR and not (rule is not None and rule.anyone):
+            raise Unavailable(
+                "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
+            )
         known = view.identities.get((identity.kind.value, identity.name)) if view is not None else None
         found = judge_identity(identity, self._find_cluster_id(), known.record if known else None, peer.key_hash)
         if isinstance(found, Caller):
