@@ -16,8 +16,9 @@ SPREAD = 0.1
 """Up to this part of the life earlier than half."""
 RETRY_MIN_MS = 1_000
 RETRY_MAX_MS = 300_000
+RETRY_EXPIRED_MAX_MS = 30_000
 RETRY_PARTS = 20
-"""A renewal that failed is tried again after this part of the time left."""
+"""A renewal that failed is tried again after this part of the time left; once it is over, of the whole life."""
 BACKDATED_MS = 300_000
 """How far back a certificate is dated at most, for clocks that are behind; a tenth of its life if that is less."""
 
@@ -59,6 +60,9 @@ def judge_freshness(validity: Validity, name: str, now_ms: int) -> Freshness:
 def retry_after_ms(validity: Validity, now_ms: int) -> int:
     """Return how long to wait after a renewal that failed: longer while there is much time left."""
     left_ms = validity.not_after_ms - now_ms
+    if left_ms <= 0:
+        life_ms = validity.not_after_ms - validity.not_before_ms
+        return min(RETRY_EXPIRED_MAX_MS, max(RETRY_MIN_MS, life_ms // RETRY_PARTS))
     return min(RETRY_MAX_MS, max(RETRY_MIN_MS, left_ms // RETRY_PARTS))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudless.core.identity.renewal import (
-    RETRY_MIN_MS,
+    RETRY_EXPIRED_MAX_MS,
     Freshness,
     Validity,
     build_validity,
@@ -63,6 +63,7 @@ def test_a_thousand_nodes_do_not_renew_at_once() -> None:
     assert times[-1] - times[0] > 0.09 * 86_400_000
 
 
-def test_after_the_end_it_is_tried_every_second() -> None:
-    assert retry_after_ms(Validity(0, NOW_MS), NOW_MS + DAY_MS) == RETRY_MIN_MS
+def test_after_the_end_it_is_tried_for_ever_at_a_pace_that_fits_the_lifetime() -> None:
+    assert retry_after_ms(Validity(0, NOW_MS), NOW_MS + DAY_MS) == RETRY_EXPIRED_MAX_MS
+    assert retry_after_ms(build_validity(NOW_MS, 60), NOW_MS + DAY_MS) == 3_300
     assert days_left(Validity(0, NOW_MS), NOW_MS + DAY_MS) == -1
