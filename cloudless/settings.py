@@ -298,6 +298,16 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
     return AgentSettings(capacity=capacity, **values)
 
 
+def read_token(text: str, file: Path | None) -> str:
+    """Return the token given as text or in a file, "" if none is given. Raises BadSettings."""
+    if text or file is None:
+        return text
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings([Problem("CLOUDLESS_JOIN_TOKEN_FILE", f"{file} cannot be read: {error}")]) from error
+
+
 def _read(
     environ: Mapping[str, str], known: dict[str, tuple[str, Callable[[str], Any]]], others: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Problem]]:

@@ -54,7 +54,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, lock)
-        credentials = await _unless(stop, obtain_credentials(settings)) if settings.tls else None
+        credentials = await _unless(stop, obtain_credentials(settings, SystemClock())) if settings.tls else None
         if stop.is_set():
             return
         process = ProcessExecutor(settings.data_dir / "tasks")
@@ -96,9 +96,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
         if credentials is not None:
             renewing = asyncio.create_task(
-                credentials.run(
-                    lambda: [one.address for one in seeds.current()], settings.enrol_addresses, metrics.renew
-                ),
+                credentials.run(lambda: [one.address for one in seeds.current()], metrics.renew),
                 name="credentials",
             )
             stack.callback(renewing.cancel)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import click
 
-from cloudless.adapters.enrolment import enrol, reenrol, renew
-from cloudless.adapters.grpc.channel import Dialler
+from cloudless.adapters.grpc.asking import ask_identity
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
+from cloudless.adapters.pki.joining import enrol, refresh
 from cloudless.cli.client import Client
 from cloudless.cli.contexts import Context
 from cloudless.cli.methods import CREATE_TOKEN
@@ -33,20 +33,23 @@ def load_fresh(context: Context, directory: Path) -> Credentials:
     held = kept.load()
     if held is None:
         raise BadCredentials(f"there is no identity in {directory}", hint="log in again: cloudless login")
-    freshness = held.freshness(time.time_ns() // 1_000_000)
-    if freshness is Freshness.EXPIRED:
-        return asyncio.run(reenrol(context.enrol, held, kept))
-    if freshness is Freshness.DUE:
-        try:
-            return asyncio.run(renew(Dialler(lambda: held), context.coordinators, held, kept))
-        except CloudlessError as error:  # it is good for a while yet
-            click.echo(f"warning: your certificate could not be renewed: {error}", err=True)
-    return held
+    now_ms = time.time_ns() // 1_000_000
+    freshness = held.freshness(now_ms)
+    if freshness is Freshness.FRESH:
+        return held
+    addresses = context.enrol if freshness is Freshness.EXPIRED else context.coordinators
+    try:
+        return asyncio.run(refresh(kept, held, addresses, ask_identity, now_ms))
+    except CloudlessError as error:
+        if freshness is Freshness.EXPIRED:
+            raise
+        click.echo(f"warning: your certificate could not be renewed: {error}", err=True)  # it is good for a while yet
+        return held
 
 
 def log_in(context: Context, directory: Path, token: str, name: str) -> Credentials:
     """Become `name` by a token and keep that identity in `directory`. Raises what the cluster refuses by."""
-    return asyncio.run(enrol(context.enrol, token, name, IdentityDir(directory))).credentials
+    return asyncio.run(enrol(IdentityDir(directory), token, name, None, context.enrol, ask_identity))
 
 
 def create_first_token(context: Context, coordinator: AnyCredentials, name: str) -> str:

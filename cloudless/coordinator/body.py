@@ -120,6 +120,8 @@ class Body:
         self.directory.on_change = self.sessions.tell_coordinators
         self.issuer = Issuer(Vault(settings.identity_dir), self.replica.machine, self.clock)
         self.replica.listen(self.issuer.on_applied)
+        self.replica.listen(own.on_applied)
+        self._must_restart = asyncio.Event()
         self.auditor = Auditor(settings.node_id, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
@@ -151,7 +153,8 @@ class Body:
             group.create_task(self.directory.run(), name="directory")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
-            group.create_task(self._renew_credentials(), name="credentials")
+            if self._own.api:
+                group.create_task(self._renew_credentials(), name="credentials")
 
     async def _lead(self, term: int, committer: Committer) -> None:
         """Run the controllers of a term."""
@@ -229,16 +232,24 @@ class Body:
                 )
 
     async def _renew_credentials(self) -> None:
-        """Sign anew what is due, and use it where a connection would keep the old."""
-        while self._own.api:
-            await self.clock.sleep(RENEWAL_LOOK_PERIOD_S)
-            must_restart = self._own.renew(self.clock.wall_ms(), self.issuer.get_holdings())
-            self.store.renew()
-            if must_restart:
-                # etcd reads whom to trust at its start only. One member after the other: a quorum must stay.
-                await self.clock.sleep(MEMBER_RESTART_APART_S * self._rank())
-                logger.info("etcd is restarted: it has to trust another certificate authority")
-                await self.supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
+        """Keep the certificates good, and use new ones where a connection would keep the old."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                self._own.run(self.issuer.get_holdings, self.replica.machine, self.committer, self._must_restart.set)
+            )
+            group.create_task(self._restart_member())
+            while True:
+                await self.clock.sleep(RENEWAL_LOOK_PERIOD_S)
+                self.store.renew()
+
+    async def _restart_member(self) -> None:
+        """Restart etcd when it has to trust another authority: it reads whom to trust at its start only."""
+        while True:
+            await self._must_restart.wait()
+            self._must_restart.clear()
+            await self.clock.sleep(MEMBER_RESTART_APART_S * self._rank())  # one after the other: a quorum must stay
+            logger.info("etcd is restarted: it has to trust another certificate authority")
+            await self.supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
 
     def _rank(self) -> int:
         """Return this coordinator's place among all, in the order of ids."""

@@ -10,28 +10,28 @@ Without TLS all of it is absent, and every connection is plain.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from loguru import logger
-
-from cloudless.adapters.enrolment import ENROL_RETRY_PAUSE_S, Waiting, enrol, read_token
+from cloudless.adapters.grpc.asking import ask_identity
 from cloudless.adapters.grpc.channel import INSECURE, Dialler
-from cloudless.adapters.pki.credentials import build_credentials
 from cloudless.adapters.pki.etcd_files import EtcdFiles
 from cloudless.adapters.pki.identity_dir import IdentityDir
-from cloudless.adapters.pki.request import key_to_pem, new_key
+from cloudless.adapters.pki.joining import enrol_patiently
 from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.adapters.pki.vault import Holdings, Vault, found, read_founding_file
-from cloudless.core.identity.names import Identity, IdentityKind
-from cloudless.core.model import AuthorityPurpose, AuthorityRecord
-from cloudless.errors import BadCredentials, Unavailable
-from cloudless.ports import CredentialSource
+from cloudless.coordinator.commit import Committer
+from cloudless.coordinator.own_identity import OwnIdentity
+from cloudless.core.model import AuthorityRecord, Role
+from cloudless.core.state import Applied, View
+from cloudless.errors import BadCredentials
+from cloudless.ports import Clock, Credentials, CredentialSource
 from cloudless.rpc import codec
-from cloudless.settings import CoordinatorSettings
+from cloudless.rpc.v1 import identity_pb2 as pb
+from cloudless.settings import CoordinatorSettings, read_token
 from etcd.flags import TlsFiles
 
 
@@ -65,62 +65,64 @@ class OwnCredentials:
         """Return the URL of a member's door at `host:port`."""
         return f"{self.etcd_scheme}://{address}"
 
-    def renew(self, now_ms: int, holdings: Holdings) -> bool:
-        """Sign anew what is due, by the authorities of now; return whether etcd must restart to trust them."""
-        return False
+    async def run(
+        self, find_holdings: Callable[[], Holdings], view: View, committer: Committer, restart: Callable[[], None]
+    ) -> None:
+        """Sign anew whatever is due, until cancelled; `restart` is called when etcd must restart to trust a new CA."""
+
+    def on_applied(self, applied: Applied) -> None:
+        """Take notice of a change of state."""
 
 
 class SignedCredentials(OwnCredentials):
     """The credentials of a coordinator with TLS, signed by itself with what it holds."""
 
-    def __init__(self, settings: CoordinatorSettings, holdings: Holdings, now_ms: int) -> None:
+    def __init__(self, settings: CoordinatorSettings, holdings: Holdings, clock: Clock) -> None:
         """Sign everything. Raises BadCredentials."""
+        hosts = _hosts(settings)
+        self.cluster_id = holdings.cluster_id
         self._directory = IdentityDir(settings.identity_dir)
         self._etcd_files = EtcdFiles(settings.identity_dir / "etcd")
-        self._hosts = _hosts(settings)
-        self.holdings, self.cluster_id = holdings, holdings.cluster_id
-        self._who = Identity(self.cluster_id, IdentityKind.COORDINATOR, settings.node_id)
-        self._key = new_key()
-        self._sign(now_ms)
-        self.api, self.etcd_client = (lambda: self._own), (lambda: self._etcd_own)
-        self.etcd = _etcd_tls(self._etcd_files)
-        self.http = self._build_http_context()
-
-    def renew(self, now_ms: int, holdings: Holdings) -> bool:
-        if now_ms < self._due_ms and holdings.records == self.holdings.records:
-            return False
-        self.holdings = holdings
-        roots_changed = self._sign(now_ms)
-        assert self.http is not None
-        self._show(self.http)
-        logger.debug("certificates renewed")
-        return roots_changed
-
-    def _sign(self, now_ms: int) -> bool:
-        """Make all certificates anew; return whether etcd must restart for them."""
-        authority = self.holdings.open_issuing(AuthorityPurpose.CLUSTER)
-        certificate = authority.sign_identity(self._who, self._key.public_key(), now_ms)
-        self._own = build_credentials(
-            authority.chain_pem(certificate), key_to_pem(self._key), self.holdings.roots_pem(AuthorityPurpose.CLUSTER)
+        self._restart: Callable[[], None] = lambda: None
+        self._own = OwnIdentity(
+            settings.node_id,
+            self._directory,
+            self._etcd_files,
+            lambda: hosts,
+            clock,
+            on_change=lambda credentials: self._show(),
+            on_etcd_roots=lambda: self._restart(),
         )
-        self._directory.store(self._own)
-        written = self._etcd_files.write(self.holdings, self._who, self._hosts, now_ms)
+        self._own.sign(holdings)
         self._etcd_own = _EtcdClient.read(self._etcd_files)
-        self._due_ms = min(self._own.renew_at_ms, written.renew_at_ms)
-        return written.roots_changed
+        self.api, self.etcd_client = (lambda: self._own.credentials), self._read_etcd_client
+        self.etcd = _etcd_tls(self._etcd_files)
+        self.http = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.http.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.http.verify_mode = ssl.CERT_OPTIONAL  # who shows none is told so where it matters
+        self._show()
 
-    def _build_http_context(self) -> ssl.SSLContext:
-        """Return a server's context that asks callers for a certificate and takes those without one too."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_OPTIONAL
-        self._show(context)
-        return context
+    async def run(
+        self, find_holdings: Callable[[], Holdings], view: View, committer: Committer, restart: Callable[[], None]
+    ) -> None:
+        self._restart = restart
+        await self._own.run(find_holdings, view, committer)
 
-    def _show(self, context: ssl.SSLContext) -> None:
-        """Make handshakes from now on use the credentials of now; authorities are added to those known before."""
-        context.load_cert_chain(self._directory.identity_file)
-        context.load_verify_locations(self._directory.roots_file)
+    def on_applied(self, applied: Applied) -> None:
+        self._own.on_applied(applied)
+
+    def _read_etcd_client(self) -> Credentials:
+        """Return what is on disk now; the same object while it is the same."""
+        found = _EtcdClient.read(self._etcd_files)
+        if found != self._etcd_own:
+            self._etcd_own = found
+        return self._etcd_own
+
+    def _show(self) -> None:
+        """Make HTTP handshakes from now on use the credentials of now; authorities are added to those known before."""
+        assert self.http is not None
+        self.http.load_cert_chain(self._directory.identity_file)
+        self.http.load_verify_locations(self._directory.roots_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class _EtcdClient:
         return cls(files.key.read_bytes(), files.client.read_bytes(), files.client_roots.read_bytes())
 
 
-async def load_credentials(settings: CoordinatorSettings, now_ms: int) -> OwnCredentials:
+async def load_credentials(settings: CoordinatorSettings, clock: Clock) -> OwnCredentials:
     """Return this coordinator's credentials; one that joins by a token asks for what it takes, as long as it takes.
 
     Raises BadCredentials, and what the cluster refuses the token by.
@@ -146,20 +148,20 @@ async def load_credentials(settings: CoordinatorSettings, now_ms: int) -> OwnCre
     vault = Vault(settings.identity_dir)
     holdings = vault.load()
     if holdings is None:
-        holdings = await _first_holdings(settings, now_ms)
+        holdings = await _first_holdings(settings, clock)
         vault.keep(holdings)
-    return SignedCredentials(settings, holdings, now_ms)
+    return SignedCredentials(settings, holdings, clock)
 
 
-async def _first_holdings(settings: CoordinatorSettings, now_ms: int) -> Holdings:
+async def _first_holdings(settings: CoordinatorSettings, clock: Clock) -> Holdings:
     """Return what a coordinator without any begins with."""
-    token = read_token(settings.join_token, settings.join_token_file)
     if settings.founding_file is not None:
         return _read_founding_file(settings.founding_file)
+    token = read_token(settings.join_token, settings.join_token_file)
     if token:
-        return await _join(settings, token)
+        return await _join(settings, token, clock)
     if settings.bootstrap:
-        return found(uuid4().hex, now_ms)
+        return found(uuid4().hex, clock.wall_ms())
     raise BadCredentials(
         f"this coordinator has nothing to prove itself by in {settings.identity_dir}",
         hint="to join a cluster set CLOUDLESS_JOIN_TOKEN (cloudless token create coordinator); to found one together "
@@ -177,22 +179,23 @@ def _read_founding_file(file: Path) -> Holdings:
         ) from error
 
 
-async def _join(settings: CoordinatorSettings, token: str) -> Holdings:
+async def _join(settings: CoordinatorSettings, token: str, clock: Clock) -> Holdings:
     """Enrol, as long as it takes, and return what the cluster hands over to a coordinator."""
-    directory, waiting = IdentityDir(settings.identity_dir), Waiting("for an identity")
-    while True:
-        try:
-            enrolled = await enrol(settings.enrol_addresses, token, settings.node_id, directory, role="COORDINATOR")
-            break
-        except Unavailable as error:
-            waiting.say(error)
-            await asyncio.sleep(ENROL_RETRY_PAUSE_S)
-    logger.info("enrolled as {}", enrolled.credentials.identity)
-    if enrolled.handover is None:
+    handed: list[pb.Handover] = []
+    made = await enrol_patiently(
+        IdentityDir(settings.identity_dir),
+        token,
+        settings.node_id,
+        Role.COORDINATOR,
+        settings.enrol_addresses,
+        ask_identity,
+        clock,
+        handed.append,
+    )
+    if not handed:
         raise BadCredentials("the cluster handed over nothing to sign with", hint="is the token one for a coordinator?")
-    records = [codec.from_message(one, AuthorityRecord) for one in enrolled.handover.authorities]
-    key = ClusterKey(bytes(enrolled.handover.cluster_key))
-    return Holdings(enrolled.credentials.identity.cluster_id, key, tuple(records))
+    records = [codec.from_message(one, AuthorityRecord) for one in handed[-1].authorities]
+    return Holdings(made.identity.cluster_id, ClusterKey(bytes(handed[-1].cluster_key)), tuple(records))
 
 
 def _etcd_tls(files: EtcdFiles) -> EtcdTls:

@@ -74,7 +74,7 @@ class Coordinator:
             await self._serve(body, stop)
 
     async def _obtain_credentials(self) -> None:
-        self._own = await load_credentials(self._settings, SystemClock().wall_ms())
+        self._own = await load_credentials(self._settings, SystemClock())
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)

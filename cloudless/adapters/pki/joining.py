@@ -31,6 +31,8 @@ from cloudless.ports import Clock
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
+ENROL_RETRY_PAUSE_S = 1.0
+SAY_WAITING_EVERY_S = 10.0
 LOOK_AGAIN_S = 30.0
 """The wall clock may be set while one waits for it: it is looked at this often at least."""
 
@@ -82,6 +84,27 @@ async def enrol(
         return made
 
     return await _first_that_works(addresses, try_one)
+
+
+async def enrol_patiently(
+    directory: IdentityDir, token_text: str, name: str, role: Role, addresses: Sequence[str], ask: Ask, clock: Clock,
+    take: Take = lambda handover: None,
+) -> Credentials:  # fmt: skip
+    """Enrol, as long as it takes until a coordinator can be asked; say now and then what is waited for.
+
+    Raises what `enrol` raises but Unavailable.
+    """
+    said_s = float("-inf")
+    while True:
+        try:
+            made = await enrol(directory, token_text, name, role, addresses, ask, take)
+            logger.info("enrolled as {}", made.identity)
+            return made
+        except (Unavailable, CommitUncertain) as error:
+            if clock.monotonic_s() - said_s > SAY_WAITING_EVERY_S:
+                said_s = clock.monotonic_s()
+                logger.info("waiting for an identity, asking {}: {}", ", ".join(addresses) or "nobody", error)
+            await clock.sleep(ENROL_RETRY_PAUSE_S)
 
 
 async def refresh(
