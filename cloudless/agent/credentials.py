@@ -58,7 +58,7 @@ async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCrede
         if not token:
             raise BadCredentials(
                 f"this node has no identity in {directory.path}",
-                hint="set CLOUDLESS_JOIN_TOKEN (cloudless token create agent), or CLOUDLESS_TLS_ENABLED=false "
+                hint="set CLOUDLESS_JOIN_TOKEN (cloudless token create --role agent), or CLOUDLESS_TLS_ENABLED=false "
                 "on loopback",
             )
         held = await enrol_patiently(
