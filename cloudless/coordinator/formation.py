@@ -302,11 +302,15 @@ class Formation:
             refusals = {}
             for address in random.sample(round.members, len(round.members)):
                 try:
-                    return await call_once(address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0))
+                    answer = await call_once(address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0))
                 except FormationRefused:
                     raise
                 except CloudlessError as error:
                     refusals[address] = error.message
+                else:
+                    if round.answers[address].etcd_cluster_id in ("", f"{answer.etcd_cluster_id:x}"):
+                        return answer
+                    refusals[address] = "lets us into another cluster than it said it belongs to"
             said = describe_failures(round, refusals, self._neighbours.unresolved())
             self._waiting.say(f"waiting to join ({said})")
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))

@@ -7,7 +7,7 @@ this process, and a name to two clusters. What counts is what they answer, never
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from loguru import logger
@@ -28,6 +28,8 @@ from cloudless.settings import CoordinatorSettings
 
 MEMBER = "member"
 Answers = Mapping[str, pb.GetFormationResponse]
+Ask = Callable[[Iterable[str]], Awaitable[Answers]]
+"""Asks all addresses what they are; silent ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,11 @@ class Round:
 class Neighbours:
     """Finds the others for one node. `instance_id` tells this process from all others, whatever its address."""
 
-    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, lookup: Lookup | None = None) -> None:
+    def __init__(
+        self, settings: CoordinatorSettings, datadir: DataDir, ask: Ask = ask_formation, lookup: Lookup | None = None
+    ) -> None:
         self.instance_id = secrets.token_hex(8)
-        self._settings, self._datadir = settings, datadir
+        self._settings, self._datadir, self._ask = settings, datadir, ask
         self._clock = SystemClock()
         seeds = [parse_seed(seed) for seed in settings.join_addresses]
         self._resolver = SeedResolver(seeds, lookup or NetworkLookup(settings.dns_servers), self._clock)
@@ -90,7 +94,7 @@ class Neighbours:
     async def ask(self) -> Round:
         """Ask everybody who they are and what they bring; say what is strange about it, once."""
         addresses = await self.addresses()
-        answers = await ask_formation(addresses)
+        answers = await self._ask(addresses)
         voices = {
             address: Voice(answer.node_id, answer.instance_id, answer.etcd_cluster_id if answer.phase == MEMBER else "")
             for address, answer in answers.items()
