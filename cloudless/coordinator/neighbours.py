@@ -6,6 +6,7 @@ this process, and a name to two clusters. What counts is what they answer, never
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 
 MEMBER = "member"
+# Who knows others already does not wait longer than this for DNS in one round.
+SEEDS_WAIT_S = 0.5
 Answers = Mapping[str, pb.GetFormationResponse]
 Ask = Callable[[Iterable[str]], Awaitable[Answers]]
 """Asks all addresses what they are; silent ones are left out."""
@@ -64,6 +67,7 @@ class Neighbours:
         self._learned = Learned.read(datadir.coordinators)
         self._noted = Progress.read(datadir.progress)
         self._own: frozenset[str] = frozenset({settings.advertise_address})
+        self._refreshing: asyncio.Task[bool] | None = None
         self._said: set[str] = set()
 
     @property
@@ -87,9 +91,10 @@ class Neighbours:
 
     async def addresses(self) -> list[str]:
         """Return the addresses at which others may be; those found to lead back to this process are left out."""
-        await self._resolver.refresh()
-        given = [endpoint.address for endpoint in self._resolver.current()]
-        return [a for a in dict.fromkeys((*given, *self._learned_addresses())) if a not in self._own]
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._resolver.refresh(), name="seeds")
+        await asyncio.wait({self._refreshing}, timeout=SEEDS_WAIT_S if self._known() else None)
+        return self._known()
 
     async def ask(self) -> Round:
         """Ask everybody who they are and what they bring; say what is strange about it, once."""
@@ -107,6 +112,10 @@ class Neighbours:
         # Only for as long as it holds: behind a load balancer the next answer may be another's.
         others = {address: answer for address, answer in answers.items() if address not in who.own}
         return Round(tuple(addresses), others, who)
+
+    def _known(self) -> list[str]:
+        given = [endpoint.address for endpoint in self._resolver.current()]
+        return [a for a in dict.fromkeys((*given, *self._learned_addresses())) if a not in self._own]
 
     def _learned_addresses(self) -> list[str]:
         known = bound(self._learned.coordinators, self._clock.wall_ms())

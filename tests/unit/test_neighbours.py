@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cloudless.adapters.member.learned import Learned
 from cloudless.adapters.member.marker import Marker, MarkerState
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.system import SystemClock
-from cloudless.coordinator.neighbours import Neighbours, describe_failures
+from cloudless.coordinator.neighbours import SEEDS_WAIT_S, Neighbours, describe_failures
 from cloudless.core.discovery.learned import AGE_MAX_MS, Known
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
@@ -25,11 +26,14 @@ class World:
     def __init__(self) -> None:
         self.at: dict[str, pb.GetFormationResponse] = {}
         self.names: dict[str, list[str]] = {}
+        self.hangs = False
 
     async def answer(self, addresses: Iterable[str]) -> dict[str, pb.GetFormationResponse]:
         return {address: self.at[address] for address in addresses if address in self.at}
 
     async def ask(self, name: str, kind: Kind) -> Found:
+        if self.hangs:
+            await asyncio.sleep(3600)
         if name not in self.names:
             raise LookupFailed("there is no such name")
         return Found(tuple(Record(host) for host in self.names[name] if kind is Kind.A), 60)
@@ -63,6 +67,18 @@ async def test_seeds_and_what_was_learned_are_asked_and_oneself_is_told_by_the_a
     assert describe_failures(round, {"10.0.0.2:1": "not now"}, one.unresolved()) == (
         "10.0.0.2:1: not now; b:1: c5 belongs to no cluster itself; c:1: no answer; 10.0.0.1:1: this coordinator itself"
     )
+
+
+async def test_who_knows_others_is_not_held_up_by_dns_and_a_seed_not_looked_up_yet_stands_for_somebody(
+    tmp_path: Path,
+) -> None:
+    world = World()
+    world.at = {"b:1": answer("c2")}
+    world.hangs = True
+    one = world.neighbours(tmp_path, "dns+all.example.org:1", "b:1")
+    async with asyncio.timeout(2 * SEEDS_WAIT_S):
+        assert (await one.ask()).members == ["b:1"]
+    assert one.unresolved() == ["dns+all.example.org:1 (cannot be looked up: not asked yet)"]
 
 
 async def test_a_node_of_another_start_under_our_id_is_not_ourselves(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ class SeedResolver:
         return {str(seed): held.problem for seed, held in self._held.items() if held.problem}
 
     def unknown(self) -> dict[str, str]:
-        """Return of `problems` those seeds that stand for nothing yet."""
-        return {str(seed): held.problem for seed, held in self._held.items() if held.problem and not held.endpoints}
+        """Return the seeds that stand for nothing yet, with the reason."""
+        return {str(seed): held.problem or "not asked yet" for seed, held in self._held.items() if not held.endpoints}
 
     def pause_s(self) -> float:
         """Return the seconds until something is due, infinite if nothing ever will be."""
