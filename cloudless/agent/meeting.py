@@ -8,7 +8,6 @@ may not tell, says nothing against them: later on, a coordinator of another clus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import grpc
 import grpc.aio
@@ -23,13 +22,13 @@ from cloudless.rpc.v1.cluster_pb2_grpc import ClusterServiceStub
 ASK_TIMEOUT_S = 1.0
 
 
-async def refuse_two_clusters(seeds: Seeds, dial: Callable[[str], grpc.aio.Channel] = open_channel) -> None:
+async def refuse_two_clusters(seeds: Seeds) -> None:
     """Raise FormationRefused if the seeds lead to different clusters; takes as long as the slowest answer."""
     await seeds.refresh()
     addresses = [endpoint.address for endpoint in seeds.current()]
     if len(addresses) < 2:
         return
-    answers = await asyncio.gather(*(_ask(dial(address)) for address in addresses))
+    answers = await asyncio.gather(*(_ask(address) for address in addresses))
     voices = {address: voice for address, voice in zip(addresses, answers, strict=True) if voice is not None}
     refusal = sort_answers("", "", voices).refusal
     if refusal:
@@ -39,7 +38,8 @@ async def refuse_two_clusters(seeds: Seeds, dial: Callable[[str], grpc.aio.Chann
         )
 
 
-async def _ask(channel: grpc.aio.Channel) -> Voice | None:
+async def _ask(address: str) -> Voice | None:
+    channel = open_channel(address)
     try:
         stub = ClusterServiceStub(channel)  # type: ignore[no-untyped-call]
         answer = await stub.GetFormation(pb.GetFormationRequest(), timeout=ASK_TIMEOUT_S)
