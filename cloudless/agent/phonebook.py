@@ -8,8 +8,7 @@ tries even those, because then nobody tells it who has come back.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from loguru import logger
@@ -38,25 +37,6 @@ class Seeds(Protocol):
         ...
 
     def problems(self) -> Mapping[str, str]: ...
-
-
-class FixedSeeds:
-    """Seeds that are addresses already."""
-
-    def __init__(self, addresses: Iterable[str]) -> None:
-        self._endpoints = tuple(Endpoint(address) for address in addresses)
-
-    def current(self) -> tuple[Endpoint, ...]:
-        return self._endpoints
-
-    async def refresh(self) -> bool:
-        return False
-
-    def pause_s(self) -> float:
-        return math.inf
-
-    def problems(self) -> Mapping[str, str]:
-        return {}
 
 
 def read_told(message: agent_pb2.Welcome | agent_pb2.CoordinatorList) -> dict[str, str]:

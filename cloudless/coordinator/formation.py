@@ -27,6 +27,7 @@ import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from loguru import logger
 
@@ -94,7 +95,7 @@ class Formation:
         self._config = self._base_config()
         self._token = ""
         self._waiting = _Waiting()
-        self._neighbours = Neighbours(settings, datadir, own.dialler)
+        self._neighbours = Neighbours(settings, datadir, partial(ask_formation, own.dialler))
         self._returning = Returning(settings, datadir, own, self._neighbours, self._waiting.say)
         self._founders = () if self._neighbours.dynamic else tuple(sorted(settings.join_addresses))
         self._cluster_id = ""
@@ -305,13 +306,17 @@ class Formation:
             refusals = {}
             for address in random.sample(round.members, len(round.members)):
                 try:
-                    return await call_once(
+                    answer = await call_once(
                         self._own.dialler, address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0)
                     )
                 except FormationRefused:
                     raise
                 except CloudlessError as error:
                     refusals[address] = error.message
+                else:
+                    if round.answers[address].etcd_cluster_id in ("", f"{answer.etcd_cluster_id:x}"):
+                        return answer
+                    refusals[address] = "lets us into another cluster than it said it belongs to"
             said = describe_failures(round, refusals, self._neighbours.unresolved())
             self._waiting.say(f"waiting to join ({said})")
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))

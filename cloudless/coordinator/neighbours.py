@@ -6,21 +6,20 @@ this process, and a name to two clusters. What counts is what they answer, never
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from loguru import logger
 
 from cloudless.adapters.discovery.lookup import Lookup, NetworkLookup
 from cloudless.adapters.discovery.resolver import SeedResolver
-from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.learned import Learned
 from cloudless.adapters.member.marker import Marker
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.system import SystemClock
-from cloudless.coordinator.asking import ask_formation
 from cloudless.core.discovery.answers import Answerers, Voice, sort_answers
 from cloudless.core.discovery.learned import bound
 from cloudless.core.discovery.seeds import SeedKind, parse_seed
@@ -28,7 +27,11 @@ from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 
 MEMBER = "member"
+# Who knows others already does not wait longer than this for DNS in one round.
+SEEDS_WAIT_S = 0.5
 Answers = Mapping[str, pb.GetFormationResponse]
+Ask = Callable[[Iterable[str]], Awaitable[Answers]]
+"""Asks all addresses what they are; silent ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +55,16 @@ class Round:
 class Neighbours:
     """Finds the others for one node. `instance_id` tells this process from all others, whatever its address."""
 
-    def __init__(
-        self, settings: CoordinatorSettings, datadir: DataDir, dialler: Dialler, lookup: Lookup | None = None
-    ) -> None:
+    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, ask: Ask, lookup: Lookup | None = None) -> None:
         self.instance_id = secrets.token_hex(8)
-        self._settings, self._datadir, self._dialler = settings, datadir, dialler
+        self._settings, self._datadir, self._ask = settings, datadir, ask
         self._clock = SystemClock()
         seeds = [parse_seed(seed) for seed in settings.join_addresses]
         self._resolver = SeedResolver(seeds, lookup or NetworkLookup(settings.dns_servers), self._clock)
         self._learned = Learned.read(datadir.coordinators)
         self._noted = Progress.read(datadir.progress)
         self._own: frozenset[str] = frozenset({settings.advertise_address})
+        self._refreshing: asyncio.Task[bool] | None = None
         self._said: set[str] = set()
 
     @property
@@ -86,14 +88,15 @@ class Neighbours:
 
     async def addresses(self) -> list[str]:
         """Return the addresses at which others may be; those found to lead back to this process are left out."""
-        await self._resolver.refresh()
-        given = [endpoint.address for endpoint in self._resolver.current()]
-        return [a for a in dict.fromkeys((*given, *self._learned_addresses())) if a not in self._own]
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._resolver.refresh(), name="seeds")
+        await asyncio.wait({self._refreshing}, timeout=SEEDS_WAIT_S if self._known() else None)
+        return self._known()
 
     async def ask(self) -> Round:
         """Ask everybody who they are and what they bring; say what is strange about it, once."""
         addresses = await self.addresses()
-        answers = await ask_formation(self._dialler, addresses)
+        answers = await self._ask(addresses)
         voices = {
             address: Voice(answer.node_id, answer.instance_id, answer.etcd_cluster_id if answer.phase == MEMBER else "")
             for address, answer in answers.items()
@@ -106,6 +109,10 @@ class Neighbours:
         # Only for as long as it holds: behind a load balancer the next answer may be another's.
         others = {address: answer for address, answer in answers.items() if address not in who.own}
         return Round(tuple(addresses), others, who)
+
+    def _known(self) -> list[str]:
+        given = [endpoint.address for endpoint in self._resolver.current()]
+        return [a for a in dict.fromkeys((*given, *self._learned_addresses())) if a not in self._own]
 
     def _learned_addresses(self) -> list[str]:
         known = bound(self._learned.coordinators, self._clock.wall_ms())

@@ -83,7 +83,8 @@ class AgentSession:
 class Sessions:
     """Serves AgentService. `run` watches the state for it.
 
-    `list_coordinators` returns id → API address of all who belong to the cluster (default: of the living ones).
+    `list_coordinators` returns id → API address of all who belong to the cluster; whoever gives it also calls
+    `tell_coordinators` when that changes. Without it agents are told of the living ones.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Sessions:
         self._replica, self._committer, self._heard, self._clock = replica, committer, heard, clock
         self._settings = settings
         self._list_coordinators = list_coordinators or self._list_living
+        self._lists_living = list_coordinators is None
         self._sessions: dict[str, AgentSession] = {}
         self._stopping = ""
 
@@ -134,7 +136,7 @@ class Sessions:
                     if isinstance(record, TaskDesired) and (session := self._sessions.get(record.node_id)):
                         session.changed[record.id] = None
                         session.wake.set()
-            elif transition.kind is Kind.COORDINATOR:
+            elif transition.kind is Kind.COORDINATOR and self._lists_living:
                 self.tell_coordinators()
 
     def tell_coordinators(self) -> None:

@@ -13,7 +13,7 @@ from cloudless.agent.config import AgentLimits
 from cloudless.agent.dialling import StreamBroken
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
-from cloudless.agent.phonebook import FixedSeeds, Seeds
+from cloudless.agent.phonebook import Seeds
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.session import EndKind, SessionParts
 from cloudless.agent.tasks import TaskRunner
@@ -22,6 +22,7 @@ from cloudless.core.discovery.learned import AGE_MAX_MS, Known
 from cloudless.core.model import NodeInfo
 from cloudless.errors import FormationRefused
 from cloudless.rpc.v1 import agent_pb2 as pb
+from cloudless.testing.fixed_seeds import FixedSeeds
 from cloudless.testing.virtual_time import VirtualClock, eventually, running, virtually
 
 CLOCK = VirtualClock()

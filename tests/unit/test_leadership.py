@@ -265,7 +265,7 @@ class FakeLink:
 
     lost_pairs: set[tuple[str, str]]
 
-    def __init__(self, address, news, clock, changed, settings, dial) -> None:
+    def __init__(self, coordinator_id, address, news, clock, changed, settings, dial) -> None:
         self._pair, self.address, self._changed = (news.own_id, address), address, changed
         self.up, self.lost = True, False
 

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from cloudless.adapters.discovery.lookup import Found, Kind, LookupFailed, MachineResolver, Record
-from cloudless.adapters.discovery.resolver import ENDPOINTS_MAX, RETRY_FIRST_S, RETRY_MAX_S, TTL_MAX_S, SeedResolver
+from cloudless.adapters.discovery.resolver import (
+    ENDPOINTS_MAX,
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    TTL_EMPTY_MAX_S,
+    TTL_MAX_S,
+    SeedResolver,
+)
 from cloudless.core.discovery.endpoints import Endpoint
 from cloudless.core.discovery.seeds import parse_seeds
 from cloudless.testing.virtual_time import VirtualClock, virtually
@@ -104,7 +111,7 @@ async def test_a_plain_name_stays_a_name_until_it_has_several_addresses() -> Non
 
 @virtually
 async def test_an_answer_is_kept_for_its_ttl_within_bounds() -> None:
-    zone = {(NAME, Kind.A): hosts("10.0.0.1", ttl_s=40), (NAME, Kind.AAAA): hosts(ttl_s=90_000)}
+    zone = {(NAME, Kind.A): hosts("10.0.0.1", ttl_s=40), (NAME, Kind.AAAA): hosts("fd00::1", ttl_s=90_000)}
     resolver, lookup = resolving(f"dns+{NAME}", zone)
     await resolver.refresh()
     assert 39 < resolver.pause_s() <= 40
@@ -117,6 +124,15 @@ async def test_an_answer_is_kept_for_its_ttl_within_bounds() -> None:
     await asyncio.sleep(TTL_MAX_S)
     await resolver.refresh()
     assert (NAME, Kind.AAAA) in lookup.asked[3:]
+
+
+@virtually
+async def test_that_there_is_nothing_yet_is_asked_again_soon() -> None:
+    zone = {(NAME, Kind.A): hosts(ttl_s=90_000), (NAME, Kind.AAAA): hosts(ttl_s=90_000)}
+    resolver, _ = resolving(f"dns+{NAME}", zone)
+    await resolver.refresh()
+    assert resolver.unknown()
+    assert resolver.pause_s() <= TTL_EMPTY_MAX_S
 
 
 @virtually

@@ -21,8 +21,10 @@ from cloudless.ports import Clock
 
 TTL_MIN_S = 2.0
 TTL_MAX_S = 300.0
+# That there is nothing yet is asked again soon: whoever waits for the first address must not wait for minutes.
+TTL_EMPTY_MAX_S = 10.0
 RETRY_FIRST_S = 0.5
-RETRY_MAX_S = 15.0
+RETRY_MAX_S = 5.0
 TARGETS_MAX = 32
 """SRV records followed; a cluster has at most seven coordinators that vote."""
 ENDPOINTS_MAX = 64
@@ -66,8 +68,8 @@ class SeedResolver:
         return {str(seed): held.problem for seed, held in self._held.items() if held.problem}
 
     def unknown(self) -> dict[str, str]:
-        """Return of `problems` those seeds that stand for nothing yet."""
-        return {str(seed): held.problem for seed, held in self._held.items() if held.problem and not held.endpoints}
+        """Return the seeds that stand for nothing yet, with the reason."""
+        return {str(seed): held.problem or "not asked yet" for seed, held in self._held.items() if not held.endpoints}
 
     def pause_s(self) -> float:
         """Return the seconds until something is due, infinite if nothing ever will be."""
@@ -132,7 +134,7 @@ class SeedResolver:
             question.failures += 1
             question.problem = str(error)
         else:
-            pause_s = min(max(found.ttl_s, TTL_MIN_S), TTL_MAX_S)
+            pause_s = min(max(found.ttl_s, TTL_MIN_S), TTL_MAX_S if found.records else TTL_EMPTY_MAX_S)
             question.records, question.failures, question.problem = found.records, 0, ""
         question.due_s = self._clock.monotonic_s() + pause_s
         return question.records

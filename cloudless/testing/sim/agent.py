@@ -17,7 +17,6 @@ from cloudless.agent.config import AgentLimits, build_node_info
 from cloudless.agent.dialling import StreamBroken
 from cloudless.agent.journal import Head, Journal, _from_entry, _to_entry
 from cloudless.agent.links import Links
-from cloudless.agent.phonebook import FixedSeeds
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.runtime import begin_life
 from cloudless.agent.session import SessionParts
@@ -28,6 +27,7 @@ from cloudless.ports import StartRequest
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.settings import AgentSettings
 from cloudless.testing.fake_executor import FakeExecutor, FakeMachine
+from cloudless.testing.fixed_seeds import FixedSeeds
 from cloudless.testing.sim.clock import SimClock
 from cloudless.testing.sim.coordinator import Surroundings
 from cloudless.testing.sim.happenings import Began, Finished, Followed, RefusedAssignments, ReportAcknowledged

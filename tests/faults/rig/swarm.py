@@ -25,13 +25,13 @@ from cloudless.agent.config import AgentLimits, build_node_info
 from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
-from cloudless.agent.phonebook import FixedSeeds
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.session import EndKind, SessionParts
 from cloudless.agent.tasks import TaskRunner
 from cloudless.core.model import Resources
 from cloudless.settings import AgentSettings
 from cloudless.testing.fake_executor import FakeExecutor
+from cloudless.testing.fixed_seeds import FixedSeeds
 
 ZONE = "swarm"
 _TELL_S = 0.25
