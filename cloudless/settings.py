@@ -28,7 +28,8 @@ class CoordinatorSettings:
 
     `advertise_address` is how others reach the API (default: the bind address with this host's name in
     place of a wildcard). `join_addresses` are API addresses of other coordinators. `founders` is the
-    number of coordinators to wait for when nobody is the chosen first one (0: not used).
+    number of coordinators to wait for when nobody is the chosen first one (0: not used). `rejoin` lets one whose
+    member was removed from the cluster put its old data aside and join as a new one.
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
     """
 
@@ -43,6 +44,7 @@ class CoordinatorSettings:
     bootstrap: bool = False
     bootstrap_expect: int = 0
     join_addresses: tuple[str, ...] = ()
+    rejoin: bool = False
     data_dir: Path = Path("/var/lib/cloudless")
     log_level: str = "INFO"
     profile: str = "default"
@@ -153,6 +155,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BOOTSTRAP": ("bootstrap", _boolean),
     "BOOTSTRAP_EXPECT": ("bootstrap_expect", _integer(1, 7)),
     "RAFT_JOIN_ADDR": ("join_addresses", _addresses),
+    "REJOIN": ("rejoin", _boolean),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),

@@ -11,6 +11,8 @@
     FRESH         bootstrap-expect          ask all founders; found together or join (core.membership.founding)
     FRESH         join addresses            JoinRaftCluster at any of them → learner → promoted by the leader
     LOST          join addresses            the same, as a newcomer that replaces its lost member
+    LEFT, removed rejoin                    the same, as a newcomer; its old data are put aside
+    LEFT, removed –                         refuse, and say how to join again (`rejoining`)
     FOREIGN       –                         refuse
 
 The marker outside etcd's directory is written before etcd first starts (FORMING) and when its member is a
@@ -28,16 +30,17 @@ from dataclasses import dataclass, replace
 
 from loguru import logger
 
-from cloudless.adapters.etcd.admin import EtcdAdmin
+from cloudless.adapters.etcd.admin import EtcdAdmin, MemberStatus
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
 from cloudless.adapters.member.progress import Progress
-from cloudless.adapters.member.supervisor import MemberSupervisor
+from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
 from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
 from cloudless.coordinator.progress import ProgressTable
+from cloudless.coordinator.rejoining import check_rejoin, find_wait
 from cloudless.coordinator.returning import Returning
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
-from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, StoreTimeout
+from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, MemberRemoved, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
@@ -49,6 +52,10 @@ RETRY_PAUSE_MAX_S = 2.0
 # Short: a founder that looks rarely finds the others done and has to join the long way.
 FOUNDING_PAUSE_MAX_S = 0.4
 SAY_WAITING_EVERY_S = 10.0
+VOTER_PAUSE_S = 0.1
+VOTER_PAUSE_MAX_S = 0.5
+"""A learner may stand by for very long."""
+ASK_WHY_EVERY_S = 5.0
 
 _STANDINGS = {
     DataState.FRESH: Standing.FRESH,
@@ -56,6 +63,7 @@ _STANDINGS = {
     DataState.PRESENT: Standing.MEMBER,
     DataState.FOREIGN: Standing.MEMBER,
     DataState.LOST: Standing.LOST,
+    DataState.LEFT: Standing.FRESH,
 }
 
 
@@ -80,6 +88,7 @@ class Formation:
         self._settings, self.datadir, self._binary = settings, datadir, binary
         self._config = self._base_config()
         self._token = ""
+        self._status: MemberStatus | None = None
         self._waiting = _Waiting()
         self._returning = Returning(settings, datadir, self._waiting.say)
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
@@ -92,6 +101,7 @@ class Formation:
     def standing(self) -> pb.GetFormationResponse:
         """Return what this node brings to the forming of a cluster."""
         standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
+        status = None if self.done else self._status  # from then on it gets old
         return pb.GetFormationResponse(
             node_id=self._settings.node_id,
             raft_address=self._settings.raft_address,
@@ -102,12 +112,29 @@ class Formation:
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
+            member_id=status.member_id if status else 0,
+            raft_index=status.raft_applied_index if status else 0,
+            etcd_cluster_id=status.cluster_id if status else 0,
         )
 
     # --- forming ---
 
     async def form(self) -> MemberSupervisor:
         """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
+        enter = self._enter()
+        while True:
+            try:
+                await enter
+                await self._await_voter()
+                break
+            except MemberRemoved:
+                await check_rejoin(self._settings, Marker.read(self.datadir.marker), self._returning.others)
+                enter = self._rejoin("removed")
+        self.done = True
+        assert self.supervisor is not None
+        return self.supervisor
+
+    async def _enter(self) -> None:
         state = judge_data(self.datadir)
         marker = Marker.read(self.datadir.marker)
         if state is DataState.FOREIGN:
@@ -120,12 +147,27 @@ class Formation:
         elif state is DataState.LOST:
             logger.warning("etcd's data is gone: joining anew in place of the lost member")
             await self._join()
+        elif state is DataState.LEFT:
+            await check_rejoin(self._settings, marker, self._returning.others)
+            await self._rejoin("left")
         else:
             await self._form_fresh()
-        await self._await_voter()
-        self.done = True
-        assert self.supervisor is not None
-        return self.supervisor
+
+    async def _rejoin(self, why: str) -> None:
+        """Join as a new member; what is left of the old one is put aside."""
+        if self.supervisor is not None:
+            await self.supervisor.stop()
+        self._status = None
+        if self.datadir.etcd_dir.exists():
+            self._put_aside(why)
+        await self._join()
+
+    def put_away(self, cluster_id: str) -> None:
+        """Keep what is left of a member that has left for good, so that it is not started again by mistake."""
+        marker = Marker.read(self.datadir.marker)
+        replace(marker, state=MarkerState.LEFT, cluster_id=marker.cluster_id or cluster_id).write(self.datadir.marker)
+        if self.datadir.etcd_dir.exists():
+            self._put_aside("left")
 
     async def _return(self, marker: Marker) -> None:
         outdated = await self._returning.find_outdated(marker)
@@ -246,6 +288,7 @@ class Formation:
             raft_address=self._settings.raft_address,
             empty=True,
             etcd_version=str(self._binary.version),
+            api_address=self._settings.advertise_address,
         )
         pause_s = RETRY_PAUSE_S
         while True:
@@ -281,17 +324,7 @@ class Formation:
         supervising = asyncio.create_task(self.supervisor.run(), name="member-supervision-while-forming")
         try:
             await self._await_answer()
-            while True:
-                try:
-                    status = await self.admin.status()
-                    if not status.is_learner and status.leader_id:
-                        break
-                    self._waiting.say(
-                        "waiting to be promoted to voter" if status.is_learner else "waiting for etcd's leader"
-                    )
-                except CloudlessError as error:
-                    self._waiting.say(f"waiting for etcd: {error.message}")
-                await asyncio.sleep(0.1)
+            status = await self._poll_until_voting()
         finally:
             supervising.cancel()
             await asyncio.wait([supervising])
@@ -308,6 +341,26 @@ class Formation:
         noted = Progress.read(self.datadir.progress)
         replace(noted, peer_url=self._config.peer_advertise_url).write(self.datadir.progress)
         logger.info("member {:x} votes in cluster {:x}", status.member_id, status.cluster_id)
+
+    async def _poll_until_voting(self) -> MemberStatus:
+        assert self.supervisor is not None
+        pause_s, asked_s, why = VOTER_PAUSE_S, asyncio.get_running_loop().time(), ""
+        while True:
+            try:
+                status = self._status = await self.admin.status()
+                if not status.is_learner and status.leader_id:
+                    return status
+                if status.is_learner and asyncio.get_running_loop().time() - asked_s > ASK_WHY_EVERY_S:
+                    why = await find_wait(self._returning.others, self._settings.node_id) or why
+                    asked_s = asyncio.get_running_loop().time()
+                learning = f"a learner: {why or 'waiting to be promoted to voter'}"
+                self._waiting.say(learning if status.is_learner else "waiting for etcd's leader")
+            except CloudlessError as error:
+                self._waiting.say(f"waiting for etcd: {error.message}")
+            if self.supervisor.state.phase is Phase.REMOVED:
+                raise MemberRemoved(f"the cluster has removed the member of {self._settings.node_id}")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.1, VOTER_PAUSE_MAX_S)
 
     async def _await_answer(self) -> None:
         assert self.supervisor is not None

@@ -32,6 +32,10 @@ class Kind(Enum):
     TASK_DESIRED = "task-desired"
     TASK_OBSERVED = "task-observed"
     EVENT = "event"
+    AUTOPILOT = "autopilot"
+    AUTOPILOT_STATUS = "autopilot-status"
+    JOIN = "join"
+    REPLACEMENT = "replacement"
     REQUEST = "request"
 
 
@@ -44,6 +48,10 @@ class Key:
 
 
 CLUSTER = PREFIX + "cluster"
+AUTOPILOT = PREFIX + "autopilot/spec"
+AUTOPILOT_STATUS = PREFIX + "autopilot/status"
+JOINS = PREFIX + "joins/"
+REPLACEMENTS = PREFIX + "replacements/"
 COORDINATORS = PREFIX + "coordinators/"
 ELECTION = PREFIX + "election/"
 SUSPICIONS = PREFIX + "suspicions/"
@@ -96,6 +104,15 @@ def event(event_id: str) -> str:
     return EVENTS + event_id
 
 
+def join(coordinator_id: str) -> str:
+    return JOINS + coordinator_id
+
+
+def replacement(coordinator_id: str) -> str:
+    """By the coordinator that is given up."""
+    return REPLACEMENTS + coordinator_id
+
+
 def request(request_id: str) -> str:
     return REQUESTS + request_id
 
@@ -111,6 +128,8 @@ _SINGLE: dict[str, Kind] = {
     "coordinators": Kind.COORDINATOR,
     "election": Kind.ELECTION,
     "events": Kind.EVENT,
+    "joins": Kind.JOIN,
+    "replacements": Kind.REPLACEMENT,
 }
 
 
@@ -124,6 +143,10 @@ def parse(key: str) -> Key | None:
     match key[len(PREFIX) :].split("/"):
         case ["cluster"]:
             return Key(Kind.CLUSTER, ())
+        case ["autopilot", "spec"]:
+            return Key(Kind.AUTOPILOT, ())
+        case ["autopilot", "status"]:
+            return Key(Kind.AUTOPILOT_STATUS, ())
         case ["suspicions", term, coordinator_id]:
             return Key(Kind.SUSPICION, (term, coordinator_id))
         case ["workloads", namespace, name, "spec"]:

@@ -24,14 +24,18 @@ from google.protobuf.message import DecodeError, Message
 
 from cloudless.core.keys import Key, Kind
 from cloudless.core.model import (
+    AutopilotRecord,
+    AutopilotStatus,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
+    JoinRecord,
     LeaderRecord,
     NodeInfo,
     NodeSpec,
     NodeStatus,
     Record,
+    ReplacementRecord,
     RequestRecord,
     Suspicion,
     TaskDesired,
@@ -236,6 +240,10 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "task_observed": (TaskObserved, pb.TaskObserved),
     "event": (EventRecord, pb.EventRecord),
     "request": (RequestRecord, pb.RequestRecord),
+    "autopilot": (AutopilotRecord, pb.AutopilotRecord),
+    "autopilot_status": (AutopilotStatus, pb.AutopilotStatus),
+    "join": (JoinRecord, pb.JoinRecord),
+    "replacement": (ReplacementRecord, pb.ReplacementRecord),
 }
 _ARM_OF_CLASS = {value_class: (arm, message_class) for arm, (value_class, message_class) in _ARMS.items()}
 _ARM_OF_KIND: dict[Kind, str] = {
@@ -251,6 +259,10 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.TASK_OBSERVED: "task_observed",
     Kind.EVENT: "event",
     Kind.REQUEST: "request",
+    Kind.AUTOPILOT: "autopilot",
+    Kind.AUTOPILOT_STATUS: "autopilot_status",
+    Kind.JOIN: "join",
+    Kind.REPLACEMENT: "replacement",
 }
 
 
@@ -292,7 +304,7 @@ def _check_names(key: Key, record: Record) -> None:
     match record:
         case WorkloadRecord():
             names: tuple[str, ...] = (record.namespace, record.name)
-        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord():
+        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord() | JoinRecord() | ReplacementRecord():
             names = (record.id,)
         case TaskObserved():
             names = (record.task_id,)

@@ -35,6 +35,10 @@ KEY_OF: dict[type[Any], Callable[[Any], Key]] = {
     model.TaskObserved: lambda r: Key(Kind.TASK_OBSERVED, (r.task_id,)),
     model.EventRecord: lambda r: Key(Kind.EVENT, (r.id,)),
     model.RequestRecord: lambda r: Key(Kind.REQUEST, (r.id,)),
+    model.AutopilotRecord: lambda r: Key(Kind.AUTOPILOT, ()),
+    model.AutopilotStatus: lambda r: Key(Kind.AUTOPILOT_STATUS, ()),
+    model.JoinRecord: lambda r: Key(Kind.JOIN, (r.id,)),
+    model.ReplacementRecord: lambda r: Key(Kind.REPLACEMENT, (r.id,)),
 }
 
 

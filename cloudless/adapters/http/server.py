@@ -20,14 +20,21 @@ class Answer:
 
 
 class HttpServer:
-    """Serves `routes` (path → function) on `host:port`, GET and HEAD."""
+    """Serves `routes` (path → function) on `host:port`, GET and HEAD, and `posts` (path → function of the body)."""
 
-    def __init__(self, address: str, routes: Mapping[str, Callable[[], Answer]]) -> None:
+    def __init__(
+        self,
+        address: str,
+        routes: Mapping[str, Callable[[], Answer]],
+        posts: Mapping[str, Callable[[bytes], Awaitable[Answer]]] | None = None,
+    ) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         app = web.Application(client_max_size=1 << 20)
         for path, answer in routes.items():
             app.router.add_get(path, _handler(answer))
+        for path, take in (posts or {}).items():
+            app.router.add_post(path, _taker(take))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
 
     async def start(self) -> None:
@@ -48,6 +55,14 @@ class HttpServer:
 def _handler(answer: Callable[[], Answer]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         given = answer()
+        return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
+
+    return handle
+
+
+def _taker(take: Callable[[bytes], Awaitable[Answer]]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        given = await take(await request.read())
         return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
 
     return handle

@@ -6,6 +6,13 @@ record has exactly one kind of writer, which is why one object may be spread ove
 
 from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
 from cloudless.core.model.event import EventRecord, Severity
+from cloudless.core.model.membership import (
+    AutopilotRecord,
+    AutopilotStatus,
+    AutopilotWait,
+    JoinRecord,
+    ReplacementRecord,
+)
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Resources
@@ -28,6 +35,10 @@ Record = (
     | CoordinatorRecord
     | LeaderRecord
     | Suspicion
+    | AutopilotRecord
+    | AutopilotStatus
+    | JoinRecord
+    | ReplacementRecord
     | NodeSpec
     | NodeInfo
     | NodeStatus
@@ -40,12 +51,16 @@ Record = (
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "AutopilotRecord",
+    "AutopilotStatus",
+    "AutopilotWait",
     "ClusterRecord",
     "CoordinatorRecord",
     "Desired",
     "EventRecord",
     "ExecutorKind",
     "Instance",
+    "JoinRecord",
     "LeaderRecord",
     "NodeInfo",
     "NodePhase",
@@ -55,6 +70,7 @@ __all__ = [
     "Port",
     "Reachability",
     "Record",
+    "ReplacementRecord",
     "RequestRecord",
     "Resources",
     "RestartCondition",
