@@ -15,7 +15,7 @@ from cloudless.core.membership.records import autopilot_status_of, joins_of, rep
 from cloudless.core.model import AutopilotRecord, CoordinatorRecord, JoinRecord, ReplacementRecord
 from cloudless.ports import Delete, Txn
 from cloudless.rpc.v1 import cluster_pb2 as pb
-from cloudless.testing.virtual_time import eventually, running
+from cloudless.testing.virtual_time import eventually, running, virtually
 from tests.unit.leading import CLOCK, Cluster, leading
 from tests.unit.scripted_etcd import ScriptedEtcd
 
@@ -79,6 +79,7 @@ async def stage(*voters: str, settings: AutopilotRecord = SETTINGS) -> AsyncIter
             yield made
 
 
+@virtually
 async def test_two_that_ask_at_once_join_one_after_the_other_and_both_vote() -> None:
     async with stage("c1") as at:
         await at.come("c2")
@@ -93,9 +94,11 @@ async def test_two_that_ask_at_once_join_one_after_the_other_and_both_vote() -> 
         await at.done("promote c3")
         await at.register("c3")
         await eventually(lambda: not joins_of(at.cluster.replica.machine), within_s=30)
-        assert at.etcd.changes == ["add http://c2:2", "promote c2", "add http://c3:2", "promote c3"]
+        done = [change for change in at.etcd.changes if not change.startswith("move")]
+        assert done == ["add http://c2:2", "promote c2", "add http://c3:2", "promote c3"]
 
 
+@virtually
 async def test_a_learner_that_lags_is_not_promoted_until_it_has_caught_up() -> None:
     async with stage("c1", "c2") as at:
         at.lags["c3"] = 4_000
@@ -107,6 +110,7 @@ async def test_a_learner_that_lags_is_not_promoted_until_it_has_caught_up() -> N
         await at.done("promote c3")
 
 
+@virtually
 async def test_a_fourth_stands_by_and_takes_the_place_of_a_voter_that_dies() -> None:
     async with stage("c1", "c2", "c3") as at:
         await at.come("c4")
@@ -121,6 +125,7 @@ async def test_a_fourth_stands_by_and_takes_the_place_of_a_voter_that_dies() -> 
                          "c4 promoted" in status.doing, within_s=5)  # fmt: skip
 
 
+@virtually
 async def test_a_dead_voter_without_a_replacement_stays_and_people_are_told_why() -> None:
     async with stage("c1", "c2", "c3") as at:
         await at.die("c2")
@@ -129,6 +134,7 @@ async def test_a_dead_voter_without_a_replacement_stays_and_people_are_told_why(
         assert at.etcd.changes == []
 
 
+@virtually
 async def test_what_was_given_up_is_replaced_at_once_and_the_request_is_forgotten() -> None:
     async with stage("c1", "c2", "c3", settings=AutopilotRecord()) as at:
         await at.die("c3")
@@ -139,16 +145,15 @@ async def test_what_was_given_up_is_replaced_at_once_and_the_request_is_forgotte
         await at.said("c8", "unhealthy cluster")
         await at.come("c9")
         await at.done("remove c3", within_s=10.0)
-        await at.done("add http://c8:2")  # it came first, and serves as well
-        at.etcd.start("c8", "http://c8:2")
-        await at.done("promote c8")
-        await at.register("c8")
-        await at.done("add http://c9:2")
+        await at.done("add http://c9:2")  # not c8, which came first: the place is c9's
         at.etcd.start("c9", "http://c9:2")
-        await at.said("c9", "4 voters survive no more losses than 3")
-        assert list(replacements_of(at.cluster.replica.machine)) == ["c3"]
+        await at.done("promote c9")
+        await at.register("c9")
+        await eventually(lambda: not replacements_of(at.cluster.replica.machine), within_s=10)
+        await at.done("add http://c8:2")
 
 
+@virtually
 async def test_a_step_whose_answer_was_lost_is_not_done_twice() -> None:
     async with stage("c1", "c2") as at:
         at.etcd.lose_next = True
@@ -161,6 +166,7 @@ async def test_a_step_whose_answer_was_lost_is_not_done_twice() -> None:
         assert at.etcd.changes == ["add http://c3:2", "promote c3"]
 
 
+@virtually
 async def test_a_learner_without_headway_gives_way_and_may_ask_again() -> None:
     async with stage("c1", "c2", "c3") as at:
         at.lags["c4"] = 4_999
@@ -174,6 +180,7 @@ async def test_a_learner_without_headway_gives_way_and_may_ask_again() -> None:
         assert autopilot_status_of(at.cluster.replica.machine).dropped_member_ids == (learner,)
 
 
+@virtually
 async def test_a_new_leader_begins_its_time_anew() -> None:
     async with leading() as cluster:
         at = Stage(cluster, "c1", "c2", "c3")
@@ -194,6 +201,7 @@ async def _lead_for(at: Stage, seconds: float) -> None:
         await CLOCK.sleep(seconds)
 
 
+@virtually
 async def test_the_status_is_written_only_when_it_changes() -> None:
     async with stage("c1", "c2", "c3") as at:
         await at.come("c4")

@@ -64,9 +64,18 @@ class _Case:
 
     @property
     def queue(self) -> list[JoinView]:
-        """Those who wait and can be asked: first who comes back to a place of its own, then in the order they came."""
+        """Those who wait and can be asked: first who has a place waiting for it, then in the order in which they came.
+
+        A place of its own (it comes back without its data), or that of one given up for it by name.
+        """
+        awaited = {replacement.new_id for replacement in self.seen.replacements}
         waiting = [join for join in self.seen.joins if join.answers and not self.seen.is_admitted(join)]
-        return sorted(waiting, key=lambda join: (self.seen.holder_of(join) is None, join.asked_revision, join.node_id))
+
+        def order(join: JoinView) -> tuple[bool, int, str]:
+            has_place = join.node_id in awaited or self.seen.holder_of(join) is not None
+            return not has_place, join.asked_revision, join.node_id
+
+        return sorted(waiting, key=order)
 
     @property
     def newcomers(self) -> list[JoinView]:
