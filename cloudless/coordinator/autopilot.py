@@ -195,7 +195,7 @@ class Autopilot:
             case MembershipStep.DROP_LEARNER:
                 await self._remove(decision.member_id)
                 self._dropped.append(decision.member_id)
-                # Its place in the queue, too: when it asks again it is the last, or it would hold all others up for ever.
+                # Its place in the queue, too: when it asks again it is the last, or it would hold the others up for ever.
                 await self._forget(keys.join(decision.node_id), decision.reason, committer)
             case MembershipStep.REMOVE:
                 await self._remove(decision.member_id)
