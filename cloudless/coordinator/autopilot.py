@@ -60,6 +60,16 @@ _DONE = {
     MembershipStep.MOVE_LEADER: "leads etcd",
 }
 
+_TRIED = {
+    MembershipStep.PROMOTE: "promotion",
+    MembershipStep.DROP_LEARNER: "removal",
+    MembershipStep.REMOVE: "removal",
+    MembershipStep.ADD_LEARNER: "admission as a learner",
+    MembershipStep.FORGET_JOIN: "leaving the queue",
+    MembershipStep.FORGET_REPLACEMENT: "end of the replacement",
+    MembershipStep.MOVE_LEADER: "etcd's leadership",
+}
+
 
 class Ask(Protocol):
     """Asks coordinators, by address, what they are in the forming of a cluster; see `ask_formation`."""
@@ -80,6 +90,7 @@ class Autopilot:
         self._past: Chronicle = begin(0.0)
         self._rests_until_s: dict[int, float] = {}
         self._done = ""
+        self._hindered = ""
         self._dropped: deque[int] = deque(maxlen=DROPPED_MAX)
         self._wake = asyncio.Event()
 
@@ -126,9 +137,7 @@ class Autopilot:
         machine, status = self._replica.machine, self._members.status
         assert status is not None
         asking = joins_of(machine)
-        said = await self._ask(
-            sorted({join.record.api_address for join in asking.values()} - {""}), timeout_s=ASK_TIMEOUT_S
-        )
+        said = await self._ask(sorted({join.record.api_address for join in asking.values()}), timeout_s=ASK_TIMEOUT_S)
         now_s = self._clock.monotonic_s()
         joins = tuple(_to_join(join, said.get(join.record.api_address)) for join in asking.values())
         views = tuple(self._with_progress(view, asking, said, status.raft_index) for view in self._members.views())
@@ -149,11 +158,11 @@ class Autopilot:
     def _with_progress(
         view: MemberView, asking: Mapping[str, Asking], said: Mapping[str, pb.GetFormationResponse], raft_index: int
     ) -> MemberView:
-        """A learner has no link to us yet: it is asked how far it has got. One without an address is left to etcd."""
+        """A learner has no link to us yet: it is asked how far it has got. One that nobody knows is left to etcd."""
         if not view.learner or not view.started:
             return view
         join = asking.get(view.name)
-        if join is None or not join.record.api_address:
+        if join is None:
             return replace(view, linked=True, raft_index=raft_index)
         answer = said.get(join.record.api_address)
         if answer is None or answer.node_id != view.name or answer.member_id not in (0, view.id):
@@ -178,9 +187,12 @@ class Autopilot:
         except (Fenced, LeaseLost):
             raise
         except CloudlessError as error:
-            logger.debug("{} of {}: {}", decision.step.value, decision.node_id, error)
-            hindered = AutopilotWait(decision.node_id, f"{decision.step.value}: {error.message}")
-            return replace(decision, waits=(*decision.waits, hindered))
+            why = f"{_TRIED[decision.step]} put off: {error.message.partition(': ')[2] or error.message}"
+            if why != self._hindered:
+                logger.info("members: {}: {} ({})", decision.node_id, why, error.hint)
+            self._hindered = why
+            return replace(decision, waits=(*decision.waits, AutopilotWait(decision.node_id, why)))
+        self._hindered = ""
         done = f"{decision.node_id} {_DONE[decision.step]}: {decision.reason}"
         logger.info("members: {}", done)
         self._done = done
@@ -195,7 +207,7 @@ class Autopilot:
             case MembershipStep.DROP_LEARNER:
                 await self._remove(decision.member_id)
                 self._dropped.append(decision.member_id)
-                # Its place in the queue, too: when it asks again it is the last, or it would hold the others up for ever.
+                # Its place in the queue, too: asking again it is the last, or it would hold the others up for ever.
                 await self._forget(keys.join(decision.node_id), decision.reason, committer)
             case MembershipStep.REMOVE:
                 await self._remove(decision.member_id)
@@ -259,9 +271,13 @@ class Autopilot:
 
 
 def _to_join(asking: Asking, answer: pb.GetFormationResponse | None) -> JoinView:
-    """A joiner without an address (an older version's) counts as there; one that is a member already does not wait."""
     record = asking.record
-    waits = answer is not None and answer.node_id == record.id and answer.phase != Standing.MEMBER.value
+    answers = answer is not None and answer.node_id == record.id and answer.phase != Standing.MEMBER.value
     return JoinView(
-        record.id, record.raft_address, asking.create_revision, waits or not record.api_address, record.api_address
+        record.id,
+        record.raft_address,
+        asking.create_revision,
+        answers,
+        record.api_address,
+        member_id=answer.member_id if answer is not None and answers else 0,
     )

@@ -34,10 +34,12 @@ from cloudless.adapters.etcd.admin import EtcdAdmin, MemberStatus
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
 from cloudless.adapters.member.progress import Progress
+from cloudless.adapters.member.relay import Relay
 from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
 from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.rejoining import check_rejoin, find_wait
+from cloudless.coordinator.relocating import settle_addresses
 from cloudless.coordinator.returning import Returning
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
 from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, MemberRemoved, StoreTimeout
@@ -89,6 +91,7 @@ class Formation:
         self._config = self._base_config()
         self._token = ""
         self._status: MemberStatus | None = None
+        self._relay: Relay | None = None
         self._waiting = _Waiting()
         self._returning = Returning(settings, datadir, self._waiting.say)
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
@@ -102,6 +105,7 @@ class Formation:
         """Return what this node brings to the forming of a cluster."""
         standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
         status = None if self.done else self._status  # from then on it gets old
+        marker = Marker.read(self.datadir.marker)
         return pb.GetFormationResponse(
             node_id=self._settings.node_id,
             raft_address=self._settings.raft_address,
@@ -112,9 +116,10 @@ class Formation:
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
-            member_id=status.member_id if status else 0,
+            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() else 0,
             raft_index=status.raft_applied_index if status else 0,
-            etcd_cluster_id=status.cluster_id if status else 0,
+            etcd_cluster_id=int(marker.cluster_id or "0", 16),
+            serves=self.done,
         )
 
     # --- forming ---
@@ -179,7 +184,9 @@ class Formation:
             answer = await self._ask_to_join()  # first: where too many are old, these may be all there is
             self._put_aside("outdated")
             return await self._start_as_learner(answer)
-        await self._returning.announce_address()
+        routes = await self._returning.announce_address(marker)
+        if routes:
+            await self._open_relay(routes)
         await self._start(replace(self._config, initial_cluster=marker.initial_cluster), marker)
 
     async def _form_fresh(self) -> None:
@@ -315,8 +322,31 @@ class Formation:
     # --- starting and waiting ---
 
     async def _start(self, config: MemberConfig, marker: Marker) -> None:
-        self.supervisor = MemberSupervisor(self._binary, config, self.datadir, log=_SupervisorLog())
+        self.supervisor = MemberSupervisor(
+            self._binary, config, self.datadir, log=_SupervisorLog(), environment=self._relay_environment()
+        )
         await self.supervisor.start()
+
+    def _relay_environment(self) -> dict[str, str]:
+        return self._relay.environment() if self._relay else {}
+
+    async def _open_relay(self, routes: Mapping[str, str]) -> None:
+        told = ", ".join(f"{old} is now {new}" for old, new in sorted(routes.items()))
+        logger.warning("a majority of the members came back at other addresses: {}", told)
+        self._relay = Relay(routes)
+        await self._relay.start()
+
+    async def _write_addresses_down(self) -> None:
+        """Let the quorum that the relay made know the new addresses, then do without the relay."""
+        assert self.supervisor is not None
+        assert self._relay is not None
+        status = await self.admin.status()
+        await settle_addresses(self.admin, status.member_id, self._config.peer_advertise_url, self._relay.routes)
+        logger.info("the cluster knows its members' new addresses")
+        await self.supervisor.restart(environment={})
+        await self._relay.close()
+        self._relay = None
+        await self._await_answer()
 
     async def _await_voter(self) -> None:
         """Wait until our member answers and votes, then write that down."""
@@ -324,6 +354,8 @@ class Formation:
         supervising = asyncio.create_task(self.supervisor.run(), name="member-supervision-while-forming")
         try:
             await self._await_answer()
+            if self._relay is not None:
+                await self._write_addresses_down()
             status = await self._poll_until_voting()
         finally:
             supervising.cancel()
@@ -369,6 +401,9 @@ class Formation:
                 return await self.supervisor.wait_ready(5.0)
             except StoreTimeout:
                 self._waiting.say("etcd runs and waits for a quorum of its peers")
+                if self._relay is None and (routes := await self._returning.find_routes()):
+                    await self._open_relay(routes)
+                    await self.supervisor.restart(environment=self._relay_environment())
             except MemberFailed as error:
                 if not self.datadir.has_wal():
                     raise

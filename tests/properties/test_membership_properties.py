@@ -18,6 +18,7 @@ from cloudless.core.membership.quorum import quorum_of
 from cloudless.core.model import AutopilotRecord
 
 LOOK_S = 1.0
+STARTING_S = 3.0
 INDEX = 1_000
 SETTINGS = AutopilotRecord(dead_after_s=20.0, stabilization_s=5.0, learner_stall_s=30.0)
 NAMES = tuple(f"c{number}" for number in range(1, 10))
@@ -25,10 +26,12 @@ NAMES = tuple(f"c{number}" for number in range(1, 10))
 
 @dataclass
 class World:
-    """`members`: (id, name, learner) of each. `alive`: the coordinators that run. `asking`: those that ask to join."""
+    """`members`: (id, name, learner) of each. `alive`: the coordinators that run. `lost`: those of
+    them that came back without their data. `asking`: those that ask to join."""
 
     members: dict[int, tuple[str, bool]] = field(default_factory=dict)
     alive: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     asking: dict[str, int] = field(default_factory=dict)
     given_up: dict[str, ReplacementView] = field(default_factory=dict)
     wanted: AutopilotRecord = SETTINGS
@@ -36,18 +39,26 @@ class World:
     next_id: int = 100
     past: Chronicle = field(default_factory=lambda: begin(0.0))
     removed_voters: int = 0
+    votes_since_s: dict[int, float] = field(default_factory=dict)
 
     def observe(self) -> Observed:
         return Observed(
             members=tuple(self._view(id, name, learner) for id, (name, learner) in sorted(self.members.items())),
             own_member_id=self.leader(),
             raft_index=INDEX,
-            joins=tuple(JoinView(name, name, at, name in self.alive, name) for name, at in sorted(self.asking.items())),
+            joins=tuple(self._join(name, at) for name, at in sorted(self.asking.items())),
             replacements=tuple(self.given_up.values()),
         )
 
+    def _join(self, name: str, at: int) -> JoinView:
+        held = next((id for id, (holder, _) in self.members.items() if holder == name and name not in self.lost), 0)
+        answers = name in self.alive
+        return JoinView(name, name, at, answers, name, held if answers else 0)
+
     def _view(self, id: int, name: str, learner: bool) -> MemberView:
-        lives = name in self.alive
+        """One that was just promoted has no lease and no links yet."""
+        starting = self.now_s < self.votes_since_s.get(id, -STARTING_S) + STARTING_S
+        lives = name in self.alive and name not in self.lost and not starting
         return MemberView(
             id=id, name=name, peer_urls=(f"http://{name}",), learner=learner, started=True, linked=lives,
             registered=lives and not learner, raft_index=INDEX if lives else 0,
@@ -57,13 +68,14 @@ class World:
         return {name: id for id, (name, learner) in self.members.items() if not learner}
 
     def healthy(self) -> int:
-        return len(self.voters().keys() & self.alive)
+        return len((self.voters().keys() & self.alive) - self.lost)
 
     def has_quorum(self) -> bool:
         return self.healthy() >= quorum_of(len(self.voters()))
 
     def leader(self) -> int:
-        return min((id for name, id in self.voters().items() if name in self.alive), default=0)
+        healthy = (self.voters().keys() & self.alive) - self.lost
+        return min((id for name, id in self.voters().items() if name in healthy), default=0)
 
     def look(self) -> MembershipDecision | None:
         """Let the leader look once and do its step; None without a quorum, for then nobody leads."""
@@ -82,11 +94,13 @@ class World:
                 name, learner = self.members[decision.member_id]
                 assert learner
                 self.members[decision.member_id] = (name, False)
+                self.votes_since_s[decision.member_id] = self.now_s
                 assert self.has_quorum(), "a promotion cost the quorum"
                 assert len(self.voters()) <= self.wanted.voters_max
             case MembershipStep.REMOVE:
                 name, learner = self.members.pop(decision.member_id)
-                assert name not in self.alive or name in self.asking, f"{name} lives and was removed"
+                assert name not in self.alive or name in self.lost, f"{name} lives and was removed"
+                self.lost.discard(name)
                 self.removed_voters += not learner
                 assert self.has_quorum(), "a removal cost the quorum"
                 there = len([n for n in self.asking if n in self.alive]) + sum(m[1] for m in self.members.values())
@@ -108,21 +122,25 @@ class World:
         match what:
             case "die":
                 self.alive.discard(name)
-            case "return" if member:
+                if name in self.lost:
+                    self.asking.pop(name, None)
+            case "return" if member and name not in self.lost:
                 self.alive.add(name)
             case "come" if not member:
                 self.alive.add(name)
                 self.asking.setdefault(name, int(self.now_s))
             case "empty" if member and name not in self.alive:
                 self.alive.add(name)
+                self.lost.add(name)
                 self.asking.setdefault(name, int(self.now_s))
-                self.members[member] = (name, self.members[member][1])
             case "give-up" if name in self.voters() and name not in self.alive:
                 self.given_up[name] = ReplacementView(name, member, "", len(self.voters()))
 
 
 HAPPENINGS = st.lists(
-    st.tuples(st.sampled_from(["die", "return", "come", "give-up"]), st.sampled_from(NAMES), st.integers(0, 40)),
+    st.tuples(
+        st.sampled_from(["die", "return", "come", "empty", "give-up"]), st.sampled_from(NAMES), st.integers(0, 40)
+    ),
     max_size=25,
 )
 

@@ -93,7 +93,7 @@ class Admission:
                 hint="set CLOUDLESS_RAFT_ADDR to this host's own",
             )
         asking = joins_of(self._access.view).get(joiner.node_id)
-        if asking is not None and asking.record.api_address not in ("", joiner.api_address):
+        if asking is not None and asking.record.api_address != joiner.api_address:
             elsewhere = asking.record.api_address
             said = (await ask_formation([elsewhere])).get(elsewhere)
             if said is not None and said.node_id == joiner.node_id:
@@ -134,7 +134,7 @@ class Admission:
 
         content = repr(joiner).encode()
         await self._access.write(common_pb2.WriteOptions(), content, decide, context)
-        logger.info("{} asks to join from {}", joiner.node_id, joiner.api_address or joiner.raft_address)
+        logger.info("{} asks to join from {}", joiner.node_id, joiner.api_address)
 
     def _why_not_yet(self, joiner: Joiner) -> str:
         said = [w.reason for w in autopilot_status_of(self._access.view).waits if w.subject == joiner.node_id]

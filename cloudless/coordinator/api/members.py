@@ -97,7 +97,7 @@ class MemberCalls:
         joins = joins_of(self._access.view)
         learners = {member.name for member in self._members.list if member.is_learner and member.name}
         addresses = {joins[name].record.api_address: name for name in sorted(learners & joins.keys())}
-        answers = await ask_formation(sorted(addresses.keys() - {""}), timeout_s=LEARNER_TIMEOUT_S)
+        answers = await ask_formation(sorted(addresses), timeout_s=LEARNER_TIMEOUT_S)
         return {
             addresses[address]: answer.raft_index
             for address, answer in answers.items()
@@ -108,7 +108,7 @@ class MemberCalls:
 
     async def JoinRaftCluster(self, request: pb.JoinRaftClusterRequest, context: Any) -> pb.JoinRaftClusterResponse:
         raft_address = _check_member("node_id", request.node_id, request.raft_address)
-        api_address = _check_address("api_address", request.api_address) if request.api_address else ""
+        api_address = _check_address("api_address", request.api_address)
         joiner = Joiner(request.node_id, raft_address, api_address, request.empty, request.etcd_version)
         return await self._admission.admit(joiner, context)
 

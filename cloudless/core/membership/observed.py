@@ -44,13 +44,18 @@ class MemberView:
 
 @dataclass(frozen=True, slots=True)
 class JoinView:
-    """A coordinator that has asked to join. `answers`: it can be asked at `api_address` and still waits there."""
+    """A coordinator that has asked to join. `answers`: it can be asked at `api_address` and still waits there.
+
+    `member_id` is the member whose data it holds, 0 if it has none: that tells one that is about to vote, and has
+    no links yet, from one that lost its data.
+    """
 
     node_id: str
     raft_address: str
     asked_revision: int
     answers: bool = True
     api_address: str = ""
+    member_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +97,11 @@ class Observed:
         return named or next((m for m in self.members if _at(m, join)), None)
 
     def is_admitted(self, join: JoinView) -> bool:
-        """Return whether the joiner is a learner already, started or expected to start."""
-        return any(m.learner and _at(m, join) and m.name in ("", join.node_id) for m in self.members)
+        """Return whether the joiner is a member already, or a learner that is expected to start."""
+        return any(
+            m.id == join.member_id or (m.learner and _at(m, join) and m.name in ("", join.node_id))
+            for m in self.members
+        )
 
 
 def _at(member: MemberView, join: JoinView) -> bool:

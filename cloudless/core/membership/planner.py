@@ -128,9 +128,10 @@ def _move_leader(case: _Case) -> list[MembershipDecision]:
 def _forget(case: _Case) -> list[MembershipDecision]:
     seen, found = case.seen, []
     voting = {member.name for member in seen.voters if member.alive}
+    voting_ids = {member.id for member in seen.voters}
     for join in seen.joins:
         silent_s = case.past.looked_s - case.past.joins.get(join.node_id, case.past.looked_s)
-        if join.node_id in voting:
+        if join.node_id in voting or join.member_id in voting_ids:
             found.append(_forget_join(join, "it votes"))
         elif silent_s > JOIN_SILENT_MAX_S and not seen.is_admitted(join):
             found.append(_forget_join(join, f"it has not answered at {join.api_address} for {silent_s:.0f} s"))

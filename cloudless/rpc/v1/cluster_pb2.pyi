@@ -372,6 +372,7 @@ class GetFormationResponse(_message.Message):
     AWAITED_FIELD_NUMBER: _builtins.int
     DROPPED_MEMBER_IDS_FIELD_NUMBER: _builtins.int
     ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    SERVES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     raft_address: _builtins.str
     phase: _builtins.str
@@ -380,9 +381,11 @@ class GetFormationResponse(_message.Message):
     """
     cluster_token: _builtins.str
     member_id: _builtins.int
-    """Its own member and how far its log goes; 0 until its etcd answers."""
+    """The member whose data it has, 0 if it has none, and how far its log goes, 0 until its etcd answers."""
     raft_index: _builtins.int
     etcd_cluster_id: _builtins.int
+    serves: _builtins.bool
+    """Whether its member votes in a cluster that had a quorum when it started."""
     @_builtins.property
     def founders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sorted raft addresses of the founders it expects; only for bootstrap-expect."""
@@ -413,10 +416,11 @@ class GetFormationResponse(_message.Message):
         awaited: _abc.Iterable[_builtins.str] | None = ...,
         dropped_member_ids: _abc.Iterable[_builtins.int] | None = ...,
         etcd_cluster_id: _builtins.int = ...,
+        serves: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "cluster_token", b"cluster_token", "dropped_member_ids", b"dropped_member_ids", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "heard", b"heard", "member_id", b"member_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "raft_index", b"raft_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "cluster_token", b"cluster_token", "dropped_member_ids", b"dropped_member_ids", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "heard", b"heard", "member_id", b"member_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "raft_index", b"raft_index", "serves", b"serves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
