@@ -34,7 +34,8 @@ class CoordinatorSettings:
     `advertise_address` is how others reach the API (default: the bind address with this host's name in
     place of a wildcard). `join_addresses` are seeds (`core.discovery.seeds`) that lead to other coordinators' API,
     each as text. `bootstrap_expect` is the number of coordinators to wait for when nobody is the chosen first one
-    (0: not used). `dns_servers` (address, port) are asked in place of this machine's own.
+    (0: not used). `dns_servers` (address, port) are asked in place of this machine's own. `rejoin` lets one whose
+    member was removed from the cluster put its old data aside and join as a new one.
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
@@ -56,6 +57,7 @@ class CoordinatorSettings:
     bootstrap_expect: int = 0
     join_addresses: tuple[str, ...] = ()
     dns_servers: tuple[tuple[str, int], ...] = ()
+    rejoin: bool = False
     data_dir: Path = COORDINATOR_DATA_DIR
     log_level: str = "INFO"
     profile: str = "default"
@@ -185,6 +187,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BOOTSTRAP": ("bootstrap", _boolean),
     "BOOTSTRAP_EXPECT": ("bootstrap_expect", _integer(1, 7)),
     "RAFT_JOIN_ADDR": ("join_addresses", _seeds),
+    "REJOIN": ("rejoin", _boolean),
     "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),

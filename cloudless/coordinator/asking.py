@@ -31,13 +31,15 @@ async def call_once(dialler: Dialler, address: str, call: Callable[[Any], Awaita
         await channel.close()
 
 
-async def ask_formation(dialler: Dialler, addresses: Iterable[str]) -> dict[str, pb.GetFormationResponse]:
+async def ask_formation(
+    dialler: Dialler, addresses: Iterable[str], *, timeout_s: float = ASK_TIMEOUT_S
+) -> dict[str, pb.GetFormationResponse]:
     """Return, by address, what each brings to the forming of a cluster. Silent ones are left out."""
 
     async def ask(address: str) -> tuple[str, pb.GetFormationResponse | None]:
         try:
             return address, await call_once(
-                dialler, address, lambda stub: stub.GetFormation(pb.GetFormationRequest(), timeout=ASK_TIMEOUT_S)
+                dialler, address, lambda stub: stub.GetFormation(pb.GetFormationRequest(), timeout=timeout_s)
             )
         except CloudlessError:
             return address, None

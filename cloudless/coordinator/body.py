@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from functools import partial
 
 from loguru import logger
 
@@ -19,25 +20,30 @@ from cloudless.adapters.pki.vault import Vault
 from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
+from cloudless.coordinator.api.autopilot import AutopilotCalls
 from cloudless.coordinator.api.cluster import Cluster
 from cloudless.coordinator.api.enrolment import Enrolment
 from cloudless.coordinator.api.events import Events
 from cloudless.coordinator.api.identity import IdentityAdmin
 from cloudless.coordinator.api.logs import Logs
+from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
+from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.audit import Auditor
+from cloudless.coordinator.autopilot import Autopilot
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
 from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.departure import REMOVED_HINT, Departure
 from cloudless.coordinator.directory import Directory
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
-from cloudless.coordinator.membership import Members, MembershipController
+from cloudless.coordinator.membership import Members
 from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.coordinator.peer_stream import grpc_dial
 from cloudless.coordinator.peers import Peers
@@ -71,7 +77,7 @@ class Body:
         self, settings: CoordinatorSettings, formation: Formation, etcd_version: str, own: OwnCredentials
     ) -> None:
         assert formation.supervisor is not None
-        self._own, self._dialler = own, own.dialler
+        self._own = own
         self.settings, self.admin, self.supervisor = settings, formation.admin, formation.supervisor
         self._etcd_version = etcd_version
         self.clock, self.ids = SystemClock(), RandomIds()
@@ -102,9 +108,21 @@ class Body:
             voters=lambda: self.members.voters(),
             progress=formation.progress,
             ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
-            dial=grpc_dial(self._dialler),
+            dial=grpc_dial(own.dialler),
         )
-        self.members = Members(self.admin, self.replica, self.clock, self.peers.linked, own.etcd_url)
+        self.members = Members(
+            self.admin,
+            self.replica,
+            self.clock,
+            self.peers.linked,
+            ailments=self.peers.ailments,
+            heard=formation.progress.heard.get,
+            own=own,
+        )
+        self.departure = Departure(settings.node_id, self.replica, self.leadership, self.members, self.clock)
+        self.autopilot = Autopilot(
+            self.members, self.admin, self.replica, self.clock, ask=partial(ask_formation, own.dialler)
+        )
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
         )
@@ -130,10 +148,15 @@ class Body:
     def _build_services(self) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
         access = Access(self.settings.node_id, self.replica, self.committer, self.leases, self.clock, self.ids)
+        members = MemberCalls(access, self.members, self.departure)
         return {
-            "cluster": (Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),),
+            "cluster": (
+                Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),
+                members,
+                AutopilotCalls(access, self.members, members),
+            ),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
-            "workloads": (Workloads(access), Logs(access, self._dialler)),
+            "workloads": (Workloads(access), Logs(access, self._own.dialler)),
             "tasks": (Tasks(access),),
             "events": (Events(access),),
             "sessions": (self.sessions,),
@@ -165,7 +188,7 @@ class Body:
             LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
             self.orchestrator,
             Reaper(replica, clock),
-            MembershipController(self.members, self.admin, clock),
+            self.autopilot,
             Recorder(own_id, replica, self.leases.events, clock, self.ids),
         )
         async with asyncio.TaskGroup() as group:
@@ -216,7 +239,7 @@ class Body:
         if self.supervisor.state.phase is Phase.REMOVED:
             raise MemberRemoved(
                 f"the cluster has removed the member of {self.settings.node_id}",
-                hint="to join again, start with an empty CLOUDLESS_DATA_DIR and CLOUDLESS_RAFT_JOIN_ADDR",
+                hint=REMOVED_HINT,
             )
 
     async def _probe_member(self) -> None:
@@ -264,14 +287,4 @@ class Body:
                 await self.leadership.stopped.wait()
         with contextlib.suppress(CloudlessError, TimeoutError):
             async with asyncio.timeout(RESIGN_TIMEOUT_S):
-                await self._move_raft_leader()
-
-    async def _move_raft_leader(self) -> None:
-        await self.members.refresh()
-        status = self.members.status
-        if status is None or status.leader_id != status.member_id:
-            return
-        others = [view.id for view in self.members.views() if view.linked and view.started and not view.learner]
-        others = [member_id for member_id in others if member_id != status.member_id]
-        if others:
-            await self.admin.move_leader(min(others))
+                await self.members.hand_raft_leadership_over()

@@ -164,8 +164,8 @@ async def _first_holdings(settings: CoordinatorSettings, clock: Clock) -> Holdin
         return found(uuid4().hex, clock.wall_ms())
     raise BadCredentials(
         f"this coordinator has nothing to prove itself by in {settings.identity_dir}",
-        hint="to join a cluster set CLOUDLESS_JOIN_TOKEN (cloudless token create --role coordinator); to found one together "
-        "give all founders the same CLOUDLESS_FOUNDING_FILE (cloudless cluster found)",
+        hint="to join a cluster set CLOUDLESS_JOIN_TOKEN (cloudless token create --role coordinator); to found one "
+        "together give all founders the same CLOUDLESS_FOUNDING_FILE (cloudless cluster found)",
     )
 
 

@@ -72,7 +72,8 @@ class Guard:
                 return None
             raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
         identity, view = peer.identity, self._find_view()
-        if view is None and identity.kind is not IdentityKind.COORDINATOR and not (rule is not None and rule.anyone):
+        ours = identity.cluster_id == self._find_cluster_id()
+        if view is None and ours and identity.kind is not IdentityKind.COORDINATOR and not (rule and rule.anyone):
             raise Unavailable(
                 "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
             )

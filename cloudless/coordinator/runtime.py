@@ -19,13 +19,16 @@ from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.system import SystemClock
+from cloudless.coordinator import http_join
 from cloudless.coordinator.body import Body
 from cloudless.coordinator.credentials import OwnCredentials, load_credentials
+from cloudless.coordinator.departure import REMOVED_HINT
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
+from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
-from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
+from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
 from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, identity_pb2, node_pb2, peer_pb2, workload_pb2
 from cloudless.settings import CoordinatorSettings
@@ -71,7 +74,13 @@ class Coordinator:
                 return
             body = Body(self._settings, self._formation, str(self._binary.version), self._own)
             stack.push_async_callback(body.store.close)
-            await self._serve(body, stop)
+            try:
+                await self._serve(body, stop)
+            except MemberRemoved:
+                if not body.departure.under_way:
+                    raise
+                self._formation.put_away(f"{body.members.status.cluster_id:x}" if body.members.status else "")
+                logger.warning("{} has left the cluster for good; {}", self._settings.node_id, REMOVED_HINT)
 
     async def _obtain_credentials(self) -> None:
         self._own = await load_credentials(self._settings, SystemClock())
@@ -79,7 +88,9 @@ class Coordinator:
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)
         for address in dict.fromkeys((self._settings.http_address, self._settings.metrics_address)):
-            http = HttpServer(address, routes, tls=self._own.http, open=OPEN_PATHS)
+            posts = {http_join.PATH: http_join.build_join(self._resolver("cluster"))}
+            taken = posts if address == self._settings.http_address else None
+            http = HttpServer(address, routes, taken, tls=self._own.http, open=OPEN_PATHS)
             stack.push_async_callback(http.stop)
             await http.start()
         self._server = server = GrpcServer(
@@ -120,8 +131,9 @@ class Coordinator:
                 return self._get_formation
             if self._body is None:
                 raise Unavailable(
-                    f"{self._settings.node_id} does not belong to a cluster yet",
-                    hint="it is starting or waiting for the others: ask another coordinator, or look at its log",
+                    f"{self._settings.node_id} is not a voter of a cluster yet",
+                    hint="it is starting, waiting for the others, or stands by as a learner: ask another coordinator, "
+                    "or look at its log",
                 )
             parts = self._body.services[service]
             return next(getattr(part, method) for part in parts if hasattr(part, method))
@@ -130,7 +142,12 @@ class Coordinator:
 
     async def _get_formation(self, request: object, context: object) -> cluster_pb2.GetFormationResponse:
         assert self._formation is not None
-        return self._formation.standing()
+        answer = self._formation.standing()
+        if self._body is not None:
+            machine = self._body.replica.machine
+            answer.awaited.extend(sorted({one.record.new_id for one in replacements_of(machine).values()} - {""}))
+            answer.dropped_member_ids.extend(autopilot_status_of(machine).dropped_member_ids)
+        return answer
 
     async def _serve(self, body: Body, stop: asyncio.Event) -> None:
         assert self._server is not None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from cloudless.core.discovery.addresses import join_address, split_address
+from cloudless.core.identity.names import IdentityKind, find_identity
 from cloudless.errors import PortInUse
 
 
@@ -28,12 +29,16 @@ DENIED = Answer(403, "a client certificate of this cluster is needed\n")
 
 
 class HttpServer:
-    """Serves `routes` (path → function) on `host:port`, GET and HEAD; with `tls` those of `open` to everybody."""
+    """Serves `routes` (path → function) on `host:port`, GET and HEAD, and `posts` (path → function of the body).
+
+    With `tls`, callers without a certificate get answers from those of `open` only, and posts are for coordinators.
+    """
 
     def __init__(
         self,
         address: str,
         routes: Mapping[str, Callable[[], Answer]],
+        posts: Mapping[str, Callable[[bytes], Awaitable[Answer]]] | None = None,
         *,
         tls: ssl.SSLContext | None = None,
         open: Collection[str] = (),
@@ -42,8 +47,9 @@ class HttpServer:
         self._tls = tls
         app = web.Application(client_max_size=1 << 20)
         for path, answer in routes.items():
-            guarded = tls is not None and path not in open
-            app.router.add_get(path, _handler(_only_known, answer) if guarded else _handler(_anybody, answer))
+            app.router.add_get(path, _handler(_anybody if tls is None or path in open else _only_known, answer))
+        for path, take in (posts or {}).items():
+            app.router.add_post(path, _taker(_anybody if tls is None else _only_coordinators, take))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
 
     async def start(self) -> None:
@@ -63,6 +69,9 @@ class HttpServer:
         await self._runner.cleanup()
 
 
+Admits = Callable[[web.Request], bool]
+
+
 def _anybody(request: web.Request) -> bool:
     return True
 
@@ -72,11 +81,25 @@ def _only_known(request: web.Request) -> bool:
     return bool(request.get_extra_info("peercert"))
 
 
-def _handler(
-    admits: Callable[[web.Request], bool], answer: Callable[[], Answer]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _only_coordinators(request: web.Request) -> bool:
+    names = (request.get_extra_info("peercert") or {}).get("subjectAltName", ())
+    identities = [find_identity(value) for kind, value in names if kind == "URI"]
+    return any(found is not None and found.kind is IdentityKind.COORDINATOR for found in identities)
+
+
+def _handler(admits: Admits, answer: Callable[[], Answer]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         given = answer() if admits(request) else DENIED
+        return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
+
+    return handle
+
+
+def _taker(
+    admits: Admits, take: Callable[[bytes], Awaitable[Answer]]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        given = await take(await request.read()) if admits(request) else DENIED
         return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
 
     return handle

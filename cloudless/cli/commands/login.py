@@ -32,8 +32,8 @@ from cloudless.errors import BadCredentials, InvalidSpec, Problem
 def login(enrol_at: str, token_file: IO[str] | None, local: Path | None, name: str, context_name: str) -> None:
     """Exchange a token for an identity of your own. The token is asked for, unless --token-file or --local is given.
 
-    `cloudless token create --role admin` (or operator, viewer) makes tokens. They are not taken as arguments, for those are
-    seen by everybody on this machine.
+    `cloudless token create --role admin` (or operator, viewer) makes tokens. They are not taken as arguments, for those
+    are seen by everybody on this machine.
     """
     from cloudless.adapters.pki.identity_dir import IdentityDir
     from cloudless.cli.identity import create_first_token, log_in

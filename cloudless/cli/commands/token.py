@@ -65,11 +65,12 @@ def _show(options: Options, answer: CreateTokenResponse, role: str) -> None:
     click.echo(answer.token)
     coordinators, chosen = ",".join(options.addresses()), options.chosen_context()
     enrol = ",".join(chosen.enrol) if chosen and chosen.enrol else "HOST:8070"
+    joining = f"CLOUDLESS_ENROL_AT={enrol} CLOUDLESS_JOIN_TOKEN=…"
     match role:
         case "agent":
-            how = f"CLOUDLESS_COORDINATOR_ADDR={coordinators} CLOUDLESS_ENROL_AT={enrol} CLOUDLESS_JOIN_TOKEN=… cloudless agent run"
+            how = f"CLOUDLESS_COORDINATOR_ADDR={coordinators} {joining} cloudless agent run"
         case "coordinator":
-            how = f"CLOUDLESS_RAFT_JOIN_ADDR={coordinators} CLOUDLESS_ENROL_AT={enrol} CLOUDLESS_JOIN_TOKEN=… cloudless coordinator run"
+            how = f"CLOUDLESS_RAFT_JOIN_ADDR={coordinators} {joining} cloudless coordinator run"
         case _:
             how = f"cloudless login --coordinator {coordinators} --enrol {enrol}"
     click.echo(f"use it on the machine that joins: {how}", err=True)
