@@ -232,9 +232,10 @@ _SHARED = frozenset(
     {
         "ALLOW_PLAIN_NETWORK",
         "COORDINATORS",
-        "CONTEXT",
-        "CONTEXTS",
         "NAMESPACE",
+        "CONTEXT",
+        "CONFIG",
+        "LOGIN_TOKEN",
         "ETCD_BIN",
         "ETCD_RELEASE_URL",
         "ETCD_RELEASE_SHA256",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cloudless.adapters.grpc.asking import ask_identity
+from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import IdentityKeeper, enrol_patiently
@@ -27,7 +27,9 @@ class NodeCredentials:
         self.directory, self._enrol_addresses, self._clock = directory, settings.enrol_addresses, clock
         self._find_coordinators: Callable[[], Sequence[str]] = lambda: settings.coordinators
         self._renewed: Callable[[], None] = lambda: None
-        self._keeper = IdentityKeeper(directory, held, self._find_addresses, ask_identity, clock, self._on_change)
+        self._keeper = IdentityKeeper(
+            directory, held, self._find_addresses, ask_identity_service, clock, self._on_change
+        )
 
     def __call__(self) -> Credentials:
         return self._keeper.credentials
@@ -62,6 +64,6 @@ async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCrede
                 "on loopback",
             )
         held = await enrol_patiently(
-            directory, token, settings.node_id, Role.AGENT, settings.enrol_addresses, ask_identity, clock
+            directory, token, settings.node_id, Role.AGENT, settings.enrol_addresses, ask_identity_service, clock
         )
     return NodeCredentials(settings, directory, held, clock)

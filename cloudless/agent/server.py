@@ -46,7 +46,7 @@ class _CoordinatorsOnly:
         if caller.kind is not IdentityKind.COORDINATOR:
             raise Denied(f"{caller.subject} may not call {method}: an agent answers coordinators only")
 
-    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+    def check(self, method: str, message: Any, context: Any) -> None:
         return None
 
 

@@ -28,14 +28,16 @@ FORMATS = ("table", "wide", "json", "yaml", "name")
 class Options:
     """What the person asked for. `namespace` "" means: `default` for one object, all for a list."""
 
-    coordinators: tuple[str, ...] = ()
-    context: str = ""
+    coordinators: tuple[str, ...] = DEFAULT_COORDINATORS
     timeout_s: float = DEFAULT_TIMEOUT_S
     output: str = "table"
     consistency: str = ""
     max_staleness_s: float = 0.0
     namespace: str = ""
     color: bool = True
+    context: str = ""
+    coordinators_given: bool = False
+    context_taken: bool = False
 
     def client(self) -> Client:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
@@ -44,32 +46,44 @@ class Options:
         return Client(self.addresses(), self.timeout_s, self.credentials())
 
     def addresses(self) -> tuple[str, ...]:
-        """Return the coordinators to ask: those named, else the context's, else those of a cluster on this machine.
-
-        Raises Unavailable if DNS knows none of them.
-        """
+        """Return the addresses of the coordinators to ask. Raises Unavailable if DNS knows none of them."""
         from cloudless.cli.seeds import find_addresses
 
-        chosen = self.chosen_context()
-        named = self.coordinators or (chosen.coordinators if chosen else DEFAULT_COORDINATORS)
-        return find_addresses(named, os.environ)
+        return find_addresses(self.coordinators, os.environ)
 
     def credentials(self) -> Credentials | None:
         """Return what the person proves to be by, None for plain connections. Raises BadCredentials."""
-        chosen = self.chosen_context()
-        if chosen is None or chosen.identity is None:
+        context = self.find_context()
+        if context is None:
             return None
-        from cloudless.cli.identity import load_fresh
+        from cloudless.cli.contexts import ContextFile
+        from cloudless.cli.signing_in import find_credentials
 
-        return load_fresh(chosen, chosen.identity)
+        return find_credentials(ContextFile(), context)
 
-    def chosen_context(self) -> Context | None:
-        """Return the context named, else the current one, if there is one. Raises NotFound, BadSettings."""
-        from cloudless.cli.contexts import contexts_file, read_contexts
+    def find_context(self) -> Context | None:
+        """Return the context that was named, else the current one; None if there is none.
 
-        contexts = read_contexts(contexts_file(os.environ))
-        name = self.context or contexts.current
-        return contexts.get(name) if name else None
+        Who gives addresses and names no context means that cluster, as nobody in particular. Raises NotFound.
+        """
+        if self.coordinators_given and not self.context:
+            return None
+        from cloudless.cli.contexts import ContextFile
+
+        book = ContextFile().load()
+        name = self.context or book.current
+        return book.get(name) if name else None
+
+    def take_context(self) -> None:
+        """Take from the context what was not given by option or environment variable, once."""
+        if self.context_taken:
+            return
+        self.context_taken = True
+        context = self.find_context()
+        if context is not None:
+            if not self.coordinators_given and context.coordinators:
+                self.coordinators = context.coordinators
+            self.namespace = self.namespace or context.namespace
 
     def read(self) -> ReadOptions:
         """Return how fresh answers must be; unset leaves it to the coordinator (linearizable)."""
@@ -87,8 +101,10 @@ class Options:
 
 
 def current() -> Options:
-    """Return the options of the running command."""
-    return click.get_current_context().ensure_object(Options)
+    """Return the options of the running command, completed from the context it goes to."""
+    options = click.get_current_context().ensure_object(Options)
+    options.take_context()
+    return options
 
 
 def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -109,7 +125,8 @@ def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tup
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, parameter) from error
     if seeds:
-        ctx.ensure_object(Options).coordinators = tuple(str(seed) for seed in seeds)
+        options = ctx.ensure_object(Options)
+        options.coordinators, options.coordinators_given = tuple(str(seed) for seed in seeds), True
 
 
 def _set_consistency(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from cloudless.adapters.grpc.asking import ask_identity
 from cloudless.adapters.grpc.channel import INSECURE, Dialler
+from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.etcd_files import EtcdFiles
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import enrol_patiently
@@ -188,7 +188,7 @@ async def _join(settings: CoordinatorSettings, token: str, clock: Clock) -> Hold
         settings.node_id,
         Role.COORDINATOR,
         settings.enrol_addresses,
-        ask_identity,
+        ask_identity_service,
         clock,
         handed.append,
     )

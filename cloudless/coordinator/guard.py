@@ -1,8 +1,9 @@
 """The door of every call: who comes, may they, and if not, who is told.
 
 The transport has verified the certificate against the trusted CAs; here it becomes a caller, whom the records must
-know, and the table of rules is asked. A stream is asked about when it opens and again with each message that speaks
-for somebody. Works before there is state: then coordinators are known by their certificates alone.
+know, and the table of rules is asked. A stream is asked about when it opens and again with each message, either way:
+who was revoked meanwhile, or speaks for somebody else, is refused in the middle of it. Works before there is state:
+then coordinators are known by their certificates alone.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cloudless.adapters.pki.certificate import read_peer
-from cloudless.coordinator.api.caller import Presence, set_presence
+from cloudless.adapters.pki.certificate import Peer, read_peer
+from cloudless.coordinator.api.caller import Presence, find_presence, set_presence
 from cloudless.coordinator.api.request_facts import find_facts
 from cloudless.core.identity.access import Allowed, Caller, Forbidden, admit, authorise, judge_identity, needs_facts
 from cloudless.core.identity.names import IdentityKind
@@ -42,47 +43,60 @@ class Guard:
             find_view, find_cluster_id, tell, open_door,
         )  # fmt: skip
 
-    def enter(self, method: str, context: Any) -> Caller | None:
+    def enter(self, method: str, context: Any) -> None:
         """Let a call in, or raise Unauthenticated or Denied. Call it in the task that serves the call, first of all."""
         set_presence(None)
         if self._open_door:
-            return None
+            return
         presence = self._identify(method, context)
         set_presence(presence)
         caller = presence.caller if presence is not None else None
         self._judge(admit(caller, method), method, caller, context)
-        return caller
 
-    def check(self, method: str, caller: Caller | None, message: Any, context: Any) -> None:
-        """Judge what a request, or one message of a stream, says. Raises Denied."""
-        if self._open_door or not needs_facts(caller, method):
+    def check(self, method: str, message: Any, context: Any) -> None:
+        """Judge what the request, or one message of a stream, says. Raises Unauthenticated, Denied.
+
+        `message` None: nothing said, such as before an answer of a long stream; only who it is is judged again.
+        """
+        presence = find_presence()
+        if self._open_door or presence is None:
             return
-        facts = find_facts(method, message, self._find_view())
-        self._judge(authorise(caller, method, facts), method, caller, context)
+        caller = self._judge_peer(presence.peer, method, context)
+        if message is not None and needs_facts(caller, method):
+            facts = find_facts(method, message, self._find_view())
+            self._judge(authorise(caller, method, facts), method, caller, context)
+        elif caller != presence.caller:
+            self._judge(authorise(caller, method), method, caller, context)
 
     def _identify(self, method: str, context: Any) -> Presence | None:
+        """Return who calls. What anyone may call is not refused for a certificate that is no good."""
         pem = find_certificate(context.auth_context())
+        rule = RULES.get(method)
         if pem is None:
             return None
-        rule = RULES.get(method)
         try:
             peer = read_peer(pem)
-        except BadCredentials as error:
+            return Presence(self._judge_peer(peer, method, context, tell=rule is None or not rule.anyone), peer)
+        except (BadCredentials, Unauthenticated, Unavailable) as error:
             if rule is not None and rule.anyone:
                 return None
+            if not isinstance(error, BadCredentials):
+                raise
             raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
+
+    def _judge_peer(self, peer: Peer, method: str, context: Any, *, tell: bool = True) -> Caller:
         identity, view = peer.identity, self._find_view()
         ours = identity.cluster_id == self._find_cluster_id()
-        if view is None and ours and identity.kind is not IdentityKind.COORDINATOR and not (rule and rule.anyone):
+        if view is None and ours and identity.kind is not IdentityKind.COORDINATOR:
             raise Unavailable(
                 "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
             )
         known = view.identities.get((identity.kind.value, identity.name)) if view is not None else None
         found = judge_identity(identity, self._find_cluster_id(), known.record if known else None, peer.key_hash)
         if isinstance(found, Caller):
-            return Presence(found, peer)
-        if rule is not None and rule.anyone:
-            return None
+            return found
+        if not tell:
+            raise Unauthenticated(found.reason, hint=found.hint)
         raise self._refuse(found, method, identity.subject, context)
 
     def _judge(self, verdict: Allowed | Forbidden, method: str, caller: Caller | None, context: Any) -> None:

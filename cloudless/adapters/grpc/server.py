@@ -53,11 +53,11 @@ Resolve = Callable[[str], Callable[..., Any]]
 class Door(Protocol):
     """Judges every call; methods are `package.Service/Method`. Raises Unauthenticated, Denied."""
 
-    def enter(self, method: str, context: Any) -> Any:
-        """Return who calls; called in the task that serves the call, first of all."""
+    def enter(self, method: str, context: Any) -> None:
+        """Let the caller in; called in the task that serves the call, first of all."""
         ...
 
-    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+    def check(self, method: str, message: Any, context: Any) -> None:
         """Judge a request, or one message of a stream of them."""
         ...
 
@@ -68,7 +68,7 @@ class _OpenDoor:
     def enter(self, method: str, context: Any) -> None:
         return None
 
-    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+    def check(self, method: str, message: Any, context: Any) -> None:
         return None
 
 
@@ -195,16 +195,16 @@ class GrpcServer:
         return serve
 
     def _duplex(self, name: str, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Any:
-        async def readable(requests: AsyncIterator[Any], caller: Any, context: Any) -> AsyncIterator[Message]:
+        async def readable(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
             async for request in requests:
                 message = _readable(request)
-                self._door.check(name, caller, message, context)
+                self._door.check(name, message, context)
                 yield message
 
         async def serve(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
             async with self._guard(name, context):
-                caller = self._door.enter(name, context)
-                async with contextlib.aclosing(behaviour(readable(requests, caller, context), context)) as stream:
+                self._door.enter(name, context)
+                async with contextlib.aclosing(behaviour(readable(requests, context), context)) as stream:
                     async for message in stream:
                         yield message
 
@@ -212,9 +212,9 @@ class GrpcServer:
 
     def _admit(self, name: str, request: Any, context: Any) -> Any:
         """Return the request, if its caller may ask for this and it is readable. Raises InvalidSpec, Denied."""
-        caller = self._door.enter(name, context)
+        self._door.enter(name, context)
         message = _readable(request)
-        self._door.check(name, caller, message, context)
+        self._door.check(name, message, context)
         return message
 
     @contextlib.asynccontextmanager

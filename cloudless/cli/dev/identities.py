@@ -2,8 +2,8 @@
 
 ::
 
-    founding file ─► coordinators start ─► a token for the admin, asked for as coordinator-1 ─► the admin
-      ─► a token for each agent ─► agents enrol ─► the context `dev`, which commands are for from now on
+    founding file ─► coordinators start ─► a token for the admin, asked for as coordinator-1 ─► the admin, signed in
+      (context `dev`, which commands go to from now on) ─► a token for each agent ─► agents enrol
 
 What exists already stays: a cluster that is started again knows everybody.
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.cli.client import Client
 from cloudless.cli.commands.found import write_founding_file
-from cloudless.cli.contexts import Context, contexts_file, read_contexts, write_contexts
+from cloudless.cli.contexts import Context, ContextFile
 from cloudless.cli.dev.layout import DEFAULT_STATE_DIR, Layout
-from cloudless.cli.identity import create_first_token, load_fresh, log_in
 from cloudless.cli.methods import CREATE_TOKEN
+from cloudless.cli.signing_in import create_first_token, find_credentials, sign_in
 from cloudless.errors import NotFound
 from cloudless.ports import Credentials
 from cloudless.rpc.v1 import identity_pb2, objects_pb2
@@ -30,23 +30,23 @@ AGENT_TOKEN_TTL_S = 3600
 
 
 def context_of(layout: Layout) -> Context:
-    return Context(layout.api_addresses, layout.admin_dir if layout.tls else None, layout.enrol_addresses)
+    name = "dev" if layout.state_dir == DEFAULT_STATE_DIR.resolve() else f"dev-{layout.state_dir.name}"
+    joining = layout.enrol_addresses if layout.tls else ()
+    return Context(name=name, coordinators=layout.api_addresses, join_addresses=joining)
 
 
 def credentials_of(layout: Layout) -> Credentials | None:
     """Return what the person's commands prove themselves by: as coordinator-1 before there is an admin."""
     if not layout.tls:
         return None
-    if IdentityDir(layout.admin_dir).load() is not None:
-        return load_fresh(context_of(layout), layout.admin_dir)
-    return _first_coordinator(layout)
+    return find_credentials(ContextFile(layout.admin_dir), context_of(layout)) or _first_coordinator(layout)
 
 
 def metrics_context(layout: Layout) -> ssl.SSLContext | None:
     """Return the TLS context to read metrics with."""
     if not layout.tls:
         return None
-    admin = IdentityDir(layout.admin_dir)
+    admin = IdentityDir(ContextFile(layout.admin_dir).identity_path(context_of(layout).name))
     context = ssl.create_default_context(cafile=str(admin.roots_file))
     context.load_cert_chain(admin.identity_file)
     return context
@@ -60,12 +60,13 @@ def prepare_founding(layout: Layout) -> None:
 
 def make_admin(layout: Layout) -> None:
     """Make the person an admin, once. Raises Unavailable while the cluster has no authorities yet."""
-    if IdentityDir(layout.admin_dir).load() is None:
-        coordinator = _first_coordinator(layout)
-        if coordinator is None:
-            raise NotFound("coordinator-1 has no identity", hint="look at its log")
-        context = context_of(layout)
-        log_in(context, layout.admin_dir, create_first_token(context, coordinator, ADMIN), ADMIN)
+    file, context = ContextFile(layout.admin_dir), context_of(layout)
+    if IdentityDir(file.identity_path(context.name)).load() is not None:
+        return
+    coordinator = _first_coordinator(layout)
+    if coordinator is None:
+        raise NotFound("coordinator-1 has no identity", hint="look at its log")
+    sign_in(file, context, create_first_token(context, coordinator, ADMIN), ADMIN)
 
 
 def make_tokens(layout: Layout) -> None:
@@ -79,24 +80,22 @@ def make_tokens(layout: Layout) -> None:
             _write_private(layout.token_file(name), client.call(CREATE_TOKEN, request).token)
 
 
-def keep_context(layout: Layout) -> str:
-    """Make the cluster the one that commands are for; return the context's name."""
-    file, name = contexts_file(os.environ), _context_name(layout)
-    write_contexts(file, read_contexts(file).with_context(name, context_of(layout), use=True))
-    return name
+def keep_context(layout: Layout) -> None:
+    """Make the cluster the one that commands go to, as its admin if it has one."""
+    file, context = ContextFile(), context_of(layout)
+    if layout.tls:
+        admin = ContextFile(layout.admin_dir)
+        context = admin.load().get(context.name)
+        file.share_identity(context.name, admin.identity_path(context.name))
+    file.save(file.load().with_context(context, current=True))
 
 
 def forget_context(layout: Layout) -> None:
     """Forget the context of a cluster that is deleted."""
-    file, name = contexts_file(os.environ), _context_name(layout)
-    contexts = read_contexts(file)
-    known = contexts.known.get(name)
+    file, context = ContextFile(), context_of(layout)
+    known = file.load().contexts.get(context.name)
     if known is not None and known.coordinators == layout.api_addresses:
-        write_contexts(file, contexts.without(name))
-
-
-def _context_name(layout: Layout) -> str:
-    return "dev" if layout.state_dir == DEFAULT_STATE_DIR.resolve() else f"dev-{layout.state_dir.name}"
+        file.forget(context.name)
 
 
 def _first_coordinator(layout: Layout) -> Credentials | None:

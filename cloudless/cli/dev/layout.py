@@ -111,7 +111,7 @@ class Layout:
 
     @property
     def admin_dir(self) -> Path:
-        """The identity of the person who started it."""
+        """What the person who started it is known by: a context and an identity."""
         return self.state_dir / "admin"
 
     def token_file(self, name: str) -> Path:

@@ -73,8 +73,8 @@ class Door:
 
     async def answer(self, method: str, request: bytes, context: Any) -> bytes:
         try:
-            caller = self.guard.enter(method, context)
-            self.guard.check(method, caller, workload_pb2.ScaleWorkloadRequest.FromString(request), context)
+            self.guard.enter(method, context)
+            self.guard.check(method, workload_pb2.ScaleWorkloadRequest.FromString(request), context)
         except CloudlessError as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{type(error).__name__}: {error.message}")
         return current_actor().encode()
@@ -245,7 +245,7 @@ def test_without_a_certificate_only_what_anyone_may_is_let_in_and_the_rest_is_to
     told: list[tuple[str, ...]] = []
     guard = Guard(lambda: None, lambda: "ours", tell=lambda *one: told.append(one))
     if RULES[name].anyone:
-        assert guard.enter(name, Context()) is None
+        guard.enter(name, Context())
         assert not told
     else:
         with pytest.raises(Unauthenticated):
@@ -256,11 +256,11 @@ def test_without_a_certificate_only_what_anyone_may_is_let_in_and_the_rest_is_to
 def test_before_there_is_state_coordinators_know_each_other_and_nobody_else() -> None:
     guard = Guard(lambda: None, lambda: "ours")
     link = f"{PACKAGE}PeerService/Link"
-    caller = guard.enter(link, Context(build(IdentityKind.COORDINATOR, "c2").chain_pem))
-    assert caller is not None
-    guard.check(link, caller, peer_pb2.PeerBeat(coordinator_id="c2"), Context())
+    guard.enter(link, Context(build(IdentityKind.COORDINATOR, "c2").chain_pem))
+    assert current_actor() == "coordinator/c2"
+    guard.check(link, peer_pb2.PeerBeat(coordinator_id="c2"), Context())
     with pytest.raises(Denied, match="may not speak for c3"):
-        guard.check(link, caller, peer_pb2.PeerBeat(coordinator_id="c3"), Context())
+        guard.check(link, peer_pb2.PeerBeat(coordinator_id="c3"), Context())
     with pytest.raises(Unavailable, match="ask another"):
         guard.enter(f"{PACKAGE}AgentService/Session", Context(build(IdentityKind.AGENT, "a1").chain_pem))
 
@@ -268,16 +268,40 @@ def test_before_there_is_state_coordinators_know_each_other_and_nobody_else() ->
 def test_a_bad_certificate_does_not_keep_anybody_from_what_anyone_may() -> None:
     guard = Guard(lambda: None, lambda: "ours")
     for pem in (b"nonsense", build(IdentityKind.AGENT, "a1", THEIRS).chain_pem):
-        assert guard.enter("grpc.health.v1.Health/Check", Context(pem)) is None
+        guard.enter("grpc.health.v1.Health/Check", Context(pem))
+        assert current_actor() == ""
         with pytest.raises(Unauthenticated):
             guard.enter(GET_STATUS, Context(pem))
+
+
+def test_who_is_revoked_in_the_middle_of_a_stream_is_refused_there() -> None:
+    cluster, told = TestCluster(), []
+    guard = Guard(lambda: cluster.machine, lambda: "ours", tell=lambda *one: told.append(one))
+    agent, ann = build(IdentityKind.AGENT, "a1"), build(IdentityKind.PERSON, "ann")
+    session, watch = f"{PACKAGE}AgentService/Session", f"{PACKAGE}EventService/Watch"
+    heartbeat = agent_pb2.AgentMessage(heartbeat=agent_pb2.Heartbeat())
+    for credentials, role, method, message in (
+        (agent, Role.AGENT, session, heartbeat), (agent, Role.AGENT, session, None), (ann, Role.VIEWER, watch, None),
+    ):  # fmt: skip
+        enrol(cluster, credentials, role)
+        guard.enter(method, Context(credentials.chain_pem))
+        guard.check(method, message, Context())
+        enrol(cluster, credentials, role, revoked_at_ms=1)
+        with pytest.raises(Unauthenticated, match="revoked"):
+            guard.check(method, message, Context())
+    assert len(told) == 3
+    enrol(cluster, ann, Role.VIEWER)
+    guard.enter(watch, Context(ann.chain_pem))
+    enrol(cluster, ann, Role.VIEWER, namespaces=("team-a",))
+    with pytest.raises(Denied, match="bound to team-a"):
+        guard.check(watch, None, Context())
 
 
 def test_an_open_door_lets_everybody_do_everything() -> None:
     guard = Guard(lambda: None, lambda: "ours", open_door=True)
     for name in RULES:
-        assert guard.enter(name, Context()) is None
-        guard.check(name, None, None, Context())
+        guard.enter(name, Context())
+        guard.check(name, None, Context())
 
 
 @pytest.mark.parametrize(
