@@ -71,6 +71,16 @@ class ContextFile:
     def identity_path(self, name: str) -> Path:
         return self.path / "contexts" / name
 
+    def share_identity(self, name: str, directory: Path) -> None:
+        """Use the identity in `directory` for context `name`: one that belongs to a cluster's own directory."""
+        path = self.identity_path(name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+        path.symlink_to(directory.resolve())
+
     def load(self) -> Book:
         """Raises BadCredentials for a file that cannot be read."""
         try:
@@ -102,7 +112,10 @@ class ContextFile:
         """Remove a context with its key. Raises NotFound."""
         book = self.load()
         book.get(name)
-        shutil.rmtree(self.identity_path(name), ignore_errors=True)
+        path = self.identity_path(name)
+        if path.is_symlink():
+            path.unlink()  # the identity belongs to somebody else
+        shutil.rmtree(path, ignore_errors=True)
         self.save(book.without(name))
 
 

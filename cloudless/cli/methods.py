@@ -45,10 +45,22 @@ def _method(
 _c, _n, _w, _e, _i = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
-LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse)
+LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse, attempt_s=4.0)
 GET_DIGEST = _method("ClusterService/GetDigest", _c.GetDigestRequest, _c.GetDigestResponse)
 REMOVE_MEMBER = _method("ClusterService/RemoveMember", _c.RemoveMemberRequest, _c.RemoveMemberResponse, attempt_s=5.0)
 UPDATE_MEMBER = _method("ClusterService/UpdateMember", _c.UpdateMemberRequest, _c.UpdateMemberResponse, attempt_s=5.0)
+# Asked twice it is refused the second time: its coordinator has gone.
+LEAVE_CLUSTER = _method(
+    "ClusterService/LeaveCluster", _c.LeaveClusterRequest, _c.LeaveClusterResponse, repeatable=False, attempt_s=10.0
+)
+PROMOTE_MEMBER = _method(
+    "ClusterService/PromoteMember", _c.PromoteMemberRequest, _c.PromoteMemberResponse, attempt_s=5.0
+)
+REPLACE_MEMBER = _method(
+    "ClusterService/ReplaceMember", _c.ReplaceMemberRequest, _c.ReplaceMemberResponse, attempt_s=5.0
+)
+GET_AUTOPILOT = _method("ClusterService/GetAutopilot", _c.GetAutopilotRequest, _c.GetAutopilotResponse, attempt_s=4.0)
+SET_AUTOPILOT = _method("ClusterService/SetAutopilot", _c.SetAutopilotRequest, _c.SetAutopilotResponse)
 # No request id: asked twice it would move leadership twice.
 TRANSFER_LEADER = _method(
     "ClusterService/TransferLeader", _c.TransferLeaderRequest, _c.TransferLeaderResponse, repeatable=False

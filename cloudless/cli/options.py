@@ -6,6 +6,7 @@ command's overwrite what was given again. Environment variables count only where
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from cloudless.adapters.pki.credentials import Credentials
     from cloudless.cli.client import Client
     from cloudless.cli.contexts import Context
+    from cloudless.ports import Credentials
     from cloudless.rpc.v1.common_pb2 import ReadOptions
 
 DEFAULT_COORDINATORS = ("127.0.0.1:8080", "127.0.0.1:8082", "127.0.0.1:8084")
@@ -37,13 +38,28 @@ class Options:
     context: str = ""
     coordinators_given: bool = False
     context_taken: bool = False
-    as_coordinator: str = ""
 
     def client(self) -> Client:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
         from cloudless.cli.client import Client
 
-        return Client(self.coordinators, self.timeout_s)
+        return Client(self.addresses(), self.timeout_s, self.credentials())
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of the coordinators to ask. Raises Unavailable if DNS knows none of them."""
+        from cloudless.cli.seeds import find_addresses
+
+        return find_addresses(self.coordinators, os.environ)
+
+    def credentials(self) -> Credentials | None:
+        """Return what the person proves to be by, None for plain connections. Raises BadCredentials."""
+        context = self.find_context()
+        if context is None:
+            return None
+        from cloudless.cli.contexts import ContextFile
+        from cloudless.cli.signing_in import find_credentials
+
+        return find_credentials(ContextFile(), context)
 
     def find_context(self) -> Context | None:
         """Return the context that was named, else the current one; None if there is none.
@@ -57,23 +73,6 @@ class Options:
         book = ContextFile().load()
         name = self.context or book.current
         return book.get(name) if name else None
-
-    def find_credentials(self) -> Credentials | None:
-        """Return the identity to show: the context's person, renewed if that is due; None to be nobody.
-
-        With `--as-coordinator`, that of the coordinator whose data directory was named. Raises BadCredentials.
-        """
-        if self.as_coordinator:
-            from cloudless.cli.signing_in import get_coordinator_credentials
-
-            return get_coordinator_credentials(self.as_coordinator)
-        context = self.find_context()
-        if context is None:
-            return None
-        from cloudless.cli.contexts import ContextFile
-        from cloudless.cli.signing_in import find_credentials
-
-        return find_credentials(ContextFile(), context)
 
     def take_context(self) -> None:
         """Take from the context what was not given by option or environment variable, once."""
@@ -117,14 +116,17 @@ def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    addresses = tuple(part.strip() for text in value for part in text.split(",") if part.strip())
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise click.BadParameter(f"{address!r} is not host:port", ctx, parameter)
-    if addresses:
+    if not value:
+        return
+    from cloudless.core.discovery.seeds import parse_seeds
+
+    try:
+        seeds = parse_seeds(",".join(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+    if seeds:
         options = ctx.ensure_object(Options)
-        options.coordinators, options.coordinators_given = tuple(dict.fromkeys(addresses)), True
+        options.coordinators, options.coordinators_given = tuple(str(seed) for seed in seeds), True
 
 
 def _set_consistency(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -155,16 +157,13 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
         click.Option(
             ["--coordinator", "-c"], multiple=True, envvar=envvar, expose_value=False, callback=_set_coordinators,
             metavar="HOST:PORT,…", hidden=hidden, show_envvar=True,
-            help=f"Coordinators to ask, any of them answers. Default: {','.join(DEFAULT_COORDINATORS)}",
+            help="Coordinators to ask, any of them answers; dns+NAME:PORT and srv+NAME are looked up in DNS. "
+            f"Default: the context's, else {','.join(DEFAULT_COORDINATORS)}",
         ),
         click.Option(
             ["--context"], expose_value=False, callback=_set("context"), metavar="NAME", hidden=hidden,
             envvar="CLOUDLESS_CONTEXT" if on_program else None, show_envvar=True,
-            help="The cluster to work with, of those you have signed in to. Default: the current one",
-        ),
-        click.Option(
-            ["--as-coordinator"], expose_value=False, callback=_set("as_coordinator"), metavar="DATA_DIR",
-            hidden=hidden, help="Show the identity of the coordinator whose data this is: to let the first admin in",
+            help="The cluster meant, see `cloudless context list`. Default: the current one",
         ),
         click.Option(
             ["--timeout"], type=click.FloatRange(min=0.1), expose_value=False, callback=_set("timeout_s"),

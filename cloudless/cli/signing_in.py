@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import Ask, enrol, refresh
+from cloudless.cli.client import Client
 from cloudless.cli.contexts import Context, ContextFile
+from cloudless.cli.methods import CREATE_TOKEN
 from cloudless.core.identity.names import IdentityKind
 from cloudless.core.identity.renewal import Freshness
 from cloudless.errors import BadCredentials, CloudlessError
+from cloudless.ports import Credentials as ShownCredentials
+from cloudless.rpc.v1 import identity_pb2, objects_pb2
+
+FIRST_TOKEN_TTL_S = 300
 
 
 def sign_in(file: ContextFile, context: Context, token: str, person: str, ask: Ask = ask_identity_service) -> Context:
@@ -43,15 +48,17 @@ def sign_in(file: ContextFile, context: Context, token: str, person: str, ask: A
     return signed_in
 
 
-def get_coordinator_credentials(data_dir: str) -> Credentials:
-    """Return a coordinator's own identity, for who may read its data directory. Raises BadCredentials."""
-    directory = IdentityDir(Path(data_dir) / "pki" / "identity")
-    held = directory.load()
-    if held is None:
-        raise BadCredentials(
-            f"there is no identity in {directory.path}", hint="name the data directory of a coordinator (or be root)"
-        )
-    return held
+def create_first_token(context: Context, coordinator: ShownCredentials, name: str) -> str:
+    """Return a token that lets `name` become an admin, asked for as a coordinator.
+
+    Whoever can read a coordinator's key may do anything anyway; this is how the first admin comes to be, and the way
+    back for a cluster that has lost its last one.
+    """
+    request = identity_pb2.CreateTokenRequest(
+        role=objects_pb2.Role.ROLE_ADMIN, ttl_s=FIRST_TOKEN_TTL_S, names=[name], description="login on a coordinator"
+    )
+    with Client(context.coordinators, credentials=coordinator) as client:
+        return client.call(CREATE_TOKEN, request).token
 
 
 def find_credentials(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from loguru import logger
 
@@ -73,6 +74,12 @@ async def wait_for_any(event: asyncio.Event, timeout_s: float | None) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await event.wait()
+
+
+class Controller(Protocol):
+    """What the leader runs for the length of a term."""
+
+    async def run(self, term: int, committer: Committer) -> None: ...
 
 
 class LivenessController:

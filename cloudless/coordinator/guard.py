@@ -15,9 +15,10 @@ from cloudless.adapters.pki.certificate import Peer, read_peer
 from cloudless.coordinator.api.caller import Presence, find_presence, set_presence
 from cloudless.coordinator.api.request_facts import find_facts
 from cloudless.core.identity.access import Allowed, Caller, Forbidden, admit, authorise, judge_identity, needs_facts
+from cloudless.core.identity.names import IdentityKind
 from cloudless.core.identity.rules import RULES
 from cloudless.core.state import View
-from cloudless.errors import BadCredentials, Denied, Unauthenticated
+from cloudless.errors import BadCredentials, Denied, Unauthenticated, Unavailable
 
 Told = Callable[[str, str, str, str], None]
 """Told of each refusal: subject, actor, method, reason."""
@@ -76,15 +77,20 @@ class Guard:
         try:
             peer = read_peer(pem)
             return Presence(self._judge_peer(peer, method, context, tell=rule is None or not rule.anyone), peer)
-        except (BadCredentials, Unauthenticated) as error:
+        except (BadCredentials, Unauthenticated, Unavailable) as error:
             if rule is not None and rule.anyone:
                 return None
-            if isinstance(error, Unauthenticated):
+            if not isinstance(error, BadCredentials):
                 raise
             raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
 
     def _judge_peer(self, peer: Peer, method: str, context: Any, *, tell: bool = True) -> Caller:
         identity, view = peer.identity, self._find_view()
+        ours = identity.cluster_id == self._find_cluster_id()
+        if view is None and ours and identity.kind is not IdentityKind.COORDINATOR:
+            raise Unavailable(
+                "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
+            )
         known = view.identities.get((identity.kind.value, identity.name)) if view is not None else None
         found = judge_identity(identity, self._find_cluster_id(), known.record if known else None, peer.key_hash)
         if isinstance(found, Caller):

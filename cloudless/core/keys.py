@@ -32,6 +32,10 @@ class Kind(Enum):
     TASK_DESIRED = "task-desired"
     TASK_OBSERVED = "task-observed"
     EVENT = "event"
+    AUTOPILOT = "autopilot"
+    AUTOPILOT_STATUS = "autopilot-status"
+    JOIN = "join"
+    REPLACEMENT = "replacement"
     REQUEST = "request"
     AUTHORITY = "authority"
     IDENTITY = "identity"
@@ -51,6 +55,10 @@ class Key:
 
 
 CLUSTER = PREFIX + "cluster"
+AUTOPILOT = PREFIX + "autopilot/spec"
+AUTOPILOT_STATUS = PREFIX + "autopilot/status"
+JOINS = PREFIX + "joins/"
+REPLACEMENTS = PREFIX + "replacements/"
 COORDINATORS = PREFIX + "coordinators/"
 ELECTION = PREFIX + "election/"
 SUSPICIONS = PREFIX + "suspicions/"
@@ -119,6 +127,15 @@ def token(token_id: str) -> str:
     return TOKENS + token_id
 
 
+def join(coordinator_id: str) -> str:
+    return JOINS + coordinator_id
+
+
+def replacement(coordinator_id: str) -> str:
+    """By the coordinator that is given up."""
+    return REPLACEMENTS + coordinator_id
+
+
 def request(request_id: str) -> str:
     return REQUESTS + request_id
 
@@ -135,6 +152,8 @@ _SINGLE: dict[str, Kind] = {
     "election": Kind.ELECTION,
     "events": Kind.EVENT,
     "tokens": Kind.TOKEN,
+    "joins": Kind.JOIN,
+    "replacements": Kind.REPLACEMENT,
 }
 
 
@@ -148,6 +167,10 @@ def parse(key: str) -> Key | None:
     match key[len(PREFIX) :].split("/"):
         case ["cluster"]:
             return Key(Kind.CLUSTER, ())
+        case ["autopilot", "spec"]:
+            return Key(Kind.AUTOPILOT, ())
+        case ["autopilot", "status"]:
+            return Key(Kind.AUTOPILOT_STATUS, ())
         case ["suspicions", term, coordinator_id]:
             return Key(Kind.SUSPICION, (term, coordinator_id))
         case ["workloads", namespace, name, "spec"]:

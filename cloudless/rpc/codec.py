@@ -26,15 +26,19 @@ from cloudless.core.identity.names import kind_of
 from cloudless.core.keys import Key, Kind
 from cloudless.core.model import (
     AuthorityRecord,
+    AutopilotRecord,
+    AutopilotStatus,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
     IdentityRecord,
+    JoinRecord,
     LeaderRecord,
     NodeInfo,
     NodeSpec,
     NodeStatus,
     Record,
+    ReplacementRecord,
     RequestRecord,
     Suspicion,
     TaskDesired,
@@ -243,6 +247,10 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "authority": (AuthorityRecord, pb.AuthorityRecord),
     "token": (TokenRecord, pb.TokenRecord),
     "identity": (IdentityRecord, pb.IdentityRecord),
+    "autopilot": (AutopilotRecord, pb.AutopilotRecord),
+    "autopilot_status": (AutopilotStatus, pb.AutopilotStatus),
+    "join": (JoinRecord, pb.JoinRecord),
+    "replacement": (ReplacementRecord, pb.ReplacementRecord),
 }
 _ARM_OF_CLASS = {value_class: (arm, message_class) for arm, (value_class, message_class) in _ARMS.items()}
 _ARM_OF_KIND: dict[Kind, str] = {
@@ -261,6 +269,10 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.AUTHORITY: "authority",
     Kind.TOKEN: "token",
     Kind.IDENTITY: "identity",
+    Kind.AUTOPILOT: "autopilot",
+    Kind.AUTOPILOT_STATUS: "autopilot_status",
+    Kind.JOIN: "join",
+    Kind.REPLACEMENT: "replacement",
 }
 
 
@@ -302,7 +314,16 @@ def _check_names(key: Key, record: Record) -> None:
     match record:
         case WorkloadRecord():
             names: tuple[str, ...] = (record.namespace, record.name)
-        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord() | AuthorityRecord() | TokenRecord():
+        case (
+            TaskDesired()
+            | NodeInfo()
+            | CoordinatorRecord()
+            | EventRecord()
+            | AuthorityRecord()
+            | TokenRecord()
+            | JoinRecord()
+            | ReplacementRecord()
+        ):
             names = (record.id,)
         case IdentityRecord():
             names = (kind_of(record.role).value, record.name)

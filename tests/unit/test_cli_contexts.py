@@ -14,9 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cloudless.adapters.pki import joining
-from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.request import read_request
-from cloudless.adapters.pki.self_signing import sign_own
 from cloudless.adapters.pki.vault import found
 from cloudless.cli import methods
 from cloudless.cli.contexts import Book, Context, ContextFile, config_dir
@@ -172,20 +170,11 @@ def test_credentials_are_renewed_on_use_and_survive_an_outage(file: ContextFile)
     assert issuer.asked[-1] == ("10.0.0.1:8443", "Reenrol")
 
 
-def test_who_may_read_a_coordinators_data_may_act_as_it(tmp_path: Path) -> None:
-    held = sign_own(HOLDINGS, "c1", IdentityDir(tmp_path / "pki" / "identity"), NOW_MS)
-    assert Options(as_coordinator=str(tmp_path)).find_credentials() == held
-    with pytest.raises(BadCredentials, match="no identity"):
-        Options(as_coordinator=str(tmp_path / "elsewhere")).find_credentials()
-
-
 def test_without_a_context_one_is_nobody_and_with_one_its_person(file: ContextFile) -> None:
-    assert Options().find_credentials() is None
+    assert Options().credentials() is None
     sign_in(file, PROD, TOKEN.text, "ann", Issuer())
-    held = Options().find_credentials()
-    assert held is not None
-    assert held.identity.name == "ann"
-    assert Options(coordinators=("x:1",), coordinators_given=True).find_credentials() is None
+    assert Options().credentials() == find_credentials(file, file.load().get("prod"), Issuer(), NOW_MS)
+    assert Options(coordinators=("x:1",), coordinators_given=True).credentials() is None
 
 
 # --- commands -----------------------------------------------------------------------------------

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from cloudless.adapters.pki.vault import read_founding_file
 from cloudless.cli import methods
 from cloudless.cli.main import cli
 from cloudless.cli.spans import Span
@@ -126,17 +123,6 @@ def test_authorities_are_shown_and_replaced(coordinator: FakeCoordinator) -> Non
     assert run(coordinator, "ca", "rotate", "etcd-peers", "--leaf-lifetime", "2h").exit_code == 0
     assert list(coordinator.requests[-1].purposes) == [objects_pb2.AUTHORITY_PURPOSE_ETCD_PEERS]
     assert coordinator.requests[-1].leaf_lifetime_s == 7200
-
-
-def test_a_founding_file_is_private_and_never_overwritten(coordinator: FakeCoordinator, tmp_path: Path) -> None:
-    file = tmp_path / "founding.json"
-    assert run(coordinator, "ca", "init", str(file), "--leaf-lifetime", "5m").exit_code == 0
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    held = read_founding_file(file.read_bytes())
-    assert {record.leaf_lifetime_s for record in held.records} == {300}
-    assert run(coordinator, "ca", "init", str(file)).exit_code == 2
-    assert read_founding_file(file.read_bytes()).cluster_id == held.cluster_id
-    assert run(coordinator, "ca", "init", str(tmp_path / "x"), "--leaf-lifetime", "59s").exit_code == 2
 
 
 def test_in_a_hurry_one_is_asked_first(coordinator: FakeCoordinator) -> None:

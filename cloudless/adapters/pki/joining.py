@@ -31,12 +31,10 @@ from cloudless.ports import Clock
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
+ENROL_RETRY_PAUSE_S = 1.0
+SAY_WAITING_EVERY_S = 10.0
 LOOK_AGAIN_S = 30.0
 """The wall clock may be set while one waits for it: it is looked at this often at least."""
-
-
-PAUSE_MIN_S = 0.5
-PAUSE_MAX_S = 10.0
 
 
 class Ask(Protocol):
@@ -89,18 +87,24 @@ async def enrol(
 
 
 async def enrol_patiently(
-    directory: IdentityDir, token_text: str, name: str, role: Role, find_addresses: Callable[[], Sequence[str]],
-    ask: Ask, clock: Clock, take: Take = lambda handover: None,
+    directory: IdentityDir, token_text: str, name: str, role: Role, addresses: Sequence[str], ask: Ask, clock: Clock,
+    take: Take = lambda handover: None,
 ) -> Credentials:  # fmt: skip
-    """As `enrol`, again and again while no coordinator can be reached or can sign: they may be starting too."""
-    pause_s = PAUSE_MIN_S
+    """Enrol, as long as it takes until a coordinator can be asked; say now and then what is waited for.
+
+    Raises what `enrol` raises but Unavailable.
+    """
+    said_s = float("-inf")
     while True:
         try:
-            return await enrol(directory, token_text, name, role, find_addresses(), ask, take)
+            made = await enrol(directory, token_text, name, role, addresses, ask, take)
+            logger.info("enrolled as {}", made.identity)
+            return made
         except (Unavailable, CommitUncertain) as error:
-            logger.info("waiting to be let in: {}", error)
-            await clock.sleep(pause_s)
-            pause_s = min(PAUSE_MAX_S, 2 * pause_s)
+            if clock.monotonic_s() - said_s > SAY_WAITING_EVERY_S:
+                said_s = clock.monotonic_s()
+                logger.info("waiting for an identity, asking {}: {}", ", ".join(addresses) or "nobody", error)
+            await clock.sleep(ENROL_RETRY_PAUSE_S)
 
 
 async def refresh(

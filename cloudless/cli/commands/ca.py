@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -31,30 +30,6 @@ def status() -> None:
 
     with current().client() as client:
         _show(client.call(GET_CA, GetCaRequest()).authorities)
-
-
-@ca.command("init", cls=Command)
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--leaf-lifetime", type=Span(), default="24h", show_default=True, metavar="SPAN", help="60s to 90d.")
-def init(file: Path, leaf_lifetime: int) -> None:
-    """Write the authorities of a new cluster to FILE: for coordinators that found it together.
-
-    FILE holds the cluster key: whoever has it can sign anything. Bring it to each founder, then remove it.
-    """
-    import time
-
-    from cloudless.adapters.pki.authority import LEAF_LIFETIME_MAX_S, LEAF_LIFETIME_MIN_S
-    from cloudless.adapters.pki.durable import write_private
-    from cloudless.adapters.pki.vault import found, to_founding_file
-    from cloudless.adapters.system import RandomIds
-
-    if not LEAF_LIFETIME_MIN_S <= leaf_lifetime <= LEAF_LIFETIME_MAX_S:
-        raise click.BadParameter("must be from 60s to 90d", param_hint="--leaf-lifetime")
-    if file.exists():
-        raise click.UsageError(f"{file} exists; it may be all that can open a cluster, so it is not overwritten")
-    holdings = found(RandomIds().new(), int(time.time() * 1000), leaf_lifetime_s=leaf_lifetime)
-    write_private(file, to_founding_file(holdings))
-    click.echo(f"cluster {holdings.cluster_id}: {file} (secret, mode 0600)")
 
 
 @ca.command("rotate", cls=Command)

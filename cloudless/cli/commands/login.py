@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cloudless.cli.lazy import LazyGroup
 from cloudless.cli.options import Command, Options, current
+from cloudless.errors import BadCredentials
 
 if TYPE_CHECKING:
-    from cloudless.cli.contexts import Book
+    from cloudless.cli.contexts import Book, Context
 
 
 @click.command(cls=Command)
@@ -24,7 +26,20 @@ if TYPE_CHECKING:
 @click.option(
     "--join-address", "join_addresses", multiple=True, metavar="HOST:PORT", help="Where one asks to be let in."
 )
-def login(token: str | None, name: str | None, context_name: str, join_addresses: tuple[str, ...]) -> None:
+@click.option(
+    "--coordinator-identity",
+    "coordinator_dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="On a coordinator's host, `identity` in its data directory: become an admin without a token.",
+)
+def login(
+    token: str | None,
+    name: str | None,
+    context_name: str,
+    join_addresses: tuple[str, ...],
+    coordinator_dir: Path | None,
+) -> None:
     """Sign in to a cluster with a token for a person, and use it from now on.
 
     The key is made here and stays here. The cluster is checked against the token before the token is sent.
@@ -33,15 +48,28 @@ def login(token: str | None, name: str | None, context_name: str, join_addresses
     from cloudless.cli.signing_in import sign_in
 
     options = click.get_current_context().ensure_object(Options)  # not what the current context says: this makes one
-    text = token or click.prompt("token", hide_input=True, err=True)
     context = Context(
         name=check_name(context_name),
         coordinators=options.coordinators,
         join_addresses=join_addresses,
         namespace=options.namespace,
     )
-    made = sign_in(ContextFile(), context, text, name or _own_name())
+    person = name or _own_name()
+    if coordinator_dir is not None:
+        token = _token_of_coordinator(context, coordinator_dir, person)
+    text = token or click.prompt("token", hide_input=True, err=True)
+    made = sign_in(ContextFile(), context, text, person)
     click.echo(f"signed in to cluster {made.cluster_id} as {made.person} (context {made.name})")
+
+
+def _token_of_coordinator(context: Context, directory: Path, person: str) -> str:
+    from cloudless.adapters.pki.identity_dir import IdentityDir
+    from cloudless.cli.signing_in import create_first_token
+
+    coordinator = IdentityDir(directory).load()
+    if coordinator is None:
+        raise BadCredentials(f"there is no identity in {directory}", hint="it is `identity` in the data directory")
+    return create_first_token(context, coordinator, person)
 
 
 def _own_name() -> str:
@@ -102,7 +130,7 @@ def context() -> None:
 @context.command("list", cls=Command)
 def list_contexts() -> None:
     """List contexts; `*` marks the current one."""
-    from cloudless.cli.contexts import Context, ContextFile
+    from cloudless.cli.contexts import ContextFile
     from cloudless.cli.output import Column, Listing, show_list
 
     book, options = ContextFile().load(), click.get_current_context().ensure_object(Options)

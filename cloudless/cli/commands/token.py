@@ -63,14 +63,16 @@ def _show(options: Options, answer: CreateTokenResponse, role: str) -> None:
     if options.output in ("json", "yaml"):
         return show_plain(options, to_plain(answer))
     click.echo(answer.token)
-    coordinators = ",".join(options.coordinators)
+    coordinators, chosen = ",".join(options.addresses()), options.find_context()
+    enrol = ",".join(chosen.join_addresses) if chosen and chosen.join_addresses else "HOST:8070"
+    joining = f"CLOUDLESS_ENROL_AT={enrol} CLOUDLESS_JOIN_TOKEN=…"
     match role:
         case "agent":
-            how = f"CLOUDLESS_COORDINATOR_ADDR={coordinators} CLOUDLESS_JOIN_TOKEN=… cloudless agent run"
+            how = f"CLOUDLESS_COORDINATOR_ADDR={coordinators} {joining} cloudless agent run"
         case "coordinator":
-            how = f"CLOUDLESS_RAFT_JOIN_ADDR={coordinators} CLOUDLESS_JOIN_TOKEN=… cloudless coordinator run"
+            how = f"CLOUDLESS_RAFT_JOIN_ADDR={coordinators} {joining} cloudless coordinator run"
         case _:
-            how = f"cloudless login --coordinator {coordinators} --token …"
+            how = f"cloudless login --coordinator {coordinators} --join-address {enrol}"
     click.echo(f"use it on the machine that joins: {how}", err=True)
 
 

@@ -76,7 +76,6 @@ def _namespace_of(task_id: str, view: View | None) -> tuple[str, ...] | None:
 
 _FACTS: dict[str, Callable[[Any, View | None], RequestFacts]] = {
     "ClusterService/JoinRaftCluster": _joiner,
-    "ClusterService/RemoveMember": _member,
     "ClusterService/UpdateMember": _member,
     "AgentService/Session": _session,
     "PeerService/Link": _member,

@@ -59,8 +59,14 @@ _OWN_RULES: dict[str, Rule] = {
     "ClusterService/GetDigest": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/GetFormation": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/JoinRaftCluster": Rule(machines=(_C,), own=True),
-    "ClusterService/RemoveMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
+    # One that leaves asks another to remove its member, by the member's id.
+    "ClusterService/RemoveMember": Rule(machines=(_C,), people=Role.ADMIN),
     "ClusterService/UpdateMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
+    "ClusterService/LeaveCluster": _ADMIN,
+    "ClusterService/PromoteMember": _ADMIN,
+    "ClusterService/ReplaceMember": _ADMIN,
+    "ClusterService/GetAutopilot": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
+    "ClusterService/SetAutopilot": _ADMIN,
     "ClusterService/TransferLeader": Rule(machines=(_C,), people=Role.OPERATOR),
     "NodeService/ListNodes": _SEE,
     "NodeService/GetNode": _SEE,
@@ -84,7 +90,7 @@ _OWN_RULES: dict[str, Rule] = {
     "IdentityService/Reenrol": _ANYONE,
     "IdentityService/Renew": _EVERYBODY,
     "IdentityService/WhoAmI": _EVERYBODY,
-    # Who is root on a coordinator's machine lets the first admin in with the coordinator's own identity.
+    # Of coordinators for the first admin: whoever can read a coordinator's key on its host may do anything anyway.
     "IdentityService/CreateToken": Rule(machines=(_C,), people=Role.ADMIN),
     "IdentityService/ListTokens": _ADMIN,
     "IdentityService/RevokeToken": _ADMIN,

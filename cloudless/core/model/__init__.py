@@ -14,6 +14,13 @@ from cloudless.core.model.identity import (
     Role,
     TokenRecord,
 )
+from cloudless.core.model.membership import (
+    AutopilotRecord,
+    AutopilotStatus,
+    AutopilotWait,
+    JoinRecord,
+    ReplacementRecord,
+)
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Resources
@@ -36,6 +43,10 @@ Record = (
     | CoordinatorRecord
     | LeaderRecord
     | Suspicion
+    | AutopilotRecord
+    | AutopilotStatus
+    | JoinRecord
+    | ReplacementRecord
     | NodeSpec
     | NodeInfo
     | NodeStatus
@@ -54,6 +65,9 @@ __all__ = [
     "AuthorityPhase",
     "AuthorityPurpose",
     "AuthorityRecord",
+    "AutopilotRecord",
+    "AutopilotStatus",
+    "AutopilotWait",
     "ClusterRecord",
     "CoordinatorRecord",
     "Desired",
@@ -61,6 +75,7 @@ __all__ = [
     "ExecutorKind",
     "IdentityRecord",
     "Instance",
+    "JoinRecord",
     "LeaderRecord",
     "NodeInfo",
     "NodePhase",
@@ -70,6 +85,7 @@ __all__ = [
     "Port",
     "Reachability",
     "Record",
+    "ReplacementRecord",
     "RequestRecord",
     "Resources",
     "RestartCondition",

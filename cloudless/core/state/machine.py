@@ -87,6 +87,7 @@ class StateMachine:
         self._quarantined: dict[str, Quarantined] = {}
         self._candidates: dict[str, Candidate] = {}
         self._suspicions: dict[int, dict[str, Suspicion]] = {}
+        self._held: dict[Kind, dict[tuple[str, ...], Stored]] = {}
         self._tasks_of: dict[tuple[str, str], dict[str, None]] = {}
         self._tasks_on: dict[str, dict[str, None]] = {}
 
@@ -160,6 +161,9 @@ class StateMachine:
 
     def suspicions(self, term: int) -> Mapping[str, Suspicion]:
         return self._suspicions.get(term, {})
+
+    def held(self, kind: Kind) -> Mapping[tuple[str, ...], Stored]:
+        return self._held.get(kind, {})
 
     def keys(self) -> Collection[str]:
         """Return every key held, quarantined ones included."""
@@ -373,6 +377,12 @@ class StateMachine:
     def _unindex_trust(self, entry: Stored) -> None:
         self._trust.unindex(entry)
 
+    def _index_held(self, entry: Stored) -> None:
+        self._held.setdefault(entry.parsed.kind, {})[entry.parsed.parts] = entry
+
+    def _unindex_held(self, entry: Stored) -> None:
+        self._held[entry.parsed.kind].pop(entry.parsed.parts, None)
+
     def _index_nothing(self, entry: Stored) -> None:
         """Requests are not watched, so none comes here; the tables stay total."""
 
@@ -391,6 +401,9 @@ def _record_of(entry: Entry | None) -> Record | None:
 
 _Fold = Callable[[StateMachine, Stored], None]
 
+_HELD = (Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.JOIN, Kind.REPLACEMENT)
+"""Kinds of few objects that are asked for as they are."""
+
 _INDEX: dict[Kind, _Fold] = {
     Kind.CLUSTER: StateMachine._index_cluster,
     Kind.COORDINATOR: StateMachine._index_coordinator,
@@ -407,6 +420,7 @@ _INDEX: dict[Kind, _Fold] = {
     Kind.AUTHORITY: StateMachine._index_trust,
     Kind.TOKEN: StateMachine._index_trust,
     Kind.IDENTITY: StateMachine._index_trust,
+    **dict.fromkeys(_HELD, StateMachine._index_held),
 }
 _UNINDEX: dict[Kind, _Fold] = {
     Kind.CLUSTER: StateMachine._unindex_cluster,
@@ -424,4 +438,5 @@ _UNINDEX: dict[Kind, _Fold] = {
     Kind.AUTHORITY: StateMachine._unindex_trust,
     Kind.TOKEN: StateMachine._unindex_trust,
     Kind.IDENTITY: StateMachine._unindex_trust,
+    **dict.fromkeys(_HELD, StateMachine._unindex_held),
 }

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cloudless.core.keys import Kind
 from cloudless.core.lifecycle import is_final
 from cloudless.core.model import (
     AuthorityRecord,
@@ -31,6 +32,7 @@ from cloudless.core.model import (
     TokenRecord,
     WorkloadRecord,
 )
+from cloudless.core.state.events import Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,10 @@ class View(Protocol):
     @property
     def stray_observed(self) -> Mapping[str, int]:
         """Ids of tasks that have a report but no desired record, with the report's mod revision."""
+        ...
+
+    def held(self, kind: Kind) -> Mapping[tuple[str, ...], Stored]:
+        """Return the objects of a kind that has no index of its own, by the variable parts of their keys."""
         ...
 
     def tasks_of(self, namespace: str, workload: str) -> Collection[str]:

@@ -385,6 +385,171 @@ class Suspicion(_message.Message):
 Global___Suspicion: _TypeAlias = Suspicion  # noqa: Y015
 
 @_typing.final
+class AutopilotRecord(_message.Message):
+    """How the leader cares for the members; see cloudless.core.model.membership for what breaks if it is wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEANUP_DEAD_VOTERS_FIELD_NUMBER: _builtins.int
+    DEAD_AFTER_S_FIELD_NUMBER: _builtins.int
+    STABILIZATION_S_FIELD_NUMBER: _builtins.int
+    MIN_QUORUM_FIELD_NUMBER: _builtins.int
+    LEARNER_STALL_S_FIELD_NUMBER: _builtins.int
+    CATCH_UP_LAG_MAX_FIELD_NUMBER: _builtins.int
+    CATCH_UP_STABLE_S_FIELD_NUMBER: _builtins.int
+    VOTERS_MAX_FIELD_NUMBER: _builtins.int
+    EVEN_VOTERS_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_MS_FIELD_NUMBER: _builtins.int
+    cleanup_dead_voters: _builtins.bool
+    dead_after_s: _builtins.float
+    stabilization_s: _builtins.float
+    min_quorum: _builtins.int
+    learner_stall_s: _builtins.float
+    catch_up_lag_max: _builtins.int
+    catch_up_stable_s: _builtins.float
+    voters_max: _builtins.int
+    even_voters: _builtins.bool
+    updated_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        cleanup_dead_voters: _builtins.bool = ...,
+        dead_after_s: _builtins.float = ...,
+        stabilization_s: _builtins.float = ...,
+        min_quorum: _builtins.int = ...,
+        learner_stall_s: _builtins.float = ...,
+        catch_up_lag_max: _builtins.int = ...,
+        catch_up_stable_s: _builtins.float = ...,
+        voters_max: _builtins.int = ...,
+        even_voters: _builtins.bool = ...,
+        updated_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up_lag_max", b"catch_up_lag_max", "catch_up_stable_s", b"catch_up_stable_s", "cleanup_dead_voters", b"cleanup_dead_voters", "dead_after_s", b"dead_after_s", "even_voters", b"even_voters", "learner_stall_s", b"learner_stall_s", "min_quorum", b"min_quorum", "stabilization_s", b"stabilization_s", "updated_at_ms", b"updated_at_ms", "voters_max", b"voters_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotRecord: _TypeAlias = AutopilotRecord  # noqa: Y015
+
+@_typing.final
+class AutopilotWait(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotWait: _TypeAlias = AutopilotWait  # noqa: Y015
+
+@_typing.final
+class AutopilotStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    DROPPED_MEMBER_IDS_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    doing: _builtins.str
+    since_ms: _builtins.int
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___AutopilotWait]: ...
+    @_builtins.property
+    def dropped_member_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        doing: _builtins.str = ...,
+        waits: _abc.Iterable[Global___AutopilotWait] | None = ...,
+        since_ms: _builtins.int = ...,
+        dropped_member_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "dropped_member_ids", b"dropped_member_ids", "since_ms", b"since_ms", "term", b"term", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotStatus: _TypeAlias = AutopilotStatus  # noqa: Y015
+
+@_typing.final
+class JoinRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RAFT_ADDRESS_FIELD_NUMBER: _builtins.int
+    API_ADDRESS_FIELD_NUMBER: _builtins.int
+    ETCD_VERSION_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    raft_address: _builtins.str
+    api_address: _builtins.str
+    etcd_version: _builtins.str
+    asked_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        raft_address: _builtins.str = ...,
+        api_address: _builtins.str = ...,
+        etcd_version: _builtins.str = ...,
+        asked_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_address", b"api_address", "asked_at_ms", b"asked_at_ms", "etcd_version", b"etcd_version", "id", b"id", "raft_address", b"raft_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinRecord: _TypeAlias = JoinRecord  # noqa: Y015
+
+@_typing.final
+class ReplacementRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    NEW_ID_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    member_id: _builtins.int
+    new_id: _builtins.str
+    voters: _builtins.int
+    asked_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        member_id: _builtins.int = ...,
+        new_id: _builtins.str = ...,
+        voters: _builtins.int = ...,
+        asked_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at_ms", b"asked_at_ms", "id", b"id", "member_id", b"member_id", "new_id", b"new_id", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplacementRecord: _TypeAlias = ReplacementRecord  # noqa: Y015
+
+@_typing.final
 class NodeSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1294,6 +1459,10 @@ class StoredRecord(_message.Message):
     AUTHORITY_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    AUTOPILOT_FIELD_NUMBER: _builtins.int
+    AUTOPILOT_STATUS_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     @_builtins.property
     def cluster(self) -> Global___ClusterRecord: ...
@@ -1325,6 +1494,14 @@ class StoredRecord(_message.Message):
     def token(self) -> Global___TokenRecord: ...
     @_builtins.property
     def identity(self) -> Global___IdentityRecord: ...
+    @_builtins.property
+    def autopilot(self) -> Global___AutopilotRecord: ...
+    @_builtins.property
+    def autopilot_status(self) -> Global___AutopilotStatus: ...
+    @_builtins.property
+    def join(self) -> Global___JoinRecord: ...
+    @_builtins.property
+    def replacement(self) -> Global___ReplacementRecord: ...
     def __init__(
         self,
         *,
@@ -1344,12 +1521,16 @@ class StoredRecord(_message.Message):
         authority: Global___AuthorityRecord | None = ...,
         token: Global___TokenRecord | None = ...,
         identity: Global___IdentityRecord | None = ...,
+        autopilot: Global___AutopilotRecord | None = ...,
+        autopilot_status: Global___AutopilotStatus | None = ...,
+        join: Global___JoinRecord | None = ...,
+        replacement: Global___ReplacementRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "autopilot", "autopilot_status", "join", "replacement"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

@@ -114,7 +114,7 @@ def test_a_call_that_nobody_listed_is_nobodys() -> None:
         ("PeerService/Link", ADMIN, ("c2",), False),
         ("ClusterService/JoinRaftCluster", COORDINATOR, ("c1",), True),
         ("ClusterService/JoinRaftCluster", COORDINATOR, ("c2",), False),
-        ("ClusterService/RemoveMember", COORDINATOR, ("c2",), False),
+        ("ClusterService/UpdateMember", COORDINATOR, ("c2",), False),
         ("ClusterService/RemoveMember", ADMIN, ("c2",), True),
         ("ClusterService/RemoveMember", OPERATOR, ("c2",), False),
         ("AgentLogService/ReadTaskLogs", COORDINATOR, (), True),

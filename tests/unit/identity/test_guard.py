@@ -29,7 +29,7 @@ from cloudless.core.identity.access import RequestFacts
 from cloudless.core.identity.names import ANY_COORDINATOR, Identity, IdentityKind, kind_of
 from cloudless.core.identity.rules import PACKAGE, RULES, Reach
 from cloudless.core.model import AuthorityPurpose, IdentityRecord, Role, TaskDesired
-from cloudless.errors import CloudlessError, Denied, Unauthenticated
+from cloudless.errors import CloudlessError, Denied, Unauthenticated, Unavailable
 from cloudless.rpc.v1 import agent_pb2, cluster_pb2, objects_pb2, peer_pb2, workload_pb2
 from cloudless.testing.builders import TestCluster, build_task_template
 
@@ -261,7 +261,7 @@ def test_before_there_is_state_coordinators_know_each_other_and_nobody_else() ->
     guard.check(link, peer_pb2.PeerBeat(coordinator_id="c2"), Context())
     with pytest.raises(Denied, match="may not speak for c3"):
         guard.check(link, peer_pb2.PeerBeat(coordinator_id="c3"), Context())
-    with pytest.raises(Unauthenticated):
+    with pytest.raises(Unavailable, match="ask another"):
         guard.enter(f"{PACKAGE}AgentService/Session", Context(build(IdentityKind.AGENT, "a1").chain_pem))
 
 
