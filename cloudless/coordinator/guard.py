@@ -85,14 +85,20 @@ class Guard:
             raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
 
     def _judge_peer(self, peer: Peer, method: str, context: Any, *, tell: bool = True) -> Caller:
-        identity, view = peer.identity, self._find_view()
+        identity, view, rule = peer.identity, self._find_view(), RULES.get(method)
         ours = identity.cluster_id == self._find_cluster_id()
         if view is None and ours and identity.kind is not IdentityKind.COORDINATOR:
             raise Unavailable(
                 "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
             )
         known = view.identities.get((identity.kind.value, identity.name)) if view is not None else None
-        found = judge_identity(identity, self._find_cluster_id(), known.record if known else None, peer.key_hash)
+        found = judge_identity(
+            identity,
+            self._find_cluster_id(),
+            known.record if known else None,
+            peer.key_hash,
+            newcomer=known is None and (_is_founding(view) or (rule is not None and rule.newcomers)),
+        )
         if isinstance(found, Caller):
             return found
         if not tell:
@@ -107,6 +113,12 @@ class Guard:
         self._tell(actor or f"address/{place_of(context)}", actor, method.rpartition(".")[2], verdict.reason)
         kind = Denied if verdict.known else Unauthenticated
         return kind(verdict.reason, hint=verdict.hint)
+
+
+def _is_founding(view: View | None) -> bool:
+    """Whether no coordinator is on record; each writes its own once there are authorities."""
+    kind = IdentityKind.COORDINATOR.value
+    return view is None or all(known_kind != kind for known_kind, _ in view.identities)
 
 
 def find_certificate(auth_context: Mapping[str, Sequence[bytes]]) -> bytes | None:

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 
 from cloudless.adapters.pki.request import build_request, new_key
-from cloudless.adapters.pki.vault import Vault, found
+from cloudless.adapters.pki.vault import Holdings
 from cloudless.cli.aio import AsyncClient
-from cloudless.cli.methods import CREATE_TOKEN, ENROL, LIST_EVENTS, LIST_IDENTITIES, LIST_TOKENS, REVOKE_TOKEN
+from cloudless.cli.methods import CREATE_TOKEN, ENROL, GET_CA, LIST_EVENTS, LIST_IDENTITIES, LIST_TOKENS, REVOKE_TOKEN
 from cloudless.errors import CloudlessError, Denied
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1.event_pb2 import ListEventsRequest
 from cloudless.rpc.v1.objects_pb2 import ROLE_AGENT, ROLE_COORDINATOR
 from tests.faults.rig.scenario import scenario
 from tests.faults.rig.trial import Trial
+from tests.integration.authorities import found_authorities, share_keys
 from tests.integration.cluster import LocalCluster
 
 REPLAYED = 8
 RETRY_S = 20.0
 SPREAD_S = 1.5
-
-
-def share_authorities(cluster: LocalCluster) -> None:
-    """Let every coordinator sign, as those do that were let in by a token."""
-    holdings = found("feedbeeffeedbeef", int(time.time() * 1000))
-    for process in cluster.coordinators:
-        Vault(cluster.datadir(process.name).path / "pki").keep(holdings)
 
 
 @scenario(49, rounds=2)
@@ -36,7 +29,10 @@ def test_a_token_lets_in_no_more_than_it_says_though_the_leader_dies(trial: Tria
 
     Expired, revoked and wrong-role ones are tried meanwhile too.
     """
-    cluster = trial.start(prepare=share_authorities)
+    shared: list[Holdings] = []
+    cluster = trial.start(prepare=lambda made: shared.append(share_keys(made)))
+    found_authorities(cluster, shared[0])
+    cluster.until(lambda: signing(cluster) == len(cluster.coordinators), "every coordinator signs")
     for number in trial.rounds():
         trial.load_up()
         tokens = [create(cluster) for _ in range(REPLAYED)]
@@ -60,6 +56,11 @@ def test_a_token_lets_in_no_more_than_it_says_though_the_leader_dies(trial: Tria
 
 def create(cluster: LocalCluster, **fields: int) -> str:
     return cluster.call(CREATE_TOKEN, pb.CreateTokenRequest(**{"role": ROLE_AGENT, **fields})).token  # type: ignore[arg-type]
+
+
+def signing(cluster: LocalCluster) -> int:
+    """Return how many coordinators know the authorities."""
+    return sum(bool(cluster.call(GET_CA, pb.GetCaRequest(), p.name).authorities) for p in cluster.coordinators)
 
 
 def useless_tokens(cluster: LocalCluster) -> list[str]:

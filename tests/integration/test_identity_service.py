@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +11,6 @@ from click.testing import CliRunner
 
 from cloudless.adapters.pki.credentials import build_credentials
 from cloudless.adapters.pki.request import build_request, key_to_pem, new_key
-from cloudless.adapters.pki.vault import Vault, found
 from cloudless.cli.main import cli
 from cloudless.cli.methods import (
     CREATE_TOKEN,
@@ -30,6 +28,7 @@ from cloudless.rpc.v1 import objects_pb2
 from cloudless.rpc.v1.cluster_pb2 import GetStatusRequest
 from cloudless.rpc.v1.event_pb2 import ListEventsRequest
 from etcd.find import Found
+from tests.integration.authorities import CLUSTER_ID, found_authorities, share_keys, vault_of
 from tests.integration.cluster import COORDINATORS, LocalCluster
 from tests.integration.etcd_fixture import binary
 
@@ -38,7 +37,6 @@ __all__ = ["binary"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 FIRST, SECOND, THIRD = COORDINATORS
-CLUSTER_ID = "feedbeeffeedbeef"
 TURNS = 3
 
 
@@ -48,11 +46,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, binary: Found) -> Iterator
     made = LocalCluster(tmp_path_factory.mktemp("trust"), binary.path)
     made.add_coordinators()
     made.found_together()
-    holdings = found(CLUSTER_ID, int(time.time() * 1000))
-    for name in COORDINATORS:
-        Vault(made.datadir(name).path / "pki").keep(holdings)
+    holdings = share_keys(made)
     made.start(*made.processes)
     try:
+        made.wait_formed()
+        found_authorities(made, holdings)
         made.until(lambda: len(authorities(made)) == 3, "authorities are founded")
         yield made
     finally:
@@ -145,7 +143,7 @@ def test_a_replaced_ca_reaches_every_coordinators_disk(cluster: LocalCluster) ->
     for name in COORDINATORS:
 
         def kept(name: str = name) -> list[str]:
-            held = Vault(cluster.datadir(name).path / "pki").load()
+            held = vault_of(cluster, name).load()
             return [record.id for record in held.records] if held else []
 
         cluster.until(lambda kept=kept: kept() == wanted, f"{name} keeps the new authorities")  # type: ignore[misc]

@@ -58,7 +58,7 @@ class Door(Protocol):
         ...
 
     def check(self, method: str, message: Any, context: Any) -> None:
-        """Judge a request, or one message of a stream of them."""
+        """Judge a request, or one message of a stream of them; None: only whether the caller is still who it was."""
         ...
 
 
@@ -190,6 +190,7 @@ class GrpcServer:
                 contextlib.aclosing(behaviour(self._admit(name, request, context), context)) as stream,
             ):
                 async for message in stream:
+                    self._door.check(name, None, context)  # who was locked out meanwhile is told no more
                     yield message
 
         return serve
@@ -206,6 +207,7 @@ class GrpcServer:
                 self._door.enter(name, context)
                 async with contextlib.aclosing(behaviour(readable(requests, context), context)) as stream:
                     async for message in stream:
+                        self._door.check(name, None, context)
                         yield message
 
         return serve

@@ -59,17 +59,18 @@ _RANK = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
 
 def judge_identity(
-    identity: Identity, cluster_id: str, record: IdentityRecord | None, key_hash: str
+    identity: Identity, cluster_id: str, record: IdentityRecord | None, key_hash: str, *, newcomer: bool = False
 ) -> Caller | Forbidden:
     """Return the caller whose certificate names `identity` and holds the key `key_hash`.
 
-    Coordinators need no record: they sign with the CA's own key before there is a store to write one to, and
-    whoever holds that key could write any record. A record that says "revoked" counts for them too.
+    `newcomer`: a coordinator without a record may come in, because none has one yet, or for what it takes to become a
+    member: they sign for themselves before there is a store to write to. Otherwise a CA's key alone makes nobody a
+    coordinator: whoever has it must also be able to write to the store.
     """
     if identity.cluster_id != cluster_id:
         return Forbidden(f"{identity} belongs to another cluster than {cluster_id}", known=False)
     if record is None:
-        if identity.kind is IdentityKind.COORDINATOR:
+        if newcomer and identity.kind is IdentityKind.COORDINATOR:
             return Caller(identity.name, Role.COORDINATOR)
         return Forbidden(f"{identity.subject} is not enrolled", "enrol it again with a new token", known=False)
     if record.revoked_at_ms:

@@ -33,11 +33,16 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Who may make one call. `anyone` needs no identity at all: liveness, and what precedes having one."""
+    """Who may make one call. `anyone` needs no identity at all: liveness, and what precedes having one.
+
+    `newcomers` lets in coordinators that no record knows yet: what it takes to become a member, after which each puts
+    itself on record.
+    """
 
     anyone: bool = False
     machines: tuple[Role, ...] = ()
     own: bool = False
+    newcomers: bool = False
     people: Role | None = None
     reach: Reach = Reach.CLUSTER
 
@@ -57,11 +62,11 @@ _OWN_RULES: dict[str, Rule] = {
     "ClusterService/GetStatus": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/ListMembers": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/GetDigest": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
-    "ClusterService/GetFormation": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
-    "ClusterService/JoinRaftCluster": Rule(machines=(_C,), own=True),
+    "ClusterService/GetFormation": Rule(machines=(_C,), newcomers=True, people=Role.VIEWER, reach=Reach.SHARED),
+    "ClusterService/JoinRaftCluster": Rule(machines=(_C,), own=True, newcomers=True),
     # One that leaves asks another to remove its member, by the member's id.
     "ClusterService/RemoveMember": Rule(machines=(_C,), people=Role.ADMIN),
-    "ClusterService/UpdateMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
+    "ClusterService/UpdateMember": Rule(machines=(_C,), own=True, newcomers=True, people=Role.ADMIN),
     "ClusterService/LeaveCluster": _ADMIN,
     "ClusterService/PromoteMember": _ADMIN,
     "ClusterService/ReplaceMember": _ADMIN,

@@ -172,7 +172,8 @@ C1 = Identity("c", IdentityKind.COORDINATOR, "c1")
         (ANN, IdentityRecord(name="ann", role=Role.VIEWER, key_hashes=("k", "old")), "old", Caller("ann", Role.VIEWER)),
         (ANN, IdentityRecord(name="ann", role=Role.VIEWER, key_hashes=("k",), revoked_at_ms=1), "k", None),
         (ANN, None, "k", None),
-        (C1, None, "k", Caller("c1", Role.COORDINATOR)),
+        (C1, None, "k", None),
+        (C1, IdentityRecord(name="c1", role=Role.COORDINATOR, key_hashes=("k",)), "k", Caller("c1", Role.COORDINATOR)),
         (C1, IdentityRecord(name="c1", role=Role.COORDINATOR, revoked_at_ms=1, key_hashes=("k",)), "k", None),
         (C1, IdentityRecord(name="c1", role=Role.COORDINATOR, key_hashes=("other",)), "k", None),
         (Identity("d", IdentityKind.COORDINATOR, "c1"), None, "k", None),
@@ -183,3 +184,11 @@ def test_a_certificate_counts_as_far_as_the_records_agree(
 ) -> None:
     found = judge_identity(identity, "c", record, key_hash)
     assert found == expected if expected is not None else isinstance(found, Forbidden)
+
+
+def test_newcomers_are_coordinators_of_this_cluster_that_were_not_revoked() -> None:
+    assert judge_identity(C1, "c", None, "k", newcomer=True) == Caller("c1", Role.COORDINATOR)
+    assert isinstance(judge_identity(ANN, "c", None, "k", newcomer=True), Forbidden)
+    assert isinstance(judge_identity(C1, "d", None, "k", newcomer=True), Forbidden)
+    revoked = IdentityRecord(name="c1", role=Role.COORDINATOR, revoked_at_ms=1, key_hashes=("k",))
+    assert isinstance(judge_identity(C1, "c", revoked, "k", newcomer=True), Forbidden)

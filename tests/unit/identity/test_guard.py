@@ -135,6 +135,17 @@ async def test_callers_are_who_their_certificates_say_if_the_records_agree() -> 
         assert "not for agents" in reason
 
 
+async def test_once_coordinators_are_on_record_a_ca_signature_alone_makes_no_other() -> None:
+    c2, forged = build(IdentityKind.COORDINATOR, "c2"), build(IdentityKind.COORDINATOR, "c9")
+    async with open_door() as door:
+        assert await door.call(forged) == "coordinator/c9"
+        enrol(door.cluster, c2, Role.COORDINATOR)
+        assert await door.call(c2) == "coordinator/c2"
+        with pytest.raises(grpc.aio.AioRpcError, match="coordinator/c9 is not enrolled"):
+            await door.call(forged)
+        assert await door.call(forged, f"{PACKAGE}ClusterService/GetFormation") == "coordinator/c9"
+
+
 async def test_who_is_not_enrolled_or_revoked_or_of_an_older_key_is_nobody() -> None:
     async with open_door() as door:
         ann = build(IdentityKind.PERSON, "ann")
