@@ -51,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, binary: Found) -> Iterator
     try:
         made.wait_formed()
         found_authorities(made, holdings)
-        made.until(lambda: len(authorities(made)) == 3, "authorities are founded")
+        made.until(lambda: all(len(authorities(made, name)) == 3 for name in COORDINATORS), "all know the authorities")
         yield made
     finally:
         made.close()
@@ -92,7 +92,7 @@ def test_a_token_shown_to_two_coordinators_at_once_lets_one_in(cluster: LocalClu
     names = [
         held.record.name for held in cluster.call(LIST_IDENTITIES, pb.ListIdentitiesRequest(kind="agent")).identities
     ]
-    assert sorted(name[:2] for name in names) == [f"n{turn}" for turn in range(10)]
+    assert sorted(name[:2] for name in names) == [f"n{turn}" for turn in range(TURNS)]
     cluster.until(lambda: "AccessRefused" in kinds_told(cluster), "refusals are told")
     assert kinds_told(cluster).count("Enrolled") == TURNS
 
