@@ -119,6 +119,7 @@ def test_founders_named_by_srv_records_found_one_cluster_and_come_back_without_d
     formed.assert_one_cluster()
 
 
+@pytest.mark.slow
 def test_coordinators_join_through_a_name_once_dns_answers(cluster: LocalCluster, dns: DnsServer) -> None:
     cluster.add_coordinators()
     for process in cluster.coordinators:
@@ -139,7 +140,12 @@ def test_coordinators_join_through_a_name_once_dns_answers(cluster: LocalCluster
 
 
 @pytest.mark.parametrize(
-    "told", [{}, {"BOOTSTRAP": "true"}, {"BOOTSTRAP_EXPECT": "3"}], ids=["join", "found", "expect"]
+    "told",
+    [
+        pytest.param({"BOOTSTRAP": "true"}, id="found"),
+        pytest.param({}, id="join", marks=pytest.mark.slow),
+        pytest.param({"BOOTSTRAP_EXPECT": "3"}, id="expect", marks=pytest.mark.slow),
+    ],
 )
 def test_a_node_that_reaches_only_itself_neither_joins_nor_founds_and_says_so(
     cluster: LocalCluster, dns: DnsServer, told: dict[str, str]
@@ -234,6 +240,7 @@ def test_two_clusters_behind_one_list_are_refused_by_who_belongs_to_neither(
 # --- founding a second time ---
 
 
+@pytest.mark.slow
 def test_an_emptied_first_coordinator_waits_for_its_silent_seeds_and_joins_them(formed: LocalCluster) -> None:
     cluster_id = formed.status(SECOND).header.cluster_id
     others = [process.name for process in formed.coordinators if process.name != SECOND]
