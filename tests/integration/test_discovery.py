@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,6 +135,45 @@ def test_coordinators_join_through_a_name_once_dns_answers(cluster: LocalCluster
     dns.hold(NAME, "A", *(process.host for process in cluster.coordinators))
     cluster.wait_formed()
     cluster.assert_one_cluster()
+
+
+class OverIpv6:
+    """Everything on ::1, which every address has to name in brackets."""
+
+    def host_of(self, name: str) -> str:
+        return "[::1]"
+
+    def ports_of(self, name: str, *uses: str) -> dict[str, int]:
+        return dict(zip(uses, free_ports(len(uses)), strict=True))
+
+    def command_at(self, name: str, argv: list[str]) -> list[str]:
+        return argv
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_a_cluster_lives_on_ipv6_alone(tmp_path: Path, binary: Found) -> None:
+    cluster = LocalCluster(tmp_path, binary.path, OverIpv6())
+    try:
+        cluster.add_coordinators()
+        cluster.found_together()
+        cluster.add_agent("agent-1")
+        cluster.start(*COORDINATORS, "agent-1")
+        cluster.wait_ready()
+        cluster.assert_one_cluster()
+        assert learned(cluster, "agent-1")[FIRST] == cluster.processes[FIRST].address()
+        assert cluster.metric(FIRST, "agent_sessions") + cluster.metric(SECOND, "agent_sessions") >= 1
+    finally:
+        cluster.close()
 
 
 # --- reaching only oneself ---
