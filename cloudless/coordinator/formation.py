@@ -32,6 +32,7 @@ from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin
 from cloudless.adapters.member.datadir import DataDir
+from cloudless.adapters.member.founders import read_word, write_word
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
@@ -95,7 +96,9 @@ class Formation:
         self._waiting = _Waiting()
         self._neighbours = Neighbours(settings, datadir)
         self._returning = Returning(settings, datadir, self._neighbours, self._waiting.say)
-        self._founders = () if self._neighbours.dynamic else tuple(sorted(settings.join_addresses))
+        self._founders = (
+            read_word(datadir.founders) if self._neighbours.dynamic else tuple(sorted(settings.join_addresses))
+        )
         self._cluster_id = ""
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.supervisor: MemberSupervisor | None = None
@@ -212,7 +215,10 @@ class Formation:
                 address: NamedFounder(_to_founder(answer), answer.founders_expected)
                 for address, answer in round.answers.items()
             }
-            self._founders, founding = decide_named_founding(own, self._settings.bootstrap_expect, self._founders, told)
+            word, founding = decide_named_founding(own, self._settings.bootstrap_expect, self._founders, told)
+            if word != self._founders:
+                await asyncio.to_thread(write_word, self.datadir.founders, word)
+                self._founders = word
             unresolved = "; ".join(self._neighbours.unresolved())
             if await self._follow(replace(founding, reason="; ".join(filter(None, (founding.reason, unresolved))))):
                 return
