@@ -242,6 +242,7 @@ def test_an_agent_survives_the_replacement_of_all_its_seeds(formed: LocalCluster
 # --- two clusters ---
 
 
+@pytest.mark.slow
 def test_two_clusters_behind_one_list_are_refused_by_who_belongs_to_neither(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
