@@ -239,6 +239,37 @@ def test_an_agent_survives_the_replacement_of_all_its_seeds(formed: LocalCluster
     formed.wait_ready()
 
 
+@pytest.mark.slow
+def test_all_api_addresses_change_while_all_are_down_and_the_seeds_in_dns_say_so(
+    tmp_path: Path, binary: Found, dns: DnsServer
+) -> None:
+    cluster = LocalCluster(tmp_path, binary.path)
+    try:
+        cluster.add_coordinators()
+        publish(dns, *cluster.coordinators)
+        for process in cluster.coordinators:
+            process.settings |= {"BOOTSTRAP_EXPECT": "3", "RAFT_JOIN_ADDR": f"srv+{SERVICE}", "DNS_SERVER": dns.address}
+        cluster.add_agent("agent-1")
+        cluster.processes["agent-1"].settings |= {"COORDINATOR_ADDR": f"srv+{SERVICE}", "DNS_SERVER": dns.address}
+        cluster.start(*COORDINATORS, "agent-1")
+        cluster.wait_ready()
+        before = learned(cluster, "agent-1")
+        cluster.stop(*COORDINATORS)  # the agent runs on, and knows three addresses at which nobody is any more
+        for process in cluster.coordinators:
+            (process.ports["api"],) = free_ports(1)
+            process.settings["BIND_ADDR"] = process.address()
+        publish(dns, *cluster.coordinators)
+        cluster.forget_clients()
+        cluster.start(*COORDINATORS)
+        cluster.wait_ready()
+        cluster.assert_one_cluster()
+        everybody = {process.name: process.address() for process in cluster.coordinators}
+        assert not set(before.values()) & set(everybody.values())
+        cluster.until(lambda: learned(cluster, "agent-1") == everybody, "the agent has learned the new addresses", 10)
+    finally:
+        cluster.close()
+
+
 # --- two clusters ---
 
 
