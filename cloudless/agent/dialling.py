@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from cloudless.adapters.grpc.channel import ChannelOptions, Dialler
 from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.agent.config import AgentLimits
+from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.errors import CloudlessError
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
@@ -48,9 +50,9 @@ Dial = Callable[[str], SessionStream]
 """Opens a stream to the coordinator at `host:port`; that it cannot be reached is told by the first read or write."""
 
 
-def channel_options(limits: AgentLimits) -> list[tuple[str, int]]:
+def channel_options(limits: AgentLimits) -> ChannelOptions:
     """Return the options of a channel to a coordinator: quick to notice death, quick to try again, no proxy."""
-    return [
+    return (
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -63,19 +65,19 @@ def channel_options(limits: AgentLimits) -> list[tuple[str, int]]:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", limits.message_bytes_max),
         ("grpc.max_send_message_length", limits.message_bytes_max),
-    ]
+    )
 
 
-def grpc_dial(limits: AgentLimits) -> Dial:
+def grpc_dial(dialler: Dialler, limits: AgentLimits) -> Dial:
     """Return what opens gRPC streams."""
-    return lambda address: _GrpcStream(address, limits)
+    return lambda address: _GrpcStream(dialler.open(address, ANY_COORDINATOR, channel_options(limits)))
 
 
 class _GrpcStream:
     """A SessionStream on a gRPC channel of its own."""
 
-    def __init__(self, address: str, limits: AgentLimits) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options(limits))
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
         self._call: Any = AgentServiceStub(self._channel).Session()  # type: ignore[no-untyped-call]
 
     async def write(self, message: agent_pb2.AgentMessage) -> None:

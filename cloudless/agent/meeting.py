@@ -2,7 +2,8 @@
 
 An agent belongs to the cluster whose welcome it takes first, for good. If its seeds led to two, chance would decide. So
 an agent without a cluster first asks everybody at its seeds which one they belong to. Who does not answer in time, or
-may not tell, says nothing against them: later on, a coordinator of another cluster is refused at its welcome.
+may not tell, says nothing against them: later on, a coordinator of another cluster is refused at its welcome. With
+TLS there is nothing to ask: a certificate is of one cluster.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import grpc
 import grpc.aio
 
-from cloudless.adapters.grpc.channel import open_channel
+from cloudless.adapters.grpc.channel import INSECURE
 from cloudless.agent.phonebook import Seeds
 from cloudless.core.discovery.answers import Voice, sort_answers
 from cloudless.errors import FormationRefused
@@ -39,7 +40,7 @@ async def refuse_two_clusters(seeds: Seeds) -> None:
 
 
 async def _ask(address: str) -> Voice | None:
-    channel = open_channel(address)
+    channel = INSECURE.open(address)
     try:
         stub = ClusterServiceStub(channel)  # type: ignore[no-untyped-call]
         answer = await stub.GetFormation(pb.GetFormationRequest(), timeout=ASK_TIMEOUT_S)

@@ -15,6 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
+    from cloudless.cli.contexts import Context
+    from cloudless.ports import Credentials
     from cloudless.rpc.v1.common_pb2 import ReadOptions
 
 DEFAULT_COORDINATORS = ("127.0.0.1:8080", "127.0.0.1:8082", "127.0.0.1:8084")
@@ -33,18 +35,55 @@ class Options:
     max_staleness_s: float = 0.0
     namespace: str = ""
     color: bool = True
+    context: str = ""
+    coordinators_given: bool = False
+    context_taken: bool = False
 
     def client(self) -> Client:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
         from cloudless.cli.client import Client
 
-        return Client(self.addresses(), self.timeout_s)
+        return Client(self.addresses(), self.timeout_s, self.credentials())
 
     def addresses(self) -> tuple[str, ...]:
-        """Return the addresses of the coordinators named. Raises Unavailable if DNS knows none of them."""
+        """Return the addresses of the coordinators to ask. Raises Unavailable if DNS knows none of them."""
         from cloudless.cli.seeds import find_addresses
 
         return find_addresses(self.coordinators, os.environ)
+
+    def credentials(self) -> Credentials | None:
+        """Return what the person proves to be by, None for plain connections. Raises BadCredentials."""
+        context = self.find_context()
+        if context is None:
+            return None
+        from cloudless.cli.contexts import ContextFile
+        from cloudless.cli.signing_in import find_credentials
+
+        return find_credentials(ContextFile(), context)
+
+    def find_context(self) -> Context | None:
+        """Return the context that was named, else the current one; None if there is none.
+
+        Who gives addresses and names no context means that cluster, as nobody in particular. Raises NotFound.
+        """
+        if self.coordinators_given and not self.context:
+            return None
+        from cloudless.cli.contexts import ContextFile
+
+        book = ContextFile().load()
+        name = self.context or book.current
+        return book.get(name) if name else None
+
+    def take_context(self) -> None:
+        """Take from the context what was not given by option or environment variable, once."""
+        if self.context_taken:
+            return
+        self.context_taken = True
+        context = self.find_context()
+        if context is not None:
+            if not self.coordinators_given and context.coordinators:
+                self.coordinators = context.coordinators
+            self.namespace = self.namespace or context.namespace
 
     def read(self) -> ReadOptions:
         """Return how fresh answers must be; unset leaves it to the coordinator (linearizable)."""
@@ -62,8 +101,10 @@ class Options:
 
 
 def current() -> Options:
-    """Return the options of the running command."""
-    return click.get_current_context().ensure_object(Options)
+    """Return the options of the running command, completed from the context it goes to."""
+    options = click.get_current_context().ensure_object(Options)
+    options.take_context()
+    return options
 
 
 def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -84,7 +125,8 @@ def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tup
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, parameter) from error
     if seeds:
-        ctx.ensure_object(Options).coordinators = tuple(str(seed) for seed in seeds)
+        options = ctx.ensure_object(Options)
+        options.coordinators, options.coordinators_given = tuple(str(seed) for seed in seeds), True
 
 
 def _set_consistency(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -116,7 +158,12 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
             ["--coordinator", "-c"], multiple=True, envvar=envvar, expose_value=False, callback=_set_coordinators,
             metavar="HOST:PORT,…", hidden=hidden, show_envvar=True,
             help="Coordinators to ask, any of them answers; dns+NAME:PORT and srv+NAME are looked up in DNS. "
-            f"Default: {','.join(DEFAULT_COORDINATORS)}",
+            f"Default: the context's, else {','.join(DEFAULT_COORDINATORS)}",
+        ),
+        click.Option(
+            ["--context"], expose_value=False, callback=_set("context"), metavar="NAME", hidden=hidden,
+            envvar="CLOUDLESS_CONTEXT" if on_program else None, show_envvar=True,
+            help="The cluster meant, see `cloudless context list`. Default: the current one",
         ),
         click.Option(
             ["--timeout"], type=click.FloatRange(min=0.1), expose_value=False, callback=_set("timeout_s"),

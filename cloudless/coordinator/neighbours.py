@@ -20,7 +20,6 @@ from cloudless.adapters.member.learned import Learned
 from cloudless.adapters.member.marker import Marker
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.system import SystemClock
-from cloudless.coordinator.asking import ask_formation
 from cloudless.core.discovery.answers import Answerers, Voice, sort_answers
 from cloudless.core.discovery.learned import bound
 from cloudless.core.discovery.seeds import SeedKind, parse_seed
@@ -56,9 +55,7 @@ class Round:
 class Neighbours:
     """Finds the others for one node. `instance_id` tells this process from all others, whatever its address."""
 
-    def __init__(
-        self, settings: CoordinatorSettings, datadir: DataDir, ask: Ask = ask_formation, lookup: Lookup | None = None
-    ) -> None:
+    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, ask: Ask, lookup: Lookup | None = None) -> None:
         self.instance_id = secrets.token_hex(8)
         self._settings, self._datadir, self._ask = settings, datadir, ask
         self._clock = SystemClock()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from cloudless.coordinator.hearing import HeardTable
-from cloudless.coordinator.peer_stream import LinkBroken, PeerDial, PeerStream, dial_peer
+from cloudless.coordinator.peer_stream import LinkBroken, PeerDial, PeerStream
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
@@ -102,7 +102,7 @@ class Link:
         clock: Clock,
         changed: Callable[[], None],
         settings: PeerSettings,
-        dial: PeerDial = dial_peer,
+        dial: PeerDial,
     ) -> None:
         self._coordinator_id, self.address, self._news, self._clock = coordinator_id, address, news, clock
         self._changed, self._settings, self._dial = changed, settings, dial
@@ -180,8 +180,8 @@ class Peers:
         voters: Callable[[], frozenset[str]],
         progress: ProgressTable | None = None,
         ailment: Callable[[], str] = str,
+        dial: PeerDial,
         settings: PeerSettings | None = None,
-        dial: PeerDial = dial_peer,
     ) -> None:
         self._own_id, self._store, self._replica, self._clock = own_id, store, replica, clock
         self._lease_id, self._voters = lease_id, voters

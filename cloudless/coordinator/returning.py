@@ -11,7 +11,7 @@ an older copy *and* nobody who could tell is left to the operator; a cluster tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from loguru import logger
 
@@ -21,7 +21,10 @@ from cloudless.adapters.member.pidfile import find_orphan
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.wal import last_index
 from cloudless.coordinator.asking import call_once
+from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.neighbours import Neighbours, describe_failures
+from cloudless.coordinator.relocating import find_relocation
+from cloudless.core.membership.relocation import Relocation
 from cloudless.core.membership.returning import Reached, find_outdated
 from cloudless.errors import CloudlessError, FormationRefused, NotFound
 from cloudless.rpc.v1 import cluster_pb2 as pb
@@ -38,9 +41,15 @@ class Returning:
     """The return of one node to its cluster. `say` tells what is waited for."""
 
     def __init__(
-        self, settings: CoordinatorSettings, datadir: DataDir, neighbours: Neighbours, say: Callable[[str], None]
+        self,
+        settings: CoordinatorSettings,
+        datadir: DataDir,
+        own: OwnCredentials,
+        neighbours: Neighbours,
+        say: Callable[[str], None],
     ) -> None:
-        self._settings, self._datadir, self._neighbours, self._say = settings, datadir, neighbours, say
+        self._settings, self._datadir, self._own, self._say = settings, datadir, own, say
+        self._neighbours = neighbours
         self._noted = Progress.read(datadir.progress)
         self._alone = False
 
@@ -92,28 +101,44 @@ class Returning:
             if heard.node_id == own_id
         ]
 
-    async def announce_address(self) -> None:
+    async def find_routes(self) -> Mapping[str, str]:
+        """Return the way from old addresses to new ones, if a majority has come back and some of it has moved."""
+        marker = Marker.read(self._datadir.marker)
+        relocation = await self._relocation(marker)
+        if relocation.reason:
+            self._say(relocation.reason)
+        return relocation.routes
+
+    async def _relocation(self, marker: Marker) -> Relocation:
+        return find_relocation(self._settings, marker, self._noted.members, (await self._neighbours.ask()).answers)
+
+    async def announce_address(self, marker: Marker) -> Mapping[str, str]:
         """Make the cluster know the member under today's raft address, if it is another than before.
 
-        Waits for a quorum of the others. Raises FormationRefused if the address is another member's.
+        Waits for a quorum of the others, or until a majority has met whose members have moved as well: then the
+        routes to them are returned. Raises FormationRefused if the address is another member's.
         """
         raft_address = self._settings.raft_address
-        if self._noted.peer_url in ("", f"http://{raft_address}"):
-            return
+        if self._noted.peer_url in ("", self._own.etcd_url(raft_address)):
+            return {}
         logger.info("this member moves from {} to {}", self._noted.peer_url, raft_address)
         request = pb.UpdateMemberRequest(coordinator_id=self._settings.node_id, raft_address=raft_address)
         while True:
             round, refusals = await self._neighbours.ask(), dict[str, str]()
             for address in round.members:
                 try:
-                    await call_once(address, lambda stub: stub.UpdateMember(request, timeout=MOVE_TIMEOUT_S))
-                    return
+                    await call_once(
+                        self._own.dialler, address, lambda stub: stub.UpdateMember(request, timeout=MOVE_TIMEOUT_S)
+                    )
+                    return {}
                 except FormationRefused:
                     raise
                 except NotFound:
-                    return  # removed meanwhile: etcd will say so
+                    return {}  # removed meanwhile: etcd will say so
                 except CloudlessError as error:
                     refusals[address] = error.message
+            if routes := (await self._relocation(marker)).routes:
+                return routes
             said = describe_failures(round, refusals, self._neighbours.unresolved())
             self._say(
                 f"waiting for a quorum of the others to take {raft_address} for {self._noted.peer_url} ({said}); "

@@ -1,4 +1,4 @@
-"""The election's and the membership's decisions, row by row, and that founders can never found two clusters."""
+"""The election's decisions, row by row, and that founders can never found two clusters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from cloudless.core.election import CONFIDENCE, Doubt, HeldLease, Observation, Role, Step, decide, decide_doubt, role_of
 from cloudless.core.membership.founding import Founder, Standing, Verdict, decide_founding, find_bootstrap_hindrance
-from cloudless.core.membership.planner import MembershipStep, MemberView, check_removal, plan_membership
 from cloudless.core.model import LeaderRecord
 from cloudless.core.state.view import Candidate
 
@@ -166,56 +165,6 @@ def test_nobody_doubts_itself_or_nobody() -> None:
             decide_doubt(own_id="c1", leader=leader, link_lost=True, linked=VOTERS, suspicions=VOTERS, voters=VOTERS)
             == Doubt()
         )
-
-
-# --- members ---
-
-
-def member(id: int, **changes: object) -> MemberView:
-    view = MemberView(id=id, name=f"c{id}", peer_urls=(f"http://c{id}",), learner=False, started=True, linked=True)
-    return replace(view, **changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("members", "raft_leader_id", "expected"),
-    [
-        ([member(1)], 1, (MembershipStep.WAIT, 0)),
-        ([member(1), member(2), member(3)], 2, (MembershipStep.WAIT, 0)),
-        ([member(1), member(3), member(2)], 1, (MembershipStep.MOVE_LEADER, 2)),
-        ([member(1), member(2, linked=False), member(3)], 1, (MembershipStep.MOVE_LEADER, 3)),
-        ([member(1), member(2, linked=False), member(3, started=False)], 1, (MembershipStep.WAIT, 0)),
-        ([member(1), member(2, learner=True)], 1, (MembershipStep.PROMOTE, 2)),
-        ([member(1), member(2, learner=True, started=False)], 1, (MembershipStep.WAIT, 0)),
-        ([member(1), member(2, learner=True, started=False), member(3)], 1, (MembershipStep.MOVE_LEADER, 3)),
-    ],
-)
-def test_next_step_of_the_membership(
-    members: list[MemberView], raft_leader_id: int, expected: tuple[MembershipStep, int]
-) -> None:
-    decision = plan_membership(members, own_member_id=1, raft_leader_id=raft_leader_id)
-    assert (decision.step, decision.member_id) == expected
-
-
-def test_what_is_waited_for_is_said() -> None:
-    waiting = [member(1), member(2, learner=True, started=False)]
-    assert "not started" in plan_membership(waiting, own_member_id=1, raft_leader_id=1).reason
-
-
-@pytest.mark.parametrize(
-    ("members", "removed", "allowed"),
-    [
-        ([member(1)], 1, False),
-        ([member(1), member(2)], 2, True),
-        ([member(1), member(2, linked=False)], 1, False),
-        ([member(1), member(2, linked=False), member(3)], 2, True),
-        ([member(1), member(2, linked=False), member(3)], 3, False),
-        ([member(1), member(2, started=False), member(3), member(4)], 4, True),
-        ([member(1), member(2, learner=True)], 1, False),
-        ([member(1), member(2, learner=True)], 2, True),
-    ],
-)
-def test_a_removal_leaves_a_majority_that_answers(members: list[MemberView], removed: int, allowed: bool) -> None:
-    assert (check_removal(members, removed) == "") is allowed
 
 
 # --- founding ---

@@ -6,6 +6,7 @@
     <path>/coordinators.json where all coordinators were when the cluster last said so
     <path>/founders.json with whom this node agreed to found a cluster, if a name in DNS stood for them
     <path>/etcd.pid      the running etcd, so that it can be adopted after the coordinator was killed
+    <path>/etcd.environment  there while the running etcd depends on variables that only its coordinator serves
     <path>/etcd.log      what etcd wrote; etcd.log.1 before that
     <path>/etcd/         etcd's own: write-ahead log and database
 
@@ -43,6 +44,7 @@ class DataDir:
         self.progress = self.path / "progress.json"
         self.coordinators = self.path / "coordinators.json"
         self.founders = self.path / "founders.json"
+        self.environment_note = self.path / "etcd.environment"
         self.lock_file = self.path / "lock"
         self._lock_handle: int | None = None
 

@@ -6,6 +6,21 @@ record has exactly one kind of writer, which is why one object may be spread ove
 
 from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
 from cloudless.core.model.event import EventRecord, Severity
+from cloudless.core.model.identity import (
+    AuthorityPhase,
+    AuthorityPurpose,
+    AuthorityRecord,
+    IdentityRecord,
+    Role,
+    TokenRecord,
+)
+from cloudless.core.model.membership import (
+    AutopilotRecord,
+    AutopilotStatus,
+    AutopilotWait,
+    JoinRecord,
+    ReplacementRecord,
+)
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Resources
@@ -28,6 +43,10 @@ Record = (
     | CoordinatorRecord
     | LeaderRecord
     | Suspicion
+    | AutopilotRecord
+    | AutopilotStatus
+    | JoinRecord
+    | ReplacementRecord
     | NodeSpec
     | NodeInfo
     | NodeStatus
@@ -36,16 +55,27 @@ Record = (
     | TaskObserved
     | EventRecord
     | RequestRecord
+    | AuthorityRecord
+    | TokenRecord
+    | IdentityRecord
 )
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "AuthorityPhase",
+    "AuthorityPurpose",
+    "AuthorityRecord",
+    "AutopilotRecord",
+    "AutopilotStatus",
+    "AutopilotWait",
     "ClusterRecord",
     "CoordinatorRecord",
     "Desired",
     "EventRecord",
     "ExecutorKind",
+    "IdentityRecord",
     "Instance",
+    "JoinRecord",
     "LeaderRecord",
     "NodeInfo",
     "NodePhase",
@@ -55,10 +85,12 @@ __all__ = [
     "Port",
     "Reachability",
     "Record",
+    "ReplacementRecord",
     "RequestRecord",
     "Resources",
     "RestartCondition",
     "RestartPolicy",
+    "Role",
     "Rollout",
     "RolloutStrategy",
     "Severity",
@@ -68,6 +100,7 @@ __all__ = [
     "TaskObserved",
     "TaskSpec",
     "TaskState",
+    "TokenRecord",
     "WorkloadRecord",
     "WorkloadSpec",
 ]

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from loguru import logger
 
+from cloudless.adapters.grpc.channel import INSECURE
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
@@ -82,7 +83,7 @@ class SwarmAgent:
                 limits=limits,
                 clock=clock,
                 random=SystemRandom(),
-                dial=grpc_dial(limits),
+                dial=grpc_dial(INSECURE, limits),
                 gate=Gate(head, journal, name),
                 runner=self.runner,
                 reports=reports,
