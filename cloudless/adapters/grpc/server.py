@@ -18,7 +18,7 @@ import grpc.aio
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from loguru import logger
 
 from cloudless.adapters.grpc.channel import MESSAGE_BYTES_MAX
@@ -79,6 +79,21 @@ class _Unreadable:
         self.reason = reason
 
 
+class _Reflection(reflection.aio.ReflectionServicer):
+    """Server reflection behind the door: what is served here is not everybody's business either."""
+
+    def __init__(self, names: list[str], guard: Callable[[str, Any], Any], door: Door) -> None:
+        super().__init__(names)
+        self._guard, self._door = guard, door
+
+    async def ServerReflectionInfo(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        name = f"{reflection.SERVICE_NAME}/ServerReflectionInfo"
+        async with self._guard(name, context):
+            self._door.enter(name, context)
+            async for answer in super().ServerReflectionInfo(request_iterator, context):
+                yield answer
+
+
 class GrpcServer:
     """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error.
 
@@ -118,7 +133,10 @@ class GrpcServer:
 
     async def start(self) -> int:
         """Listen and serve; return the port. Raises PortInUse."""
-        reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            _Reflection(names, self._guard, self._door), self._server
+        )
         port = self._listen(self._address, ask_certificate=True)
         if self._open_address and self._credentials is not None:
             self._listen(self._open_address, ask_certificate=False)

@@ -15,7 +15,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.pki.certificate import hash_key
 from cloudless.adapters.pki.credentials import Credentials, build_credentials
 from cloudless.adapters.pki.pinning import fetch_pinned_root
@@ -235,6 +237,32 @@ async def test_people_bound_to_a_namespace_are_held_to_it() -> None:
         assert await door.call(bob, SCALE, own.SerializeToString()) == "person/bob"
         with pytest.raises(grpc.aio.AioRpcError, match="Denied: person/bob is bound to team-a"):
             await door.call(bob, SCALE, other.SerializeToString())
+
+
+async def test_what_is_served_is_told_to_nobody_that_is_not_known() -> None:
+    own, ann = build(IdentityKind.COORDINATOR, "c1"), build(IdentityKind.PERSON, "ann")
+    cluster = TestCluster()
+    server = GrpcServer(
+        "127.0.0.1:0", "c1", credentials=lambda: own, door=Guard(lambda: cluster.machine, lambda: "ours")
+    )
+    port = await server.start()
+    credentials = grpc.ssl_channel_credentials(ann.roots_pem, ann.key_pem, ann.chain_pem)
+    options = [("grpc.ssl_target_name_override", ANY_COORDINATOR)]
+
+    async def ask() -> list[str]:
+        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as channel:
+            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+            await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+            answer = await call.read()
+            return [service.name for service in answer.list_services_response.service]
+
+    try:
+        with pytest.raises(grpc.aio.AioRpcError, match="person/ann is not enrolled"):
+            await ask()
+        enrol(cluster, ann, Role.VIEWER)
+        assert "grpc.health.v1.Health" in await ask()
+    finally:
+        await server.stop(0)
 
 
 # --- without a network --------------------------------------------------------------------------
