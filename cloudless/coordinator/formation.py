@@ -26,7 +26,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from loguru import logger
 
@@ -34,13 +34,13 @@ from cloudless.adapters.etcd.admin import EtcdAdmin, MemberStatus
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
 from cloudless.adapters.member.progress import Progress
-from cloudless.adapters.member.relay import Relay
 from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
 from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.rejoining import check_rejoin, find_wait
-from cloudless.coordinator.relocating import settle_addresses
+from cloudless.coordinator.relocating import Detour
 from cloudless.coordinator.returning import Returning
+from cloudless.coordinator.waiting import Waiting
 from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
 from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, MemberRemoved, StoreTimeout
 from cloudless.rpc.v1 import cluster_pb2 as pb
@@ -53,7 +53,6 @@ RETRY_PAUSE_S = 0.25
 RETRY_PAUSE_MAX_S = 2.0
 # Short: a founder that looks rarely finds the others done and has to join the long way.
 FOUNDING_PAUSE_MAX_S = 0.4
-SAY_WAITING_EVERY_S = 10.0
 VOTER_PAUSE_S = 0.1
 VOTER_PAUSE_MAX_S = 0.5
 """A learner may stand by for very long."""
@@ -69,20 +68,6 @@ _STANDINGS = {
 }
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Says what is waited for when that changes, and again now and then."""
-
-    said: str = ""
-    said_s: float = 0.0
-
-    def say(self, reason: str) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if reason != self.said or now_s - self.said_s > SAY_WAITING_EVERY_S:
-            logger.info("forming: {}", reason)
-            self.said, self.said_s = reason, now_s
-
-
 class Formation:
     """Brings one member into its cluster; `standing` answers the other founders meanwhile."""
 
@@ -91,8 +76,10 @@ class Formation:
         self._config = self._base_config()
         self._token = ""
         self._status: MemberStatus | None = None
-        self._relay: Relay | None = None
-        self._waiting = _Waiting()
+        self._detour = Detour()
+        # While it asks for a new place, what it has counts for nothing: it will be put aside.
+        self._gives_up_data = False
+        self._waiting = Waiting()
         self._returning = Returning(settings, datadir, self._waiting.say)
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.supervisor: MemberSupervisor | None = None
@@ -104,6 +91,8 @@ class Formation:
     def standing(self) -> pb.GetFormationResponse:
         """Return what this node brings to the forming of a cluster."""
         standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
+        if self._gives_up_data and standing is not Standing.FRESH:
+            standing = Standing.LOST
         status = None if self.done else self._status  # from then on it gets old
         marker = Marker.read(self.datadir.marker)
         return pb.GetFormationResponse(
@@ -116,7 +105,7 @@ class Formation:
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
-            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() else 0,
+            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() and not self._gives_up_data else 0,
             raft_index=status.raft_applied_index if status else 0,
             etcd_cluster_id=int(marker.cluster_id or "0", 16),
             serves=self.done,
@@ -186,7 +175,7 @@ class Formation:
             return await self._start_as_learner(answer)
         routes = await self._returning.announce_address(marker)
         if routes:
-            await self._open_relay(routes)
+            await self._detour.open(routes)
         await self._start(replace(self._config, initial_cluster=marker.initial_cluster), marker)
 
     async def _form_fresh(self) -> None:
@@ -274,6 +263,7 @@ class Formation:
             initial_cluster=members,
         )
         marker.write(self.datadir.marker)
+        self._gives_up_data = False
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
         await self._start(replace(self._config, initial_cluster=members, initial_cluster_state="existing"), marker)
 
@@ -297,7 +287,7 @@ class Formation:
             etcd_version=str(self._binary.version),
             api_address=self._settings.advertise_address,
         )
-        pause_s = RETRY_PAUSE_S
+        pause_s, self._gives_up_data = RETRY_PAUSE_S, True
         while True:
             addresses = await resolve_all(self._settings.join_addresses or self._returning.others)
             random.shuffle(addresses)
@@ -323,30 +313,9 @@ class Formation:
 
     async def _start(self, config: MemberConfig, marker: Marker) -> None:
         self.supervisor = MemberSupervisor(
-            self._binary, config, self.datadir, log=_SupervisorLog(), environment=self._relay_environment()
+            self._binary, config, self.datadir, log=_SupervisorLog(), environment=self._detour.environment()
         )
         await self.supervisor.start()
-
-    def _relay_environment(self) -> dict[str, str]:
-        return self._relay.environment() if self._relay else {}
-
-    async def _open_relay(self, routes: Mapping[str, str]) -> None:
-        told = ", ".join(f"{old} is now {new}" for old, new in sorted(routes.items()))
-        logger.warning("a majority of the members came back at other addresses: {}", told)
-        self._relay = Relay(routes)
-        await self._relay.start()
-
-    async def _write_addresses_down(self) -> None:
-        """Let the quorum that the relay made know the new addresses, then do without the relay."""
-        assert self.supervisor is not None
-        assert self._relay is not None
-        status = await self.admin.status()
-        await settle_addresses(self.admin, status.member_id, self._config.peer_advertise_url, self._relay.routes)
-        logger.info("the cluster knows its members' new addresses")
-        await self.supervisor.restart(environment={})
-        await self._relay.close()
-        self._relay = None
-        await self._await_answer()
 
     async def _await_voter(self) -> None:
         """Wait until our member answers and votes, then write that down."""
@@ -354,8 +323,9 @@ class Formation:
         supervising = asyncio.create_task(self.supervisor.run(), name="member-supervision-while-forming")
         try:
             await self._await_answer()
-            if self._relay is not None:
-                await self._write_addresses_down()
+            if self._detour.is_open:
+                await self._detour.end(self.supervisor, self.admin, self._config.peer_advertise_url)
+                await self._await_answer()
             status = await self._poll_until_voting()
         finally:
             supervising.cancel()
@@ -401,9 +371,9 @@ class Formation:
                 return await self.supervisor.wait_ready(5.0)
             except StoreTimeout:
                 self._waiting.say("etcd runs and waits for a quorum of its peers")
-                if self._relay is None and (routes := await self._returning.find_routes()):
-                    await self._open_relay(routes)
-                    await self.supervisor.restart(environment=self._relay_environment())
+                if not self._detour.is_open and (routes := await self._returning.find_routes()):
+                    await self._detour.open(routes)
+                    await self.supervisor.restart(environment=self._detour.environment())
             except MemberFailed as error:
                 if not self.datadir.has_wal():
                     raise

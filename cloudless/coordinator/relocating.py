@@ -13,6 +13,8 @@ from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin
 from cloudless.adapters.member.marker import Marker
+from cloudless.adapters.member.relay import Relay
+from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.coordinator.asking import ask_formation
 from cloudless.core.membership.relocation import Met, Relocation, Seat, plan_relocation
 from cloudless.errors import CloudlessError
@@ -21,6 +23,37 @@ from cloudless.settings import CoordinatorSettings
 SETTLE_S = 30.0
 """How long the others' addresses are waited for; who comes later asks the cluster, which serves by then."""
 PAUSE_S = 0.2
+
+
+class Detour:
+    """The relay of a member whose peers have moved: there until the cluster has written the new addresses down."""
+
+    def __init__(self) -> None:
+        self._relay: Relay | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._relay is not None
+
+    def environment(self) -> dict[str, str]:
+        """Return what etcd has to be started with besides."""
+        return self._relay.environment() if self._relay else {}
+
+    async def open(self, routes: Mapping[str, str]) -> None:
+        told = ", ".join(f"{old} is now {new}" for old, new in sorted(routes.items()))
+        logger.warning("a majority of the members came back, some at other addresses: {}", told)
+        self._relay = Relay(routes)
+        await self._relay.start()
+
+    async def end(self, supervisor: MemberSupervisor, admin: EtcdAdmin, peer_url: str) -> None:
+        """Let the quorum that the relay made know the new addresses, then start etcd again without it."""
+        assert self._relay is not None
+        status = await admin.status()
+        await settle_addresses(admin, status.member_id, peer_url, self._relay.routes)
+        logger.info("the cluster knows its members' new addresses")
+        await supervisor.restart(environment={})
+        await self._relay.close()
+        self._relay = None
 
 
 async def find_relocation(

@@ -93,10 +93,7 @@ class Returning:
     async def find_routes(self) -> Mapping[str, str]:
         """Return the way from old addresses to new ones, if a majority has come back and some of it has moved."""
         marker = Marker.read(self._datadir.marker)
-        relocation = await find_relocation(self._settings, marker, self._noted.members, self.others)
-        if relocation.reason:
-            self._say(relocation.reason)
-        return relocation.routes
+        return (await find_relocation(self._settings, marker, self._noted.members, self.others)).routes
 
     async def announce_address(self, marker: Marker) -> Mapping[str, str]:
         """Make the cluster know the member under today's raft address, if it is another than before.
