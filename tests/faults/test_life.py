@@ -7,9 +7,14 @@ import time
 
 from cloudless.adapters.member.marker import Marker
 from cloudless.adapters.member.progress import Progress
-from cloudless.cli.methods import GET_WORKLOAD, LEAVE_CLUSTER, REMOVE_MEMBER, REPLACE_MEMBER
+from cloudless.cli.methods import GET_WORKLOAD, LEAVE_CLUSTER, REMOVE_MEMBER, REPLACE_MEMBER, SET_AUTOPILOT
 from cloudless.errors import CloudlessError, Conflict, MemberRemoved, outcome_of
-from cloudless.rpc.v1.cluster_pb2 import LeaveClusterRequest, RemoveMemberRequest, ReplaceMemberRequest
+from cloudless.rpc.v1.cluster_pb2 import (
+    LeaveClusterRequest,
+    RemoveMemberRequest,
+    ReplaceMemberRequest,
+    SetAutopilotRequest,
+)
 from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
 from tests.faults.rig.leading import leader_and_term, others_than
 from tests.faults.rig.members import add_joiner, assert_members_agree, assert_replaced, member_ids, members, roles
@@ -122,6 +127,25 @@ def test_a_coordinator_that_is_gone_for_good_is_replaced_by_one_command(trial: T
         assert cluster.exit_of(dead)[0] == outcome_of(MemberRemoved).exit_code
         del cluster.processes[dead]
         trial.settle()
+
+
+@scenario(33, budget_s=300)
+def test_a_coordinator_that_stands_by_takes_the_place_of_a_dead_one_by_itself(trial: Trial) -> None:
+    cluster = trial.start()
+    for _ in trial.rounds():
+        wanted = SetAutopilotRequest(dead_after_s=5.0, stabilization_s=1.0)
+        cluster.call(SET_AUTOPILOT, wanted)
+        leader, _term = leader_and_term(trial)
+        stand_by(trial, leader, "coordinator-4")
+        dead, before = random.choice(others_than(cluster, "coordinator-4")), member_ids(cluster, leader)
+        trial.load_up()
+        began_s = trial.note(f"{dead} dies for good")
+        cluster.kill(dead, etcd=True)
+        del cluster.processes[dead]
+        trial.settle(within_s=60)
+        trial.figure("healed_s", time.monotonic() - began_s)
+        trial.figure("gap_s", trial.load.longest_gap_s(began_s))
+        assert member_ids(cluster) == {name: id for name, id in before.items() if name != dead}
 
 
 @scenario(34)

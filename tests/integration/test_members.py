@@ -71,6 +71,14 @@ def add_fourth(cluster: LocalCluster) -> None:
     cluster.processes[FOURTH].settings["RAFT_JOIN_ADDR"] = ",".join(cluster.api_addresses()[:3])
 
 
+def give_up(cluster: LocalCluster, request: ReplaceMemberRequest) -> bool:
+    try:
+        cluster.call(REPLACE_MEMBER, request, FIRST, SECOND)
+    except Conflict:  # its link is not known to be broken yet
+        return False
+    return True
+
+
 def post_join(cluster: LocalCluster, document: object) -> tuple[int, dict[str, object]]:
     url = f"http://{cluster.processes[FIRST].address('http')}/v1/join"
     request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
@@ -90,15 +98,7 @@ def test_a_fourth_stands_by_takes_the_place_of_the_dead_and_lets_another_leave(c
     cluster.kill(THIRD, etcd=True)
     del cluster.processes[THIRD]
     request = ReplaceMemberRequest(coordinator_id=THIRD, new_coordinator_id=FOURTH)
-
-    def given_up() -> bool:
-        try:
-            cluster.call(REPLACE_MEMBER, request, FIRST, SECOND)
-        except Conflict:  # its lease has not ended yet
-            return False
-        return True
-
-    cluster.until(given_up, f"{THIRD} is given up")
+    cluster.until(lambda: give_up(cluster, request), f"{THIRD} is given up")
     cluster.wait_formed()
     assert set(members(cluster, FIRST)) == {FIRST, SECOND, FOURTH}
     cluster.until(
