@@ -38,6 +38,13 @@ _COMMANDS = {
     "workload": ("cloudless.cli.commands.workload:workload", "What runs: apply, list, scale, explain, logs, delete."),
     "task": ("cloudless.cli.commands.task:task", "Single instances of workloads: list, get, logs."),
     "events": ("cloudless.cli.commands.events:events", "What happened, newest last; --follow goes on."),
+    "token": ("cloudless.cli.commands.token:token", "What lets coordinators, agents and people in: create, list."),
+    "identity": ("cloudless.cli.commands.identity:identity", "Who was let in: list, revoke."),
+    "ca": ("cloudless.cli.commands.ca:ca", "The certificate authorities: status, rotate."),
+    "login": ("cloudless.cli.commands.login:login", "Sign in to a cluster with a token, as a person."),
+    "logout": ("cloudless.cli.commands.login:logout", "Forget a cluster and your key there."),
+    "whoami": ("cloudless.cli.commands.login:whoami", "Who the cluster takes you for."),
+    "context": ("cloudless.cli.commands.login:context", "The clusters you work with: list, use, delete."),
     "dev": ("cloudless.cli.dev.commands:dev", "A whole cluster on this machine, to try and to break."),
     "coordinator": ("cloudless.cli.commands.run:coordinator", "Run a coordinator (settings: CLOUDLESS_* variables)."),
     "agent": ("cloudless.cli.commands.run:agent", "Run an agent (settings: CLOUDLESS_* variables)."),
@@ -46,7 +53,7 @@ _COMMANDS = {
 }
 _ALIASES = {
     "nodes": "node", "workloads": "workload", "wl": "workload", "tasks": "task", "event": "events",
-    "coordinators": "cluster",
+    "coordinators": "cluster", "contexts": "context", "tokens": "token", "identities": "identity",
 }  # fmt: skip
 
 

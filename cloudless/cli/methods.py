@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from cloudless.rpc.v1 import cluster_pb2, event_pb2, node_pb2, workload_pb2
+from cloudless.rpc.v1 import cluster_pb2, event_pb2, identity_pb2, node_pb2, workload_pb2
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -42,7 +42,7 @@ def _method(
     return Method(f"/cloudless.rpc.v1.{name}", request, response, repeatable, attempt_s)
 
 
-_c, _n, _w, _e = cluster_pb2, node_pb2, workload_pb2, event_pb2
+_c, _n, _w, _e, _i = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
 LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse, attempt_s=4.0)
@@ -79,3 +79,14 @@ LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksR
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)
 WATCH = _method("EventService/Watch", _e.WatchRequest, _e.WatchResponse)
+GET_CA = _method("IdentityService/GetCa", _i.GetCaRequest, _i.GetCaResponse)
+ENROL = _method("IdentityService/Enrol", _i.EnrolRequest, _i.EnrolResponse)
+REENROL = _method("IdentityService/Reenrol", _i.ReenrolRequest, _i.ReenrolResponse)
+RENEW = _method("IdentityService/Renew", _i.RenewRequest, _i.RenewResponse)
+WHO_AM_I = _method("IdentityService/WhoAmI", _i.WhoAmIRequest, _i.WhoAmIResponse)
+CREATE_TOKEN = _method("IdentityService/CreateToken", _i.CreateTokenRequest, _i.CreateTokenResponse)
+LIST_TOKENS = _method("IdentityService/ListTokens", _i.ListTokensRequest, _i.ListTokensResponse)
+REVOKE_TOKEN = _method("IdentityService/RevokeToken", _i.RevokeTokenRequest, _i.RevokeTokenResponse)
+LIST_IDENTITIES = _method("IdentityService/ListIdentities", _i.ListIdentitiesRequest, _i.ListIdentitiesResponse)
+REVOKE_IDENTITY = _method("IdentityService/RevokeIdentity", _i.RevokeIdentityRequest, _i.RevokeIdentityResponse)
+ROTATE_CA = _method("IdentityService/RotateCa", _i.RotateCaRequest, _i.RotateCaResponse)

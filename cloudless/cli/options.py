@@ -6,6 +6,7 @@ command's overwrite what was given again. Environment variables count only where
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
+    from cloudless.cli.contexts import Context
+    from cloudless.ports import Credentials
     from cloudless.rpc.v1.common_pb2 import ReadOptions
 
 DEFAULT_COORDINATORS = ("127.0.0.1:8080", "127.0.0.1:8082", "127.0.0.1:8084")
@@ -32,12 +35,55 @@ class Options:
     max_staleness_s: float = 0.0
     namespace: str = ""
     color: bool = True
+    context: str = ""
+    coordinators_given: bool = False
+    context_taken: bool = False
 
     def client(self) -> Client:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
         from cloudless.cli.client import Client
 
-        return Client(self.coordinators, self.timeout_s)
+        return Client(self.addresses(), self.timeout_s, self.credentials())
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return the addresses of the coordinators to ask. Raises Unavailable if DNS knows none of them."""
+        from cloudless.cli.seeds import find_addresses
+
+        return find_addresses(self.coordinators, os.environ)
+
+    def credentials(self) -> Credentials | None:
+        """Return what the person proves to be by, None for plain connections. Raises BadCredentials."""
+        context = self.find_context()
+        if context is None:
+            return None
+        from cloudless.cli.contexts import ContextFile
+        from cloudless.cli.signing_in import find_credentials
+
+        return find_credentials(ContextFile(), context)
+
+    def find_context(self) -> Context | None:
+        """Return the context that was named, else the current one; None if there is none.
+
+        Who gives addresses and names no context means that cluster, as nobody in particular. Raises NotFound.
+        """
+        if self.coordinators_given and not self.context:
+            return None
+        from cloudless.cli.contexts import ContextFile
+
+        book = ContextFile().load()
+        name = self.context or book.current
+        return book.get(name) if name else None
+
+    def take_context(self) -> None:
+        """Take from the context what was not given by option or environment variable, once."""
+        if self.context_taken:
+            return
+        self.context_taken = True
+        context = self.find_context()
+        if context is not None:
+            if not self.coordinators_given and context.coordinators:
+                self.coordinators = context.coordinators
+            self.namespace = self.namespace or context.namespace
 
     def read(self) -> ReadOptions:
         """Return how fresh answers must be; unset leaves it to the coordinator (linearizable)."""
@@ -55,8 +101,10 @@ class Options:
 
 
 def current() -> Options:
-    """Return the options of the running command."""
-    return click.get_current_context().ensure_object(Options)
+    """Return the options of the running command, completed from the context it goes to."""
+    options = click.get_current_context().ensure_object(Options)
+    options.take_context()
+    return options
 
 
 def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -68,13 +116,17 @@ def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    addresses = tuple(part.strip() for text in value for part in text.split(",") if part.strip())
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise click.BadParameter(f"{address!r} is not host:port", ctx, parameter)
-    if addresses:
-        ctx.ensure_object(Options).coordinators = tuple(dict.fromkeys(addresses))
+    if not value:
+        return
+    from cloudless.core.discovery.seeds import parse_seeds
+
+    try:
+        seeds = parse_seeds(",".join(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+    if seeds:
+        options = ctx.ensure_object(Options)
+        options.coordinators, options.coordinators_given = tuple(str(seed) for seed in seeds), True
 
 
 def _set_consistency(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -105,7 +157,13 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
         click.Option(
             ["--coordinator", "-c"], multiple=True, envvar=envvar, expose_value=False, callback=_set_coordinators,
             metavar="HOST:PORT,…", hidden=hidden, show_envvar=True,
-            help=f"Coordinators to ask, any of them answers. Default: {','.join(DEFAULT_COORDINATORS)}",
+            help="Coordinators to ask, any of them answers; dns+NAME:PORT and srv+NAME are looked up in DNS. "
+            f"Default: the context's, else {','.join(DEFAULT_COORDINATORS)}",
+        ),
+        click.Option(
+            ["--context"], expose_value=False, callback=_set("context"), metavar="NAME", hidden=hidden,
+            envvar="CLOUDLESS_CONTEXT" if on_program else None, show_envvar=True,
+            help="The cluster meant, see `cloudless context list`. Default: the current one",
         ),
         click.Option(
             ["--timeout"], type=click.FloatRange(min=0.1), expose_value=False, callback=_set("timeout_s"),

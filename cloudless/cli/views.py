@@ -173,6 +173,7 @@ EVENTS: Listing[EventRecord] = Listing(
         Column("KIND", lambda e: e.kind),
         Column("SUBJECT", lambda e: e.subject),
         Column("MESSAGE", lambda e: e.message),
+        Column("BY", lambda e: e.actor or "-", wide=True),
         Column("SOURCE", lambda e: e.source or "-", wide=True),
         Column("TERM", lambda e: str(e.term or "-"), wide=True),
         Column("ID", lambda e: e.id, wide=True),

@@ -17,7 +17,6 @@ from typing import Protocol
 from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin, MemberNotFound, MemberNotLearner, PeerUrlTaken
-from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import commit_changes, wait_for_any
 from cloudless.coordinator.membership import REFRESH_PERIOD_S, Members
@@ -82,9 +81,7 @@ class Ask(Protocol):
 class Autopilot:
     """The controller of the members; one for all terms of a coordinator."""
 
-    def __init__(
-        self, members: Members, admin: EtcdAdmin, replica: Replica, clock: Clock, *, ask: Ask = ask_formation
-    ) -> None:
+    def __init__(self, members: Members, admin: EtcdAdmin, replica: Replica, clock: Clock, *, ask: Ask) -> None:
         self._members, self._admin, self._replica, self._clock = members, admin, replica, clock
         self._ask = ask
         self._past: Chronicle = begin(0.0)
@@ -233,7 +230,7 @@ class Autopilot:
     async def _add(self, node_id: str) -> None:
         record = joins_of(self._replica.machine)[node_id].record
         try:
-            await self._admin.add_learner([f"http://{record.raft_address}"])
+            await self._admin.add_learner([self._members.own.etcd_url(record.raft_address)])
         except PeerUrlTaken:  # an earlier try whose answer was lost
             return
 

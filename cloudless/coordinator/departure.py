@@ -75,7 +75,11 @@ class Departure:
         refusals = []
         for address in others.values():
             try:
-                await call_once(address, lambda stub: stub.RemoveMember(request, timeout=REMOVE_TIMEOUT_S))
+                await call_once(
+                    self._members.own.dialler,
+                    address,
+                    lambda stub: stub.RemoveMember(request, timeout=REMOVE_TIMEOUT_S),
+                )
                 return
             except NotFound:
                 return

@@ -14,6 +14,8 @@ from cloudless.core.model import TaskState
 from cloudless.observability.metrics import COORDINATOR_COUNTERS, COORDINATOR_GAUGES
 
 READY_STALENESS_MAX_S = 5.0
+OPEN_PATHS = ("/livez",)
+"""What is answered without a certificate."""
 
 
 def build_routes(body: Callable[[], Body | None], render_metrics: Callable[[], str]) -> dict[str, Callable[[], Answer]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin, Member, MemberNotFound, MemberStatus
+from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.replica import Replica
 from cloudless.core.membership.observed import MemberView
 from cloudless.core.membership.quorum import check_removal
@@ -38,9 +39,11 @@ class Members:
         *,
         ailments: Callable[[], Mapping[str, str]] = dict,
         heard: Callable[[str], Reached | None] = lambda _: None,
+        own: OwnCredentials | None = None,
     ) -> None:
         self._admin, self._replica, self._clock = admin, replica, clock
         self._linked, self._ailments, self._heard = linked, ailments, heard
+        self.own = own or OwnCredentials()
         self._changing = asyncio.Lock()
         self.list: tuple[Member, ...] = ()
         self.status: MemberStatus | None = None
@@ -160,7 +163,7 @@ class Members:
         """
         async with self._changing:
             await self.refresh()
-            peer_url = f"http://{raft_address}"
+            peer_url = self.own.etcd_url(raft_address)
             member = next((member for member in self.list if member.name == coordinator_id), None)
             if member is None:
                 raise NotFound(f"no member belongs to {coordinator_id}", hint="see cloudless cluster members")

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 from loguru import logger
 
+from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.member.marker import Marker, MarkerState
-from cloudless.coordinator.asking import ask_formation, call_once
+from cloudless.coordinator.asking import call_once
 from cloudless.coordinator.departure import REMOVED_HINT
+from cloudless.coordinator.neighbours import Neighbours
 from cloudless.errors import CloudlessError, MemberRemoved
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import common_pb2
@@ -22,13 +24,13 @@ from cloudless.settings import CoordinatorSettings
 WHY_TIMEOUT_S = 1.5
 
 
-async def check_rejoin(settings: CoordinatorSettings, marker: Marker, others: Sequence[str]) -> None:
+async def check_rejoin(settings: CoordinatorSettings, marker: Marker, neighbours: Neighbours) -> None:
     """Return if this coordinator may join as a new member. Raises MemberRemoved with the way to allow it."""
     own_id = settings.node_id
     if settings.rejoin:
         logger.warning("{} is no member any more; it joins as a new one, as CLOUDLESS_REJOIN says", own_id)
         return
-    answers = (await ask_formation(others)).values()
+    answers = (await neighbours.ask()).answers.values()
     if any(own_id in answer.awaited for answer in answers):
         logger.warning("{} is no member any more and is awaited: it joins as a new one", own_id)
         return
@@ -41,13 +43,15 @@ async def check_rejoin(settings: CoordinatorSettings, marker: Marker, others: Se
     raise MemberRemoved(said, hint=REMOVED_HINT)
 
 
-async def find_wait(others: Sequence[str], own_id: str) -> str:
+async def find_wait(dialler: Dialler, others: Sequence[str], own_id: str) -> str:
     """Return why this learner does not vote yet, in the autopilot's words; "" if nobody tells."""
     read = common_pb2.ReadOptions(consistency=common_pb2.CONSISTENCY_STALE)
     for address in others:
         try:
             answer = await call_once(
-                address, lambda stub: stub.GetAutopilot(pb.GetAutopilotRequest(read=read), timeout=WHY_TIMEOUT_S)
+                dialler,
+                address,
+                lambda stub: stub.GetAutopilot(pb.GetAutopilotRequest(read=read), timeout=WHY_TIMEOUT_S),
             )
         except CloudlessError:
             continue

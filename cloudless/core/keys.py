@@ -37,6 +37,13 @@ class Kind(Enum):
     JOIN = "join"
     REPLACEMENT = "replacement"
     REQUEST = "request"
+    AUTHORITY = "authority"
+    IDENTITY = "identity"
+    TOKEN = "token"
+
+
+CONFIDENTIAL = frozenset({Kind.AUTHORITY, Kind.TOKEN})
+"""Kinds that no watch delivers: they hold sealed keys and hashes of secrets, and have calls of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,9 @@ NODES = PREFIX + "nodes/"
 WORKLOADS = PREFIX + "workloads/"
 TASKS = PREFIX + "tasks/"
 EVENTS = PREFIX + "events/"
+AUTHORITIES = PREFIX + "pki/authorities/"
+IDENTITIES = PREFIX + "pki/identities/"
+TOKENS = PREFIX + "tokens/"
 REQUESTS = "/cloudless-requests/v1/"
 """Outside the prefix that is watched: only the store has to remember requests, not every coordinator's memory."""
 
@@ -104,6 +114,19 @@ def event(event_id: str) -> str:
     return EVENTS + event_id
 
 
+def authority(authority_id: str) -> str:
+    return AUTHORITIES + authority_id
+
+
+def identity(kind: str, name: str) -> str:
+    """`kind` is `coordinator`, `agent` or `person`: one name may be all three."""
+    return f"{IDENTITIES}{kind}/{name}"
+
+
+def token(token_id: str) -> str:
+    return TOKENS + token_id
+
+
 def join(coordinator_id: str) -> str:
     return JOINS + coordinator_id
 
@@ -128,6 +151,7 @@ _SINGLE: dict[str, Kind] = {
     "coordinators": Kind.COORDINATOR,
     "election": Kind.ELECTION,
     "events": Kind.EVENT,
+    "tokens": Kind.TOKEN,
     "joins": Kind.JOIN,
     "replacements": Kind.REPLACEMENT,
 }
@@ -151,6 +175,10 @@ def parse(key: str) -> Key | None:
             return Key(Kind.SUSPICION, (term, coordinator_id))
         case ["workloads", namespace, name, "spec"]:
             return Key(Kind.WORKLOAD, (namespace, name))
+        case ["pki", "authorities", authority_id]:
+            return Key(Kind.AUTHORITY, (authority_id,))
+        case ["pki", "identities", kind, name]:
+            return Key(Kind.IDENTITY, (kind, name))
         case [head, name, tail] if (head, tail) in _SUFFIXED:
             return Key(_SUFFIXED[head, tail], (name,))
         case [head, name] if head in _SINGLE:

@@ -22,13 +22,16 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from cloudless.core.identity.names import kind_of
 from cloudless.core.keys import Key, Kind
 from cloudless.core.model import (
+    AuthorityRecord,
     AutopilotRecord,
     AutopilotStatus,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
+    IdentityRecord,
     JoinRecord,
     LeaderRecord,
     NodeInfo,
@@ -40,6 +43,7 @@ from cloudless.core.model import (
     Suspicion,
     TaskDesired,
     TaskObserved,
+    TokenRecord,
     WorkloadRecord,
 )
 from cloudless.rpc.v1 import objects_pb2 as pb
@@ -240,6 +244,9 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "task_observed": (TaskObserved, pb.TaskObserved),
     "event": (EventRecord, pb.EventRecord),
     "request": (RequestRecord, pb.RequestRecord),
+    "authority": (AuthorityRecord, pb.AuthorityRecord),
+    "token": (TokenRecord, pb.TokenRecord),
+    "identity": (IdentityRecord, pb.IdentityRecord),
     "autopilot": (AutopilotRecord, pb.AutopilotRecord),
     "autopilot_status": (AutopilotStatus, pb.AutopilotStatus),
     "join": (JoinRecord, pb.JoinRecord),
@@ -259,6 +266,9 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.TASK_OBSERVED: "task_observed",
     Kind.EVENT: "event",
     Kind.REQUEST: "request",
+    Kind.AUTHORITY: "authority",
+    Kind.TOKEN: "token",
+    Kind.IDENTITY: "identity",
     Kind.AUTOPILOT: "autopilot",
     Kind.AUTOPILOT_STATUS: "autopilot_status",
     Kind.JOIN: "join",
@@ -304,8 +314,19 @@ def _check_names(key: Key, record: Record) -> None:
     match record:
         case WorkloadRecord():
             names: tuple[str, ...] = (record.namespace, record.name)
-        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord() | JoinRecord() | ReplacementRecord():
+        case (
+            TaskDesired()
+            | NodeInfo()
+            | CoordinatorRecord()
+            | EventRecord()
+            | AuthorityRecord()
+            | TokenRecord()
+            | JoinRecord()
+            | ReplacementRecord()
+        ):
             names = (record.id,)
+        case IdentityRecord():
+            names = (kind_of(record.role).value, record.name)
         case TaskObserved():
             names = (record.task_id,)
         case Suspicion():

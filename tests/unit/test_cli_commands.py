@@ -167,7 +167,9 @@ def test_no_coordinator_exits_with_three_and_names_the_cure() -> None:
     assert "error:" in result.stderr
 
 
-@pytest.mark.parametrize("words", [["-c", "nonsense"], ["--consistency", "sometimes"], ["--consistency", "bounded:x"]])
+@pytest.mark.parametrize(
+    "words", [["-c", "srv+nonsense"], ["--consistency", "sometimes"], ["--consistency", "bounded:x"]]
+)
 def test_a_wrong_option_is_a_usage_error(words: list[str]) -> None:
     assert CliRunner().invoke(cli, [*words, "node", "list"]).exit_code == 2
 

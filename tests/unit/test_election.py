@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudless.core.election import CONFIDENCE, Doubt, HeldLease, Observation, Role, Step, decide, decide_doubt, role_of
-from cloudless.core.membership.founding import Founder, Standing, Verdict, decide_founding
+from cloudless.core.membership.founding import Founder, Standing, Verdict, decide_founding, find_bootstrap_hindrance
 from cloudless.core.model import LeaderRecord
 from cloudless.core.state.view import Candidate
 
@@ -218,6 +218,36 @@ def test_founders_with_their_addresses_in_any_order_found_the_same_cluster() -> 
         for decision in [decide_founding(own, order, {address: told[address] for address in order})]
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "silent", "own", "remembered", "reason"),
+    [
+        ({}, [], [], [], ""),
+        ({"a2:1": Standing.FRESH, "a3:1": Standing.FRESH}, [], ["lb:1"], [], ""),
+        ({"a2:1": Standing.FRESH}, ["a3:1"], [], [], "waiting for a3:1 to say that there is no cluster yet"),
+        ({"a2:1": Standing.LOST}, [], [], [], "had data and lost it"),
+        ({"a2:1": Standing.FORMING}, [], [], [], "is forming a cluster"),
+        ({"a2:1": Standing.FRESH}, [], [], ["a2:1"], "remembers a cluster"),
+        ({}, [], ["lb:1"], [], "lb:1 leads back to this node only"),
+    ],
+)
+def test_who_is_told_to_found_alone_does_so_only_if_all_who_could_know_of_a_cluster_deny_it(
+    told: dict[str, Standing], silent: list[str], own: list[str], remembered: list[str], reason: str
+) -> None:
+    hindrance = find_bootstrap_hindrance(told, silent, own, remembered)
+    assert reason in hindrance
+    assert bool(reason) is bool(hindrance)
+
+
+def test_a_founder_tells_itself_and_others_apart_by_instance_not_by_address() -> None:
+    own = founder(1, instance_id="i1")
+    told = answers(own, founder(1, instance_id="i1"), founder(3, instance_id="i3"))
+    assert decide_founding(own, ADDRESSES, told).reason == "a1:1 and a2:1 both lead to this node itself"
+    told = answers(own, founder(2, instance_id="i2"), founder(2, instance_id="i3", raft_address="x:1"))
+    assert decide_founding(own, ADDRESSES, told).reason == "the nodes at a2:1 and a3:1 share the node id c2"
+    told = answers(founder(1, instance_id="i9"), founder(2, instance_id="i2"), founder(3, instance_id="i3"))
+    assert decide_founding(own, ADDRESSES, told).reason == "the node at a1:1 has this node's id, c1"
 
 
 ANSWER = st.builds(

@@ -4,7 +4,7 @@
     peer_url    the address under which the cluster knows our member
     heard       how far the others' members have got, to tell them when they come back
     doubt       why the data must not be started again, "" if nothing is known against them
-    addresses   the other coordinators' API addresses, to ask them when we come back
+    addresses   the other living coordinators' API addresses; see `learned` for those that are down too
     members     the member list, to know each other again when all have moved
 
 Unlike the marker this may be lost or damaged: it then bears witness to nothing.

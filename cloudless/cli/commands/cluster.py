@@ -16,6 +16,7 @@ DIFFERENT = 1
 
 
 _LAZY = {
+    "found": ("cloudless.cli.commands.found:found", "Make the founding file of a new cluster."),
     "join": ("cloudless.cli.commands.members:join", "Explain how a coordinator joins, or wait until it has."),
     "leave": ("cloudless.cli.commands.members:leave", "Let a coordinator go in good order."),
     "remove": ("cloudless.cli.commands.members:remove", "Remove a member that does not go by itself."),
@@ -142,7 +143,7 @@ def digest(revision: int) -> None:
     from cloudless.cli.output import show_plain, show_table
 
     options = current()
-    compared = compare_digests(options.coordinators, options.timeout_s, revision)
+    compared = compare_digests(options.addresses(), options.timeout_s, revision, options.credentials())
     if options.output in ("json", "yaml"):
         show_plain(options, compared.plain())
     else:

@@ -41,10 +41,6 @@ class Joiner:
     empty: bool
     etcd_version: str = ""
 
-    @property
-    def peer_url(self) -> str:
-        return f"http://{self.raft_address}"
-
 
 class Admission:
     """Answers JoinRaftCluster, over gRPC and HTTP alike."""
@@ -74,9 +70,14 @@ class Admission:
             member = self._find_place(joiner)
         return self._instructions(joiner, member)
 
+    def _peer_url(self, joiner: Joiner) -> str:
+        return self._members.own.etcd_url(joiner.raft_address)
+
     def _find_place(self, joiner: Joiner) -> Member | None:
         """Return the learner that was added for the joiner and has not started yet."""
-        waiting = (m for m in self._members.list if m.is_learner and not m.name and joiner.peer_url in m.peer_urls)
+        waiting = (
+            m for m in self._members.list if m.is_learner and not m.name and self._peer_url(joiner) in m.peer_urls
+        )
         return next(waiting, None)
 
     async def _refuse_living(self, joiner: Joiner) -> None:
@@ -87,7 +88,7 @@ class Admission:
             raise Unavailable(f"the lease of the {joiner.node_id} before has not ended yet", hint="it is tried again")
         if record is not None:
             raise _id_taken(joiner, record.api_address)
-        holders = (m.name for m in self._members.list if joiner.peer_url in m.peer_urls)
+        holders = (m.name for m in self._members.list if self._peer_url(joiner) in m.peer_urls)
         owner = next((name for name in holders if name not in ("", joiner.node_id)), "")
         if owner in coordinators:
             raise FormationRefused(
@@ -102,7 +103,7 @@ class Admission:
             and asking.record.api_address != addresses[1]
         ):
             elsewhere = asking.record.api_address
-            said = (await ask_formation([elsewhere])).get(elsewhere)
+            said = (await ask_formation(self._members.own.dialler, [elsewhere])).get(elsewhere)
             if said is not None and said.node_id == joiner.node_id:
                 raise _id_taken(joiner, elsewhere)
 

@@ -97,7 +97,7 @@ class MemberCalls:
         joins = joins_of(self._access.view)
         learners = {member.name for member in self._members.list if member.is_learner and member.name}
         addresses = {joins[name].record.api_address: name for name in sorted(learners & joins.keys())}
-        answers = await ask_formation(sorted(addresses), timeout_s=LEARNER_TIMEOUT_S)
+        answers = await ask_formation(self._members.own.dialler, sorted(addresses), timeout_s=LEARNER_TIMEOUT_S)
         return {
             addresses[address]: answer.raft_index
             for address, answer in answers.items()

@@ -6,6 +6,14 @@ record has exactly one kind of writer, which is why one object may be spread ove
 
 from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
 from cloudless.core.model.event import EventRecord, Severity
+from cloudless.core.model.identity import (
+    AuthorityPhase,
+    AuthorityPurpose,
+    AuthorityRecord,
+    IdentityRecord,
+    Role,
+    TokenRecord,
+)
 from cloudless.core.model.membership import (
     AutopilotRecord,
     AutopilotStatus,
@@ -47,10 +55,16 @@ Record = (
     | TaskObserved
     | EventRecord
     | RequestRecord
+    | AuthorityRecord
+    | TokenRecord
+    | IdentityRecord
 )
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "AuthorityPhase",
+    "AuthorityPurpose",
+    "AuthorityRecord",
     "AutopilotRecord",
     "AutopilotStatus",
     "AutopilotWait",
@@ -59,6 +73,7 @@ __all__ = [
     "Desired",
     "EventRecord",
     "ExecutorKind",
+    "IdentityRecord",
     "Instance",
     "JoinRecord",
     "LeaderRecord",
@@ -75,6 +90,7 @@ __all__ = [
     "Resources",
     "RestartCondition",
     "RestartPolicy",
+    "Role",
     "Rollout",
     "RolloutStrategy",
     "Severity",
@@ -84,6 +100,7 @@ __all__ = [
     "TaskObserved",
     "TaskSpec",
     "TaskState",
+    "TokenRecord",
     "WorkloadRecord",
     "WorkloadSpec",
 ]

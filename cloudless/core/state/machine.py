@@ -33,7 +33,17 @@ from cloudless.core.model import (
 )
 from cloudless.core.state.digest import MODULUS
 from cloudless.core.state.events import Malformed, Removed, StateEvent, Stored
-from cloudless.core.state.view import Candidate, Node, Quarantined, Task, Workload
+from cloudless.core.state.trust import TrustTables
+from cloudless.core.state.view import (
+    Authority,
+    Candidate,
+    Enrolment,
+    Node,
+    Quarantined,
+    Task,
+    Token,
+    Workload,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,7 @@ class StateMachine:
         self._stray_observed: dict[str, int] = {}
         self._coordinators: dict[str, CoordinatorRecord] = {}
         self._events: dict[str, EventRecord] = {}
+        self._trust = TrustTables()
         self._quarantined: dict[str, Quarantined] = {}
         self._candidates: dict[str, Candidate] = {}
         self._suspicions: dict[int, dict[str, Suspicion]] = {}
@@ -118,6 +129,18 @@ class StateMachine:
     @property
     def events(self) -> Mapping[str, EventRecord]:
         return self._events
+
+    @property
+    def authorities(self) -> Mapping[str, Authority]:
+        return self._trust.authorities
+
+    @property
+    def tokens(self) -> Mapping[str, Token]:
+        return self._trust.tokens
+
+    @property
+    def identities(self) -> Mapping[tuple[str, str], Enrolment]:
+        return self._trust.identities
 
     @property
     def quarantined(self) -> Mapping[str, Quarantined]:
@@ -348,6 +371,12 @@ class StateMachine:
     def _unindex_event(self, entry: Stored) -> None:
         self._events.pop(entry.parsed.parts[0], None)
 
+    def _index_trust(self, entry: Stored) -> None:
+        self._trust.index(entry)
+
+    def _unindex_trust(self, entry: Stored) -> None:
+        self._trust.unindex(entry)
+
     def _index_held(self, entry: Stored) -> None:
         self._held.setdefault(entry.parsed.kind, {})[entry.parsed.parts] = entry
 
@@ -388,6 +417,9 @@ _INDEX: dict[Kind, _Fold] = {
     Kind.TASK_OBSERVED: StateMachine._index_task_observed,
     Kind.EVENT: StateMachine._index_event,
     Kind.REQUEST: StateMachine._index_nothing,
+    Kind.AUTHORITY: StateMachine._index_trust,
+    Kind.TOKEN: StateMachine._index_trust,
+    Kind.IDENTITY: StateMachine._index_trust,
     **dict.fromkeys(_HELD, StateMachine._index_held),
 }
 _UNINDEX: dict[Kind, _Fold] = {
@@ -403,5 +435,8 @@ _UNINDEX: dict[Kind, _Fold] = {
     Kind.TASK_OBSERVED: StateMachine._unindex_task_observed,
     Kind.EVENT: StateMachine._unindex_event,
     Kind.REQUEST: StateMachine._index_nothing,
+    Kind.AUTHORITY: StateMachine._unindex_trust,
+    Kind.TOKEN: StateMachine._unindex_trust,
+    Kind.IDENTITY: StateMachine._unindex_trust,
     **dict.fromkeys(_HELD, StateMachine._unindex_held),
 }

@@ -13,10 +13,12 @@ from typing import Protocol
 from cloudless.core.keys import Kind
 from cloudless.core.lifecycle import is_final
 from cloudless.core.model import (
+    AuthorityRecord,
     ClusterRecord,
     CoordinatorRecord,
     Desired,
     EventRecord,
+    IdentityRecord,
     LeaderRecord,
     NodeInfo,
     NodePhase,
@@ -27,6 +29,7 @@ from cloudless.core.model import (
     TaskDesired,
     TaskObserved,
     TaskState,
+    TokenRecord,
     WorkloadRecord,
 )
 from cloudless.core.state.events import Stored
@@ -119,6 +122,26 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Authority:
+    record: AuthorityRecord
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    record: TokenRecord
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Somebody's identity record."""
+
+    record: IdentityRecord
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A stored value that this coordinator cannot read and therefore ignores."""
 
@@ -147,6 +170,15 @@ class View(Protocol):
     def coordinators(self) -> Mapping[str, CoordinatorRecord]: ...
     @property
     def events(self) -> Mapping[str, EventRecord]: ...
+    @property
+    def authorities(self) -> Mapping[str, Authority]: ...
+    @property
+    def tokens(self) -> Mapping[str, Token]: ...
+    @property
+    def identities(self) -> Mapping[tuple[str, str], Enrolment]:
+        """Everyone who was let in, by (kind, name)."""
+        ...
+
     @property
     def quarantined(self) -> Mapping[str, Quarantined]: ...
     @property

@@ -367,11 +367,13 @@ class GetFormationResponse(_message.Message):
     FOUNDERS_FIELD_NUMBER: _builtins.int
     CLUSTER_TOKEN_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    FOUNDERS_EXPECTED_FIELD_NUMBER: _builtins.int
+    ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
     MEMBER_ID_FIELD_NUMBER: _builtins.int
     RAFT_INDEX_FIELD_NUMBER: _builtins.int
     AWAITED_FIELD_NUMBER: _builtins.int
     DROPPED_MEMBER_IDS_FIELD_NUMBER: _builtins.int
-    ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
     SERVES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     raft_address: _builtins.str
@@ -380,15 +382,20 @@ class GetFormationResponse(_message.Message):
     "lost": belonged to one, but its data is gone.
     """
     cluster_token: _builtins.str
+    instance_id: _builtins.str
+    """Drawn anew at each start of the process: who reads its own behind another address has reached itself."""
+    founders_expected: _builtins.int
+    """How many founders it waits for by names in DNS (`founders` then holds node ids, once it has found that many); else 0."""
+    etcd_cluster_id: _builtins.str
+    """The etcd cluster its data belong to, hexadecimal; empty if it has none."""
     member_id: _builtins.int
     """The member whose data it has, 0 if it has none, and how far its log goes, 0 until its etcd answers."""
     raft_index: _builtins.int
-    etcd_cluster_id: _builtins.int
     serves: _builtins.bool
     """Whether its member votes in a cluster that had a quorum when it started."""
     @_builtins.property
     def founders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sorted raft addresses of the founders it expects; only for bootstrap-expect."""
+        """Sorted API addresses of the founders it expects; only for bootstrap-expect."""
 
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardMember]:
@@ -411,16 +418,18 @@ class GetFormationResponse(_message.Message):
         founders: _abc.Iterable[_builtins.str] | None = ...,
         cluster_token: _builtins.str = ...,
         heard: _abc.Iterable[Global___HeardMember] | None = ...,
+        instance_id: _builtins.str = ...,
+        founders_expected: _builtins.int = ...,
+        etcd_cluster_id: _builtins.str = ...,
         member_id: _builtins.int = ...,
         raft_index: _builtins.int = ...,
         awaited: _abc.Iterable[_builtins.str] | None = ...,
         dropped_member_ids: _abc.Iterable[_builtins.int] | None = ...,
-        etcd_cluster_id: _builtins.int = ...,
         serves: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "cluster_token", b"cluster_token", "dropped_member_ids", b"dropped_member_ids", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "heard", b"heard", "member_id", b"member_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "raft_index", b"raft_index", "serves", b"serves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "cluster_token", b"cluster_token", "dropped_member_ids", b"dropped_member_ids", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "founders_expected", b"founders_expected", "heard", b"heard", "instance_id", b"instance_id", "member_id", b"member_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "raft_index", b"raft_index", "serves", b"serves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
