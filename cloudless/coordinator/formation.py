@@ -205,7 +205,7 @@ class Formation:
             )
 
     async def _bootstrap(self) -> None:
-        pause_s, self._gives_up_data = RETRY_PAUSE_S, True
+        pause_s = RETRY_PAUSE_S
         while True:
             round = await self._ask_others()
             if round.members:
@@ -331,7 +331,7 @@ class Formation:
             etcd_version=str(self._binary.version),
             api_address=self._settings.advertise_address,
         )
-        pause_s = RETRY_PAUSE_S
+        pause_s, self._gives_up_data = RETRY_PAUSE_S, True
         while True:
             round = await self._ask_others()
             refusals = {}
