@@ -35,6 +35,7 @@ from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin
 from cloudless.adapters.member.datadir import DataDir
+from cloudless.adapters.member.founders import read_word, write_word
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
@@ -83,7 +84,9 @@ class Formation:
         self._gives_up_data = False
         self._neighbours = Neighbours(settings, datadir, partial(ask_formation, own.dialler))
         self.member = MemberStart(settings, datadir, binary, own, self._neighbours)
-        self._founders = () if self._neighbours.dynamic else tuple(sorted(settings.join_addresses))
+        self._founders = (
+            read_word(datadir.founders) if self._neighbours.dynamic else tuple(sorted(settings.join_addresses))
+        )
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.done = False
 
@@ -243,9 +246,12 @@ class Formation:
                 address: NamedFounder(_to_founder(answer), answer.founders_expected)
                 for address, answer in round.answers.items()
             }
-            self._founders, founding = decide_named_founding(
+            word, founding = decide_named_founding(
                 own, self._settings.bootstrap_expect, self._founders, told, scheme=self._own.etcd_scheme
             )
+            if word != self._founders:
+                await asyncio.to_thread(write_word, self.datadir.founders, word)
+                self._founders = word
             unresolved = "; ".join(self._neighbours.unresolved())
             if await self._follow(replace(founding, reason="; ".join(filter(None, (founding.reason, unresolved))))):
                 return

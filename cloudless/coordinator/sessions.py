@@ -188,16 +188,21 @@ class Sessions:
             raise Unavailable(f"this coordinator takes no agents: {self._stopping}")
         if len(self._sessions) >= SESSIONS_MAX:
             raise Unavailable(f"this coordinator serves {SESSIONS_MAX} agents already", hint="use another coordinator")
+        # At once if it can be: another cluster's revision may never be reached here.
+        self._refuse_stranger(hello, info)
         await self._replica.wait_for(max(1, hello.revision_seen), timeout_s=CATCH_UP_TIMEOUT_S)
-        cluster = self._replica.machine.cluster
-        if cluster is None:
+        if self._replica.machine.cluster is None:
             raise Unavailable("the cluster has no name yet")
-        if hello.cluster_id and hello.cluster_id != cluster.id:
+        self._refuse_stranger(hello, info)
+        await self._enrol(info)
+
+    def _refuse_stranger(self, hello: pb.AgentHello, info: NodeInfo) -> None:
+        cluster = self._replica.machine.cluster
+        if cluster is not None and hello.cluster_id and hello.cluster_id != cluster.id:
             raise FormationRefused(
                 f"node {info.id} belongs to cluster {hello.cluster_id}, this is {cluster.id}",
                 hint="give the agent an empty CLOUDLESS_DATA_DIR to move it to this cluster",
             )
-        await self._enrol(info)
 
     async def _enrol(self, info: NodeInfo) -> None:
         """Write the node's facts if they changed."""

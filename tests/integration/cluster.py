@@ -277,8 +277,7 @@ class LocalCluster:
 
     def close(self) -> None:
         """End everything this cluster ever started."""
-        while self._clients:
-            self._clients.popitem()[1].close()
+        self.forget_clients()
         for process in self.processes.values():
             if process.lives:
                 process.popen.kill()  # type: ignore[union-attr]
@@ -381,6 +380,11 @@ class LocalCluster:
         """Return a client for another thread; the caller closes it."""
         chosen = [self.processes[name] for name in names] or self.coordinators
         return Client([process.address() for process in chosen], 10.0)
+
+    def forget_clients(self) -> None:
+        """Close the clients: after a coordinator's address has changed new ones are needed."""
+        while self._clients:
+            self._clients.popitem()[1].close()
 
     def call(self, method: Method[Q, A], request: Q, *via: str, timeout_s: float = 10.0) -> A:
         return self.client(*via).call(method, request, timeout_s=timeout_s)

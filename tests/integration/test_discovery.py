@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,7 @@ def test_founders_named_by_srv_records_found_one_cluster_and_come_back_without_d
     formed.assert_one_cluster()
 
 
+@pytest.mark.slow
 def test_coordinators_join_through_a_name_once_dns_answers(cluster: LocalCluster, dns: DnsServer) -> None:
     cluster.add_coordinators()
     for process in cluster.coordinators:
@@ -135,11 +137,55 @@ def test_coordinators_join_through_a_name_once_dns_answers(cluster: LocalCluster
     cluster.assert_one_cluster()
 
 
+class OverIpv6:
+    """Everything on ::1, which every address has to name in brackets."""
+
+    def host_of(self, name: str) -> str:
+        return "[::1]"
+
+    def ports_of(self, name: str, *uses: str) -> dict[str, int]:
+        return dict(zip(uses, free_ports(len(uses)), strict=True))
+
+    def command_at(self, name: str, argv: list[str]) -> list[str]:
+        return argv
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_a_cluster_lives_on_ipv6_alone(tmp_path: Path, binary: Found) -> None:
+    cluster = LocalCluster(tmp_path, binary.path, OverIpv6())
+    try:
+        cluster.add_coordinators()
+        cluster.found_together()
+        cluster.add_agent("agent-1")
+        cluster.start(*COORDINATORS, "agent-1")
+        cluster.wait_ready()
+        cluster.assert_one_cluster()
+        assert learned(cluster, "agent-1")[FIRST] == cluster.processes[FIRST].address()
+        assert cluster.metric(FIRST, "agent_sessions") + cluster.metric(SECOND, "agent_sessions") >= 1
+    finally:
+        cluster.close()
+
+
 # --- reaching only oneself ---
 
 
 @pytest.mark.parametrize(
-    "told", [{}, {"BOOTSTRAP": "true"}, {"BOOTSTRAP_EXPECT": "3"}], ids=["join", "found", "expect"]
+    "told",
+    [
+        pytest.param({"BOOTSTRAP": "true"}, id="found"),
+        pytest.param({}, id="join", marks=pytest.mark.slow),
+        pytest.param({"BOOTSTRAP_EXPECT": "3"}, id="expect", marks=pytest.mark.slow),
+    ],
 )
 def test_a_node_that_reaches_only_itself_neither_joins_nor_founds_and_says_so(
     cluster: LocalCluster, dns: DnsServer, told: dict[str, str]
@@ -152,7 +198,7 @@ def test_a_node_that_reaches_only_itself_neither_joins_nor_founds_and_says_so(
     cluster.start(FIRST)
     says(cluster, FIRST, f"{process.address()} leads back to this coordinator itself")
     asked = cluster.asked(FIRST, "ClusterService/GetFormation")
-    cluster.until(lambda: cluster.asked(FIRST, "ClusterService/GetFormation") > asked + 5, "it looks again and again")
+    cluster.until(lambda: cluster.asked(FIRST, "ClusterService/GetFormation") > asked + 2, "it looks again and again")
     assert not cluster.has_formed(FIRST)
     assert cluster.asked(FIRST, "ClusterService/JoinRaftCluster") == 0
     assert cluster.processes[FIRST].lives
@@ -193,9 +239,41 @@ def test_an_agent_survives_the_replacement_of_all_its_seeds(formed: LocalCluster
     formed.wait_ready()
 
 
+@pytest.mark.slow
+def test_all_api_addresses_change_while_all_are_down_and_the_seeds_in_dns_say_so(
+    tmp_path: Path, binary: Found, dns: DnsServer
+) -> None:
+    cluster = LocalCluster(tmp_path, binary.path)
+    try:
+        cluster.add_coordinators()
+        publish(dns, *cluster.coordinators)
+        for process in cluster.coordinators:
+            process.settings |= {"BOOTSTRAP_EXPECT": "3", "RAFT_JOIN_ADDR": f"srv+{SERVICE}", "DNS_SERVER": dns.address}
+        cluster.add_agent("agent-1")
+        cluster.processes["agent-1"].settings |= {"COORDINATOR_ADDR": f"srv+{SERVICE}", "DNS_SERVER": dns.address}
+        cluster.start(*COORDINATORS, "agent-1")
+        cluster.wait_ready()
+        before = learned(cluster, "agent-1")
+        cluster.stop(*COORDINATORS)  # the agent runs on, and knows three addresses at which nobody is any more
+        for process in cluster.coordinators:
+            (process.ports["api"],) = free_ports(1)
+            process.settings["BIND_ADDR"] = process.address()
+        publish(dns, *cluster.coordinators)
+        cluster.forget_clients()
+        cluster.start(*COORDINATORS)
+        cluster.wait_ready()
+        cluster.assert_one_cluster()
+        everybody = {process.name: process.address() for process in cluster.coordinators}
+        assert not set(before.values()) & set(everybody.values())
+        cluster.until(lambda: learned(cluster, "agent-1") == everybody, "the agent has learned the new addresses", 10)
+    finally:
+        cluster.close()
+
+
 # --- two clusters ---
 
 
+@pytest.mark.slow
 def test_two_clusters_behind_one_list_are_refused_by_who_belongs_to_neither(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
@@ -234,6 +312,7 @@ def test_two_clusters_behind_one_list_are_refused_by_who_belongs_to_neither(
 # --- founding a second time ---
 
 
+@pytest.mark.slow
 def test_an_emptied_first_coordinator_waits_for_its_silent_seeds_and_joins_them(formed: LocalCluster) -> None:
     cluster_id = formed.status(SECOND).header.cluster_id
     others = [process.name for process in formed.coordinators if process.name != SECOND]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from cloudless.core.discovery.learned import Known
 from cloudless.core.localtask import LocalTask
 from cloudless.core.model import Port, TaskDesired, TaskObserved, TaskSpec, TaskState
 from cloudless.errors import DataDirLocked, PortTaken
-from cloudless.rpc.v1.agent_pb2 import Assignments
+from cloudless.rpc.v1.agent_pb2 import Assignments, JournalHead
 
 COMPLETE, INCREMENTAL = Assignments.COMPLETE, Assignments.INCREMENTAL
 
@@ -52,6 +53,14 @@ async def test_every_field_comes_back(journal: Journal) -> None:
     await journal.delete("t1")
     await journal.delete("t1")
     assert await journal.load() == (head, ())
+
+
+async def test_the_head_of_an_earlier_version_keeps_its_learned_addresses(journal: Journal, tmp_path: Path) -> None:
+    payload = JournalHead(format=1, cluster_id="c", coordinator_addresses=["a:1", "b:2"]).SerializeToString()
+    (tmp_path / "head").write_bytes(b"CLJ1" + zlib.crc32(payload).to_bytes(4, "big") + payload)
+    head, _ = await journal.load()
+    assert [(one.id, one.address) for one in head.coordinators] == [("a:1", "a:1"), ("b:2", "b:2")]
+    assert all(one.confirmed_ms > 0 for one in head.coordinators)
 
 
 async def test_an_entry_cut_anywhere_is_set_aside_and_the_others_are_read(journal: Journal, tmp_path: Path) -> None:

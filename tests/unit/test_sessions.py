@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.core import keys
 from cloudless.core.model import ClusterRecord, LeaderRecord
+from cloudless.errors import FormationRefused
 from cloudless.ports import Delete, Txn
 from cloudless.rpc.codec import to_message
 from cloudless.rpc.v1 import agent_pb2, objects_pb2
@@ -33,6 +36,11 @@ class Agent:
 
     def say(self, message: agent_pb2.AgentMessage) -> None:
         self._said.put_nowait(message)
+
+    def said_first(self, message: agent_pb2.AgentMessage) -> None:
+        """Say this in place of the usual hello."""
+        self._said = asyncio.Queue()
+        self.say(message)
 
     async def run(self) -> None:
         async for message in self._sessions.Session(self._words(), None):
@@ -90,6 +98,19 @@ async def test_assignments_name_no_term_while_nobody_leads_for_an_agent_may_know
         await eventually(lambda: agent.terms[-1] == 0)
         stream.cancel()
         await asyncio.gather(stream, return_exceptions=True)
+
+
+@virtually
+async def test_an_agent_of_another_cluster_is_refused_at_once_though_it_has_seen_a_later_revision() -> None:
+    async with serving() as (_, sessions):
+        agent = Agent(sessions)
+        hello = agent_pb2.AgentHello(
+            info=to_message(build_node("n1"), objects_pb2.NodeInfo), cluster_id="other", revision_seen=1_000_000
+        )
+        agent.said_first(agent_pb2.AgentMessage(hello=hello))
+        async with asyncio.timeout(0.1):
+            with pytest.raises(FormationRefused, match="belongs to cluster other, this is c1"):
+                await agent.run()
 
 
 def report_tasks() -> int:

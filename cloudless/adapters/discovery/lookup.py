@@ -74,7 +74,8 @@ class NetworkLookup:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 return await (self._machine.ask(name) if kind is Kind.MACHINE else self._ask_dns(name, kind))
         except TimeoutError:
-            raise LookupFailed(f"no answer within {LOOKUP_TIMEOUT_S:g} s") from None
+            who = "this machine's resolver does not answer" if kind is Kind.MACHINE else "no DNS server answers"
+            raise LookupFailed(who) from None
 
     async def _ask_dns(self, name: str, kind: Kind) -> Found:
         import dns.exception
@@ -105,7 +106,7 @@ class NetworkLookup:
         resolver = dns.asyncresolver.Resolver(configure=not self._servers)
         if self._servers:
             resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in self._servers]
-        resolver.timeout, resolver.lifetime = SERVER_TIMEOUT_S, LOOKUP_TIMEOUT_S - 0.1
+        resolver.timeout, resolver.lifetime = SERVER_TIMEOUT_S, LOOKUP_TIMEOUT_S - 0.3
         return resolver
 
 

@@ -4,6 +4,7 @@
     <path>/member.json   marker: what this node believes of its membership (outside etcd's own directory)
     <path>/progress.json how far this member and the others had got when last heard of
     <path>/coordinators.json where all coordinators were when the cluster last said so
+    <path>/founders.json with whom this node agreed to found a cluster, if a name in DNS stood for them
     <path>/etcd.pid      the running etcd, so that it can be adopted after the coordinator was killed
     <path>/etcd.environment  there while the running etcd depends on variables that only its coordinator serves
     <path>/etcd.log      what etcd wrote; etcd.log.1 before that
@@ -42,6 +43,7 @@ class DataDir:
         self.marker = self.path / "member.json"
         self.progress = self.path / "progress.json"
         self.coordinators = self.path / "coordinators.json"
+        self.founders = self.path / "founders.json"
         self.environment_note = self.path / "etcd.environment"
         self.lock_file = self.path / "lock"
         self._lock_handle: int | None = None

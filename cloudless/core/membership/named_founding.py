@@ -2,7 +2,7 @@
 
 DNS may show each of them other addresses at each look, so what they agree on is not addresses but node ids: each node
 collects those it finds that wait for the same number of founders, and once it has found that many (itself included)
-that set is its word for as long as its process lives. It founds when all of the set have given the very same word; from
+that set is its word, kept on disk and never changed. It founds when all of the set have given the very same word; from
 there on everything is as in `founding`, with node ids in place of addresses. Nodes that came too late for the set find
 the cluster there and join it.
 
