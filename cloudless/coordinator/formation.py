@@ -80,6 +80,8 @@ class Formation:
     def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found, own: OwnCredentials) -> None:
         self._settings, self.datadir, self._binary, self._own = settings, datadir, binary, own
         self._token = ""
+        # While it asks for a new place, what it has counts for nothing: it will be put aside.
+        self._gives_up_data = False
         self._neighbours = Neighbours(settings, datadir, partial(ask_formation, own.dialler))
         self.member = MemberStart(settings, datadir, binary, own, self._neighbours)
         self._founders = (
@@ -101,6 +103,8 @@ class Formation:
     def standing(self) -> pb.GetFormationResponse:
         """Return what this node brings to the forming of a cluster."""
         standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
+        if self._gives_up_data and standing is not Standing.FRESH:
+            standing = Standing.LOST
         status = None if self.done else self.member.status  # from then on it gets old
         marker = Marker.read(self.datadir.marker)
         return pb.GetFormationResponse(
@@ -116,7 +120,7 @@ class Formation:
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
-            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() else 0,
+            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() and not self._gives_up_data else 0,
             raft_index=status.raft_applied_index if status else 0,
             serves=self.done,
         )
@@ -308,6 +312,7 @@ class Formation:
             initial_cluster=members,
         )
         marker.write(self.datadir.marker)
+        self._gives_up_data = False
         self.member.cluster_id = marker.cluster_id
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
         await self.member.start(replace(self.member.config, initial_cluster=members, initial_cluster_state="existing"))
@@ -332,7 +337,7 @@ class Formation:
             etcd_version=str(self._binary.version),
             api_address=self._settings.advertise_address,
         )
-        pause_s = RETRY_PAUSE_S
+        pause_s, self._gives_up_data = RETRY_PAUSE_S, True
         while True:
             round = await self._ask_others()
             refusals = {}

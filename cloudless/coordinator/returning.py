@@ -104,10 +104,7 @@ class Returning:
     async def find_routes(self) -> Mapping[str, str]:
         """Return the way from old addresses to new ones, if a majority has come back and some of it has moved."""
         marker = Marker.read(self._datadir.marker)
-        relocation = await self._relocation(marker)
-        if relocation.reason:
-            self._say(relocation.reason)
-        return relocation.routes
+        return (await self._relocation(marker)).routes
 
     async def _relocation(self, marker: Marker) -> Relocation:
         return find_relocation(self._settings, marker, self._noted.members, (await self._neighbours.ask()).answers)
