@@ -16,22 +16,18 @@ from loguru import logger
 from cloudless import __version__
 from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.member.supervisor import Phase
-from cloudless.adapters.pki.vault import Vault
 from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.autopilot import AutopilotCalls
 from cloudless.coordinator.api.cluster import Cluster
-from cloudless.coordinator.api.enrolment import Enrolment
 from cloudless.coordinator.api.events import Events
-from cloudless.coordinator.api.identity import IdentityAdmin
 from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.asking import ask_formation
-from cloudless.coordinator.audit import Auditor
 from cloudless.coordinator.autopilot import Autopilot
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
@@ -40,7 +36,6 @@ from cloudless.coordinator.departure import REMOVED_HINT, Departure
 from cloudless.coordinator.directory import Directory
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
-from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members
@@ -51,7 +46,7 @@ from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
-from cloudless.coordinator.trust_keeper import TrustKeeper
+from cloudless.coordinator.trust import Trust
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
@@ -65,9 +60,6 @@ REQUEST_KEPT_S = 600
 EVENT_KEPT_S = 3600
 MEMBER_PROBE_PERIOD_S = 2.0
 REGISTER_RETRY_PAUSE_S = 0.1
-RENEWAL_LOOK_PERIOD_S = 2.0
-MEMBER_RESTART_APART_S = 15.0
-MEMBER_RESTART_GRACE_S = 3.0
 
 
 class Body:
@@ -136,11 +128,7 @@ class Body:
             self.directory.told,
         )
         self.directory.on_change = self.sessions.tell_coordinators
-        self.issuer = Issuer(Vault(settings.identity_dir), self.replica.machine, self.clock)
-        self.replica.listen(self.issuer.on_applied)
-        self.replica.listen(own.on_applied)
-        self._must_restart = asyncio.Event()
-        self.auditor = Auditor(settings.node_id, self.committer, self.leases.events, self.clock, self.ids)
+        self.trust = Trust(settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services()
@@ -161,7 +149,7 @@ class Body:
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
-            "identity": (Enrolment(access, self.issuer, self.auditor), IdentityAdmin(access, self.issuer)),
+            "identity": self.trust.services(access),
         }
 
     async def run(self) -> None:
@@ -170,21 +158,18 @@ class Body:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self.leases.run(self.clock), name="leases")
-            group.create_task(self.issuer.run(), name="issuer")
-            group.create_task(self.auditor.run(), name="auditor")
+            group.create_task(self.trust.run(self.store, self.supervisor), name="trust")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
             group.create_task(self.directory.run(), name="directory")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
-            if self._own.api:
-                group.create_task(self._renew_credentials(), name="credentials")
 
     async def _lead(self, term: int, committer: Committer) -> None:
         """Run the controllers of a term."""
         own_id, replica, clock = self.settings.node_id, self.replica, self.clock
         controllers: tuple[Controller, ...] = (
-            ClusterNamer(own_id, replica, clock, self.ids, lambda: self.issuer.cluster_id),
-            *self._trust_controllers(),
+            ClusterNamer(own_id, replica, clock, self.ids, lambda: self.trust.issuer.cluster_id),
+            *self.trust.controllers(),
             LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
             self.orchestrator,
             Reaper(replica, clock),
@@ -194,13 +179,6 @@ class Body:
         async with asyncio.TaskGroup() as group:
             for controller in controllers:
                 group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
-
-    def _trust_controllers(self) -> tuple[TrustKeeper, ...]:
-        """Return who cares for authorities and tokens, where there is TLS to need them."""
-        if not self._own.api:
-            return ()
-        lease = self.leases.events
-        return (TrustKeeper(self.settings.node_id, self.replica, self.issuer, lease, self.clock, self.ids),)
 
     async def _register(self, lease_id: int) -> None:
         """Tell the others where we are, for as long as our lease lives. Raises LeaseLost.
@@ -253,30 +231,6 @@ class Body:
                 logger.log(
                     "INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer"
                 )
-
-    async def _renew_credentials(self) -> None:
-        """Keep the certificates good, and use new ones where a connection would keep the old."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(
-                self._own.run(self.issuer.get_holdings, self.replica.machine, self.committer, self._must_restart.set)
-            )
-            group.create_task(self._restart_member())
-            while True:
-                await self.clock.sleep(RENEWAL_LOOK_PERIOD_S)
-                self.store.renew()
-
-    async def _restart_member(self) -> None:
-        """Restart etcd when it has to trust another authority: it reads whom to trust at its start only."""
-        while True:
-            await self._must_restart.wait()
-            self._must_restart.clear()
-            await self.clock.sleep(MEMBER_RESTART_APART_S * self._rank())  # one after the other: a quorum must stay
-            logger.info("etcd is restarted: it has to trust another certificate authority")
-            await self.supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
-
-    def _rank(self) -> int:
-        """Return this coordinator's place among all, in the order of ids."""
-        return sorted({*self.replica.machine.coordinators, self.settings.node_id}).index(self.settings.node_id)
 
     async def leave(self) -> None:
         """Hand over what others can take: agents, office, etcd's leadership."""

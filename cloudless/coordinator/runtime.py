@@ -117,7 +117,7 @@ class Coordinator:
 
     def _tell_refusal(self, subject: str, actor: str, method: str, reason: str) -> None:
         if self._body is not None:
-            self._body.auditor.refused(subject, actor, method, reason)
+            self._body.trust.auditor.refused(subject, actor, method, reason)
         else:
             logger.warning("refused: {} by {} from {}: {}", method, actor or "nobody known", subject, reason)
 
