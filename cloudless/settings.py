@@ -40,8 +40,8 @@ class CoordinatorSettings:
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
     coordinator that joins exchanges `join_token` (or what is in `join_token_file`) for an identity at one of
-    `enrol_addresses` (default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes to its
-    own `enrol_address`.
+    `enrol_addresses` (seeds; default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes
+    to its own `enrol_address`.
     """
 
     node_id: str
@@ -77,7 +77,7 @@ class AgentSettings:
     """How one agent runs. Capacity given here overrides what the machine shows. `coordinators` are seeds, as text.
 
     `join_token` (or what is in `join_token_file`) is exchanged for an identity at the first start, at
-    `enrol_addresses` (default: where the coordinators are, port 8070). TLS as for coordinators.
+    `enrol_addresses` (seeds; default: where the coordinators are, port 8070). TLS as for coordinators.
     """
 
     node_id: str
@@ -271,7 +271,7 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
     _require_loopback(values, problems, listening, os.environ if environ is None else environ)
     if problems:
         raise BadSettings(problems)
-    _default_identity(values, COORDINATOR_DATA_DIR, "join_addresses")
+    _default_identity(values, COORDINATOR_DATA_DIR)
     bind = values.setdefault("bind_address", "0.0.0.0:8080")
     values["advertise_address"] = values.get("advertise_address") or _reachable(bind)
     values["raft_address"] = _reachable(values.get("raft_address") or "0.0.0.0:3000")
@@ -295,7 +295,7 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
         storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else detected.storage_mb,
         bandwidth_mbps=values.pop("bandwidth_mbps", detected.bandwidth_mbps),
     )
-    _default_identity(values, AGENT_DATA_DIR, "coordinators")
+    _default_identity(values, AGENT_DATA_DIR)
     listen = values.setdefault("listen_address", "0.0.0.0:8090")
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
@@ -353,12 +353,8 @@ def _require(values: dict[str, Any], problems: list[Problem], target: str, short
         problems.append(Problem(PREFIX + short, "must be set"))
 
 
-def _default_identity(values: dict[str, Any], data_dir: Path, others: str) -> None:
+def _default_identity(values: dict[str, Any], data_dir: Path) -> None:
     values.setdefault("identity_dir", values.get("data_dir", data_dir) / "identity")
-    if not values.get("enrol_addresses"):
-        seeds = [parse_seed(text) for text in values.get(others, ())]
-        hosts = dict.fromkeys(seed.host for seed in seeds if seed.kind not in (SeedKind.DNS, SeedKind.SRV))
-        values["enrol_addresses"] = tuple(join_address(host, ENROL_PORT) for host in hosts)
 
 
 def _require_loopback(
