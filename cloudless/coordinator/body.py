@@ -26,6 +26,7 @@ from cloudless.coordinator.api.enrolment import Enrolment
 from cloudless.coordinator.api.events import Events
 from cloudless.coordinator.api.identity import IdentityAdmin
 from cloudless.coordinator.api.logs import Logs
+from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
@@ -40,6 +41,8 @@ from cloudless.coordinator.departure import REMOVED_HINT, Departure
 from cloudless.coordinator.directory import Directory
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.hygiene import Hygiene, HygieneController
+from cloudless.coordinator.inspection import Inspector
 from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
@@ -51,6 +54,7 @@ from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
+from cloudless.coordinator.space import SpaceWatch
 from cloudless.coordinator.trust_keeper import TrustKeeper
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
@@ -74,7 +78,12 @@ class Body:
     """All parts of a coordinator whose member votes."""
 
     def __init__(
-        self, settings: CoordinatorSettings, formation: Formation, etcd_version: str, own: OwnCredentials
+        self,
+        settings: CoordinatorSettings,
+        formation: Formation,
+        etcd_version: str,
+        own: OwnCredentials,
+        inspector: Inspector,
     ) -> None:
         assert formation.supervisor is not None
         self._own = own
@@ -123,6 +132,18 @@ class Body:
         self.autopilot = Autopilot(
             self.members, self.admin, self.replica, self.clock, ask=partial(ask_formation, own.dialler)
         )
+        self.space = SpaceWatch(self.members, self.clock, settings.etcd_quota_mb << 20)
+        self.hygiene = Hygiene(
+            settings.node_id,
+            self.store,
+            self.admin,
+            self.members,
+            self.replica,
+            inspector.inspect,
+            self.clock,
+            self._hand_over,
+            own.dialler,
+        )
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
         )
@@ -147,11 +168,19 @@ class Body:
 
     def _build_services(self) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
-        access = Access(self.settings.node_id, self.replica, self.committer, self.leases, self.clock, self.ids)
+        access = Access(
+            self.settings.node_id,
+            self.replica,
+            self.committer,
+            self.leases,
+            self.clock,
+            self.ids,
+            self.space.require_room,
+        )
         members = MemberCalls(access, self.members, self.departure)
         return {
             "cluster": (
-                Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),
+                Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__, self.space),
                 members,
                 AutopilotCalls(access, self.members, members),
             ),
@@ -161,6 +190,7 @@ class Body:
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
+            "maintenance": (Maintenance(access, self.hygiene, self.admin, self.space, self._own.dialler),),
             "identity": (Enrolment(access, self.issuer, self.auditor), IdentityAdmin(access, self.issuer)),
         }
 
@@ -173,6 +203,8 @@ class Body:
             group.create_task(self.issuer.run(), name="issuer")
             group.create_task(self.auditor.run(), name="auditor")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
+            group.create_task(self.space.run(), name="space-watch")
+            group.create_task(self.hygiene.run(), name="hygiene")
             group.create_task(self.directory.run(), name="directory")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
@@ -189,6 +221,7 @@ class Body:
             self.orchestrator,
             Reaper(replica, clock),
             self.autopilot,
+            HygieneController(self.hygiene, self.space, clock),
             Recorder(own_id, replica, self.leases.events, clock, self.ids),
         )
         async with asyncio.TaskGroup() as group:
@@ -253,6 +286,12 @@ class Body:
                 logger.log(
                     "INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer"
                 )
+
+    async def _hand_over(self) -> None:
+        """Let another coordinator lead, if this one does and there is another. Raises CloudlessError."""
+        others = [id for id in self.replica.machine.coordinators if id != self.settings.node_id]
+        if self.leadership.leading_term and any(self.peers.linked(id) for id in others):
+            await self.leadership.transfer("", timeout_s=RESIGN_TIMEOUT_S)
 
     async def _renew_credentials(self) -> None:
         """Keep the certificates good, and use new ones where a connection would keep the old."""
