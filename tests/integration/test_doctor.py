@@ -67,7 +67,7 @@ __all__ = ["binary"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-ASK_S = 1.0
+ASK_S = 0.6
 BIG_BYTES = 1_000_000
 BIG_KEYS = 40
 OF_THIS_MACHINE = {"slow-fsync", "disk-low", "disk-full", "open-files"}
