@@ -37,6 +37,7 @@ class CoordinatorSettings:
     (0: not used). `dns_servers` (address, port) are asked in place of this machine's own. `rejoin` lets one whose
     member was removed from the cluster put its old data aside and join as a new one.
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
+    `etcd_quota_mb` is the size of the store at which etcd refuses writes; users' are refused from nine tenths of it.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
     coordinator that joins exchanges `join_token` (or what is in `join_token_file`) for an identity at one of
@@ -62,6 +63,7 @@ class CoordinatorSettings:
     log_level: str = "INFO"
     profile: str = "default"
     allow_degraded_etcd: bool = False
+    etcd_quota_mb: int = 2048
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
     tls: bool = True
@@ -193,6 +195,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
+    "ETCD_QUOTA_MB": ("etcd_quota_mb", _integer(16, 8192)),
     "TLS_ENABLED": ("tls", _boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
     "FOUNDING_FILE": ("founding_file", Path),
@@ -341,6 +344,13 @@ def _read(
             problems.append(Problem(name, f"contradicts another setting of {target.replace('_', ' ')}"))
         values[target] = value
     return values, problems
+
+
+def find_unknown_settings(environ: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Return the CLOUDLESS_ names that neither a coordinator, nor an agent, nor the command line knows."""
+    known = {**_COORDINATOR, **_AGENT, **dict.fromkeys(_SHARED | _NOT_YET)}
+    names = sorted(name[len(PREFIX) :] for name in environ if name.startswith(PREFIX))
+    return tuple(Problem(PREFIX + short, _unknown(short, known)) for short in names if short not in known)
 
 
 def _unknown(short: str, known: Mapping[str, Any]) -> str:

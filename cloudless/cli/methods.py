@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from cloudless.rpc.v1 import cluster_pb2, event_pb2, identity_pb2, node_pb2, workload_pb2
+from cloudless.rpc.v1 import cluster_pb2, event_pb2, identity_pb2, maintenance_pb2, node_pb2, workload_pb2
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -43,6 +43,7 @@ def _method(
 
 
 _c, _n, _w, _e, _i = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2
+_m = maintenance_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
 LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse, attempt_s=4.0)
@@ -79,6 +80,11 @@ LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksR
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)
 WATCH = _method("EventService/Watch", _e.WatchRequest, _e.WatchResponse)
+INSPECT_COORDINATOR = _method(
+    "MaintenanceService/InspectCoordinator", _m.InspectCoordinatorRequest, _m.InspectCoordinatorResponse, attempt_s=4.0
+)
+# Minutes: every member is defragmented, one after the other. Done twice it finds nothing left to do.
+MAKE_ROOM = _method("MaintenanceService/MakeRoom", _m.MakeRoomRequest, _m.MakeRoomResponse, attempt_s=300.0)
 GET_CA = _method("IdentityService/GetCa", _i.GetCaRequest, _i.GetCaResponse)
 ENROL = _method("IdentityService/Enrol", _i.EnrolRequest, _i.EnrolResponse)
 REENROL = _method("IdentityService/Reenrol", _i.ReenrolRequest, _i.ReenrolResponse)

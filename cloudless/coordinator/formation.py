@@ -34,6 +34,7 @@ from functools import partial
 from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin
+from cloudless.adapters.host.disk import FsyncTimes
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.founders import read_word, write_word
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
@@ -41,6 +42,7 @@ from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.coordinator.asking import ask_formation, call_once
 from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.disk_probe import probe_disk
 from cloudless.coordinator.neighbours import Neighbours, Round, describe_failures
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.rejoining import check_rejoin
@@ -89,6 +91,12 @@ class Formation:
         )
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.done = False
+        self.disk_speed: FsyncTimes | None = None
+
+    @property
+    def waiting_for(self) -> str:
+        """What is waited for, as last said; "" if nothing has been."""
+        return self.member.waiting.said
 
     @property
     def supervisor(self) -> MemberSupervisor | None:
@@ -129,6 +137,7 @@ class Formation:
 
     async def form(self) -> MemberSupervisor:
         """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
+        self.disk_speed = await probe_disk(self.datadir.path, self._settings.profile)
         enter = self._enter()
         while True:
             try:

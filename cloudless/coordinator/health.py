@@ -80,7 +80,7 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
     """Return a value for every declared metric; zeros and -1 before this coordinator belongs to a cluster."""
     if body is None:
         values = dict.fromkeys([*COORDINATOR_GAUGES, *COORDINATOR_COUNTERS], 0.0)
-        return {**values, "raft_state": 3.0, "state_staleness_seconds": -1.0}
+        return {**values, "raft_state": 3.0, "state_staleness_seconds": -1.0, "quota_hours_left": -1.0}
     machine, members = body.replica.machine, body.members
     leader = body.leadership.leader()
     status = members.status
@@ -93,6 +93,10 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
         "raft_commit_index": float(status.raft_index if status else 0),
         "raft_term": float(status.raft_term if status else 0),
         "etcd_db_bytes": float(status.db_size_bytes if status else 0),
+        "etcd_db_in_use_bytes": float(status.db_in_use_bytes if status else 0),
+        "etcd_quota_bytes": float(body.space.quota_bytes),
+        "quota_hours_left": -1.0 if body.space.hours_left is None else body.space.hours_left,
+        "writes_refused": float(bool(body.space.shortage)),
         "etcd_restarts": float(body.supervisor.state.restarts),
         "voters": float(len(members.voters())),
         "learners": float(sum(member.is_learner for member in members.list)),

@@ -26,11 +26,21 @@ from cloudless.coordinator.departure import REMOVED_HINT
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
+from cloudless.coordinator.inspection import Inspector
 from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
-from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, identity_pb2, node_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import (
+    agent_pb2,
+    cluster_pb2,
+    event_pb2,
+    identity_pb2,
+    maintenance_pb2,
+    node_pb2,
+    peer_pb2,
+    workload_pb2,
+)
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
@@ -43,6 +53,7 @@ SERVICES = {
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
     "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
+    "maintenance": maintenance_pb2.DESCRIPTOR.services_by_name["MaintenanceService"],
 }
 STOP_GRACE_S = 0.3
 MEMBER_STOP_GRACE_S = 3.0
@@ -56,6 +67,7 @@ class Coordinator:
         self._datadir = DataDir(settings.data_dir)
         self._body: Body | None = None
         self._formation: Formation | None = None
+        self._inspector: Inspector | None = None
         self._metrics = CoordinatorMetrics(lambda: sample_metrics(self._body))
         self._own = OwnCredentials()
         self._server: GrpcServer | None = None
@@ -67,12 +79,14 @@ class Coordinator:
             return
         async with contextlib.AsyncExitStack() as stack:
             self._formation = Formation(self._settings, self._datadir, self._binary, self._own)
+            self._inspector = Inspector(self._settings, str(self._binary.version), self._formation)
             stack.callback(self._formation.admin.close)
             stack.push_async_callback(self._stop_member)
             await self._listen(stack)
             if not await _unless(stop, self._formation.form()):
                 return
-            body = Body(self._settings, self._formation, str(self._binary.version), self._own)
+            body = Body(self._settings, self._formation, str(self._binary.version), self._own, self._inspector)
+            self._inspector.body = body
             stack.push_async_callback(body.store.close)
             try:
                 await self._serve(body, stop)
@@ -129,6 +143,8 @@ class Coordinator:
         def resolve(method: str) -> Callable[..., Any]:
             if method == "GetFormation":
                 return self._get_formation
+            if method == "InspectCoordinator":
+                return self._inspect
             if self._body is None:
                 raise Unavailable(
                     f"{self._settings.node_id} is not a voter of a cluster yet",
@@ -148,6 +164,10 @@ class Coordinator:
             answer.awaited.extend(sorted({one.record.new_id for one in replacements_of(machine).values()} - {""}))
             answer.dropped_member_ids.extend(autopilot_status_of(machine).dropped_member_ids)
         return answer
+
+    async def _inspect(self, request: object, context: object) -> maintenance_pb2.InspectCoordinatorResponse:
+        assert self._inspector is not None
+        return await self._inspector.inspect()
 
     async def _serve(self, body: Body, stop: asyncio.Event) -> None:
         assert self._server is not None

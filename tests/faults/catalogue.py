@@ -60,11 +60,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         (
             (20, "fsync stalls on etcd's leader: leadership moves", ""),
             (21, "disk full on one member: the others serve, it is shown, it recovers with space", ""),
-            (
-                22,
-                "quota used up everywhere: reads work, writes get a typed error, the named cure works",
-                "`cluster doctor` and its cure",
-            ),
+            (22, "quota used up everywhere: reads work, writes get a typed error, the named cure works", ""),
             (23, "a bit flip or a truncated log on one member: it refuses to start or is replaced", ""),
             (24, "a corrupt backup: restore refuses", _BACKUPS),
             (25, "the data of one member deleted: removed and added anew, never started as new", ""),

@@ -24,6 +24,10 @@ _LAZY = {
     "promote": ("cloudless.cli.commands.members:promote", "Make a learner a voter now."),
     "update-member": ("cloudless.cli.commands.members:update_member", "Announce a coordinator's new raft address."),
     "autopilot": ("cloudless.cli.commands.autopilot:autopilot", "How the leader cares for the members: get, set."),
+    "doctor": ("cloudless.cli.commands.doctor:doctor", "Say what is wrong, what shows it, and the cure."),
+    "debug": ("cloudless.cli.commands.debug:debug", "Write a bundle for whoever helps you, without secrets."),
+    "hygiene": ("cloudless.cli.commands.hygiene:hygiene", "The room in the store: show it, make more."),
+    "upgrade": ("cloudless.cli.commands.upgrade:upgrade", "Whether an upgrade may be done now, and in which order."),
 }
 
 
@@ -74,12 +78,22 @@ def show_status(options: Options, answer: GetStatusResponse) -> None:
                 ("workloads", f"{answer.workloads_total}; {answer.tasks_running} of {answer.tasks_total} tasks run"),
                 ("revision", f"{header.revision}, digest {answer.digest[:12]}, stale by {header.staleness_s:.2f} s"),
                 ("etcd", f"{answer.etcd_version}, {db_mb:.1f} MiB, raft term {answer.etcd_raft_term}"),
+                ("room", _room(answer)),
                 ("quarantine", "\n".join(f"{key}: {answer.quarantine[key]}" for key in sorted(answer.quarantine))),
                 ("asked", header.coordinator_id),
             ],
         )
         click.echo()
     show_list(options, COORDINATORS, sorted(answer.coordinators, key=lambda c: c.record.id))
+
+
+def _room(answer: GetStatusResponse) -> str:
+    """Return how full the store is, and until when, if it grows."""
+    if not answer.etcd_quota_bytes:
+        return ""
+    used = f"{100 * answer.etcd_db_in_use_bytes / answer.etcd_quota_bytes:.0f} % of {answer.etcd_quota_bytes >> 20} MiB"
+    lasts = f", full in about {answer.quota_hours_left:.0f} h" if answer.quota_hours_left >= 0 else ""
+    return f"{used} in use{lasts}"
 
 
 @cluster.command("members", cls=Command)

@@ -108,6 +108,9 @@ class GetStatusResponse(_message.Message):
     ETCD_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
+    ETCD_DB_IN_USE_BYTES_FIELD_NUMBER: _builtins.int
+    ETCD_QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTA_HOURS_LEFT_FIELD_NUMBER: _builtins.int
     health: _builtins.str
     """"ok", "degraded" (works, but one more loss may stop it, or something needs a look) or "unavailable"."""
     nodes_total: _builtins.int
@@ -124,6 +127,11 @@ class GetStatusResponse(_message.Message):
     etcd_db_bytes: _builtins.int
     etcd_version: _builtins.str
     version: _builtins.str
+    etcd_db_in_use_bytes: _builtins.int
+    """How much of the database holds something, and the size at which etcd refuses writes."""
+    etcd_quota_bytes: _builtins.int
+    quota_hours_left: _builtins.float
+    """Hours until the quota is used up if it goes on like this; -1: not growing, or not known yet."""
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
@@ -157,10 +165,13 @@ class GetStatusResponse(_message.Message):
         etcd_version: _builtins.str = ...,
         version: _builtins.str = ...,
         quarantine: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        etcd_db_in_use_bytes: _builtins.int = ...,
+        etcd_quota_bytes: _builtins.int = ...,
+        quota_hours_left: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_db_in_use_bytes", b"etcd_db_in_use_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_quota_bytes", b"etcd_quota_bytes", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "quota_hours_left", b"quota_hours_left", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
