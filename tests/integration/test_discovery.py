@@ -176,6 +176,48 @@ def test_a_cluster_lives_on_ipv6_alone(tmp_path: Path, binary: Found) -> None:
         cluster.close()
 
 
+@pytest.mark.slow
+def test_an_agent_with_a_token_is_let_in_and_served_by_what_dns_says(cluster: LocalCluster, dns: DnsServer) -> None:
+    """With TLS: the door for newcomers and the API are found by two SRV records."""
+    cluster.add_coordinators([FIRST])
+    first = cluster.processes[FIRST]
+    with_tls(first)
+    (door,) = free_ports(1)
+    first.settings |= {"BOOTSTRAP": "true", "ENROL_ADDR": f"{first.host}:{door}"}
+    cluster.start(FIRST)
+    says(cluster, FIRST, "leading")
+    home = {"PATH": "/usr/bin:/bin", "HOME": str(cluster.root), "XDG_CONFIG_HOME": str(cluster.root / "config")}
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "cloudless.cli.main", *words]
+        done = subprocess.run(command, env=home, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(
+        "login", "--name", "admin", "-c", first.address(), "--join-address", f"{first.host}:{door}",
+        "--coordinator-identity", str(first.data_dir / "identity"),
+    )  # fmt: skip
+    token = next(word for word in run("token", "create", "--role", "agent").split() if word.startswith("cl1."))
+    publish(dns, first)
+    dns.hold("_enrol._tcp.example.org", "SRV", f"0 1 {door} {FIRST}.example.org.")
+    cluster.add_agent("agent-1")
+    agent = cluster.processes["agent-1"]
+    with_tls(agent)
+    agent.settings |= {
+        "COORDINATOR_ADDR": f"srv+{SERVICE}", "ENROL_AT": "srv+_enrol._tcp.example.org", "DNS_SERVER": dns.address,
+        "JOIN_TOKEN": token,
+    }  # fmt: skip
+    cluster.start("agent-1")
+    says(cluster, "agent-1", f"primary coordinator is {FIRST}")
+
+
+def with_tls(process: Process) -> None:
+    """Take back what most tests say of TLS: its default is on."""
+    del process.settings["TLS_ENABLED"]
+    del process.settings["ALLOW_PLAIN_NETWORK"]
+
+
 # --- reaching only oneself ---
 
 
