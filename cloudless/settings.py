@@ -29,7 +29,8 @@ class CoordinatorSettings:
     `advertise_address` is how others reach the API (default: the bind address with this host's name in
     place of a wildcard). `join_addresses` are API addresses of other coordinators. `founders` is the
     number of coordinators to wait for when nobody is the chosen first one (0: not used).
-    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
+    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods. `backup_key_file` holds
+    the passphrase that backups are encrypted with (None: they are not).
     """
 
     node_id: str
@@ -49,6 +50,7 @@ class CoordinatorSettings:
     allow_degraded_etcd: bool = False
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
+    backup_key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
+    "BACKUP_KEY_FILE": ("backup_key_file", Path),
 }
 _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_ID": ("node_id", _name),

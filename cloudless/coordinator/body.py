@@ -18,12 +18,14 @@ from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
+from cloudless.coordinator.api.backups import Backups
 from cloudless.coordinator.api.cluster import Cluster
 from cloudless.coordinator.api.events import Events
 from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
+from cloudless.coordinator.backups import BackupController, BackupMaker
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
 from cloudless.coordinator.formation import Formation
@@ -100,6 +102,9 @@ class Body:
             SessionSettings(coordinator_id=settings.node_id, heartbeat_period_s=settings.heartbeat_period_s),
         )
         self.orchestrator = Orchestrator(self.replica, self.clock)
+        self.backups = BackupMaker(
+            settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
+        )
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services()
 
@@ -114,6 +119,7 @@ class Body:
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
+            "backups": (Backups(access, self.backups),),
         }
 
     async def run(self) -> None:
@@ -137,6 +143,7 @@ class Body:
                 Reaper(replica, clock),
                 MembershipController(self.members, self.admin, clock),
                 Recorder(own_id, replica, self.leases.events, clock, self.ids),
+                BackupController(own_id, self.backups, replica, self.leases.events, clock, self.ids),
             ):
                 group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
 

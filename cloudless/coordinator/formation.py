@@ -31,6 +31,7 @@ from loguru import logger
 from cloudless.adapters.etcd.admin import EtcdAdmin
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
+from cloudless.adapters.member.process import end_orphan
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
@@ -78,6 +79,7 @@ class Formation:
 
     def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found) -> None:
         self._settings, self.datadir, self._binary = settings, datadir, binary
+        self.binary = binary
         self._config = self._base_config()
         self._token = ""
         self._waiting = _Waiting()
@@ -92,6 +94,7 @@ class Formation:
     def standing(self) -> pb.GetFormationResponse:
         """Return what this node brings to the forming of a cluster."""
         standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
+        marker = Marker.read(self.datadir.marker)
         return pb.GetFormationResponse(
             node_id=self._settings.node_id,
             raft_address=self._settings.raft_address,
@@ -102,6 +105,8 @@ class Formation:
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
+            etcd_cluster_id=marker.cluster_id,
+            supersedes=marker.supersedes,
         )
 
     # --- forming ---
@@ -135,6 +140,7 @@ class Formation:
                 outdated,
             )
             answer = await self._ask_to_join()  # first: where too many are old, these may be all there is
+            await end_orphan(self.datadir.pidfile, str(self.datadir.etcd_dir))
             self._put_aside("outdated")
             return await self._start_as_learner(answer)
         await self._returning.announce_address()
@@ -223,10 +229,17 @@ class Formation:
             cluster_id=f"{answer.etcd_cluster_id:x}",
             cluster_token=answer.cluster_token,
             initial_cluster=members,
+            supersedes=await self._ask_supersedes(f"{answer.etcd_cluster_id:x}"),
         )
         marker.write(self.datadir.marker)
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
         await self._start(replace(self._config, initial_cluster=members, initial_cluster_state="existing"), marker)
+
+    async def _ask_supersedes(self, cluster_id: str) -> tuple[str, ...]:
+        """Return which clusters the one we join was rebuilt from, by the word of its members: all must know it."""
+        answers = await ask_formation(self._settings.join_addresses or self._returning.others)
+        said = [answer.supersedes for answer in answers.values() if answer.etcd_cluster_id == cluster_id]
+        return tuple(sorted({old for olds in said for old in olds}))
 
     def _clear_member_data(self) -> None:
         """A joiner's member is new: what is left of an earlier one is put aside, never deleted."""

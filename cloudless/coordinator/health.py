@@ -10,7 +10,7 @@ from cloudless.adapters.http.server import Answer
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.coordinator.body import Body
 from cloudless.core.lifecycle import LIVE
-from cloudless.core.model import TaskState
+from cloudless.core.model import BackupStatus, TaskState
 from cloudless.observability.metrics import COORDINATOR_COUNTERS, COORDINATOR_GAUGES
 
 READY_STALENESS_MAX_S = 5.0
@@ -78,7 +78,7 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
     """Return a value for every declared metric; zeros and -1 before this coordinator belongs to a cluster."""
     if body is None:
         values = dict.fromkeys([*COORDINATOR_GAUGES, *COORDINATOR_COUNTERS], 0.0)
-        return {**values, "raft_state": 3.0, "state_staleness_seconds": -1.0}
+        return {**values, "raft_state": 3.0, "state_staleness_seconds": -1.0, "backup_age_seconds": -1.0}
     machine, members = body.replica.machine, body.members
     leader = body.leadership.leader()
     status = members.status
@@ -113,6 +113,17 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
         "commit_changes": float(body.committer.changes_total),
         "state_resets": float(body.replica.resets_total),
         "placements": float(body.orchestrator.placed_total),
+        **_sample_backups(body),
+    }
+
+
+def _sample_backups(body: Body) -> dict[str, float]:
+    status = body.replica.machine.backup_status or BackupStatus()
+    age_s = (body.clock.wall_ms() - status.last_success_at_ms) / 1000 if status.last_success_at_ms else -1.0
+    return {
+        "backup_age_seconds": age_s,
+        "backup_bytes": float(status.last_size_bytes),
+        "backup_failures_in_a_row": float(status.failures_in_a_row),
     }
 
 

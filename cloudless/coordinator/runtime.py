@@ -18,12 +18,14 @@ from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.adapters.member.wal_end import find_log_end
 from cloudless.coordinator.body import Body
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.health import build_routes, sample_metrics
+from cloudless.core.membership.founding import Standing
 from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
-from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import agent_pb2, backup_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
@@ -34,6 +36,7 @@ SERVICES = {
     "tasks": workload_pb2.DESCRIPTOR.services_by_name["TaskService"],
     "events": event_pb2.DESCRIPTOR.services_by_name["EventService"],
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    "backups": backup_pb2.DESCRIPTOR.services_by_name["BackupService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
 }
 STOP_GRACE_S = 0.3
@@ -97,9 +100,15 @@ class Coordinator:
 
         return resolve
 
-    async def _get_formation(self, request: object, context: object) -> cluster_pb2.GetFormationResponse:
+    async def _get_formation(
+        self, request: cluster_pb2.GetFormationRequest, context: object
+    ) -> cluster_pb2.GetFormationResponse:
         assert self._formation is not None
-        return self._formation.standing()
+        answer = self._formation.standing()
+        if request.with_log and answer.phase == Standing.MEMBER.value:
+            end = await asyncio.to_thread(find_log_end, self._datadir.etcd_dir)
+            answer.log_term, answer.log_index = (end.term, end.index) if end else (0, 0)
+        return answer
 
     async def _serve(self, body: Body, stop: asyncio.Event) -> None:
         running = asyncio.create_task(body.run(), name="coordinator")

@@ -33,6 +33,8 @@ class Kind(Enum):
     TASK_OBSERVED = "task-observed"
     EVENT = "event"
     REQUEST = "request"
+    BACKUP_SETTINGS = "backup-settings"
+    BACKUP_STATUS = "backup-status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,14 @@ def request(request_id: str) -> str:
     return REQUESTS + request_id
 
 
+def backup_settings() -> str:
+    return PREFIX + "backups/settings"
+
+
+def backup_status() -> str:
+    return PREFIX + "backups/status"
+
+
 _SUFFIXED: dict[tuple[str, str], Kind] = {
     ("nodes", "spec"): Kind.NODE_SPEC,
     ("nodes", "info"): Kind.NODE_INFO,
@@ -124,6 +134,10 @@ def parse(key: str) -> Key | None:
     match key[len(PREFIX) :].split("/"):
         case ["cluster"]:
             return Key(Kind.CLUSTER, ())
+        case ["backups", "settings"]:
+            return Key(Kind.BACKUP_SETTINGS, ())
+        case ["backups", "status"]:
+            return Key(Kind.BACKUP_STATUS, ())
         case ["suspicions", term, coordinator_id]:
             return Key(Kind.SUSPICION, (term, coordinator_id))
         case ["workloads", namespace, name, "spec"]:

@@ -24,6 +24,8 @@ from google.protobuf.message import DecodeError, Message
 
 from cloudless.core.keys import Key, Kind
 from cloudless.core.model import (
+    BackupSettings,
+    BackupStatus,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
@@ -236,6 +238,8 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "task_observed": (TaskObserved, pb.TaskObserved),
     "event": (EventRecord, pb.EventRecord),
     "request": (RequestRecord, pb.RequestRecord),
+    "backup_settings": (BackupSettings, pb.BackupSettings),
+    "backup_status": (BackupStatus, pb.BackupStatus),
 }
 _ARM_OF_CLASS = {value_class: (arm, message_class) for arm, (value_class, message_class) in _ARMS.items()}
 _ARM_OF_KIND: dict[Kind, str] = {
@@ -251,6 +255,8 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.TASK_OBSERVED: "task_observed",
     Kind.EVENT: "event",
     Kind.REQUEST: "request",
+    Kind.BACKUP_SETTINGS: "backup_settings",
+    Kind.BACKUP_STATUS: "backup_status",
 }
 
 

@@ -35,6 +35,8 @@ KEY_OF: dict[type[Any], Callable[[Any], Key]] = {
     model.TaskObserved: lambda r: Key(Kind.TASK_OBSERVED, (r.task_id,)),
     model.EventRecord: lambda r: Key(Kind.EVENT, (r.id,)),
     model.RequestRecord: lambda r: Key(Kind.REQUEST, (r.id,)),
+    model.BackupSettings: lambda r: Key(Kind.BACKUP_SETTINGS, ()),
+    model.BackupStatus: lambda r: Key(Kind.BACKUP_STATUS, ()),
 }
 
 

@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 DIFFERENT = 1
 
 
-@click.group(cls=LazyGroup, aliases={"info": "status", "health": "status", "ls": "members", "list": "members"})
+_COMMANDS = {
+    "snapshot": ("cloudless.cli.commands.snapshot:snapshot", "Backups: save, list, inspect, verify, restore, prune."),
+    "recover": ("cloudless.cli.commands.recover:recover", "Rebuild the cluster here after the majority was lost."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=_COMMANDS,
+    aliases={
+        "info": "status", "health": "status", "ls": "members", "list": "members",
+        "backup": "snapshot", "snapshots": "snapshot", "backups": "snapshot",
+    },
+)  # fmt: skip
 def cluster() -> None:
     """The coordinators: who belongs, who leads, how healthy it is."""
 
@@ -60,12 +73,25 @@ def show_status(options: Options, answer: GetStatusResponse) -> None:
                 ("workloads", f"{answer.workloads_total}; {answer.tasks_running} of {answer.tasks_total} tasks run"),
                 ("revision", f"{header.revision}, digest {answer.digest[:12]}, stale by {header.staleness_s:.2f} s"),
                 ("etcd", f"{answer.etcd_version}, {db_mb:.1f} MiB, raft term {answer.etcd_raft_term}"),
+                ("backup", _describe_backup(answer)),
                 ("quarantine", "\n".join(f"{key}: {answer.quarantine[key]}" for key in sorted(answer.quarantine))),
                 ("asked", header.coordinator_id),
             ],
         )
         click.echo()
     show_list(options, COORDINATORS, sorted(answer.coordinators, key=lambda c: c.record.id))
+
+
+def _describe_backup(answer: GetStatusResponse) -> str:
+    from cloudless.cli.ages import format_age
+    from cloudless.cli.views import now_ms
+
+    status = answer.backup
+    if not status.last_success_at_ms:
+        return "none yet" if answer.HasField("backup") else ""
+    return (
+        f"{format_age(status.last_success_at_ms, now_ms())} ago, revision {status.last_revision}, {status.last_target}"
+    )
 
 
 @cluster.command("members", cls=Command)

@@ -10,8 +10,9 @@ from cloudless.coordinator.leadership import Leadership
 from cloudless.coordinator.membership import Joiner, Members
 from cloudless.coordinator.peers import Peers
 from cloudless.core import keys
+from cloudless.core.backup import describe_trouble
 from cloudless.core.lifecycle import LIVE
-from cloudless.core.model import NodePhase, TaskState
+from cloudless.core.model import BackupStatus, NodePhase, TaskState
 from cloudless.core.orchestration import summarise_node
 from cloudless.errors import HistoryGone, InvalidSpec, NotFound, Problem, Unavailable
 from cloudless.ports import Clock
@@ -65,6 +66,7 @@ class Cluster:
             etcd_db_bytes=etcd.db_size_bytes if etcd else 0,
             etcd_version=etcd.version if etcd else "",
             version=self._version,
+            backup=_to_backup_message(machine.backup_status),
         )
 
     def _problems(self, leader_id: str, phases: list[NodePhase]) -> list[str]:
@@ -73,6 +75,9 @@ class Cluster:
         found = [f"{coordinator_id} {said}" for coordinator_id, said in sorted(ailments.items())]
         if not leader_id:
             found.append("there is no leader at the moment")
+        backups = describe_trouble(machine, self._clock.wall_ms())
+        if backups:
+            found.append(backups)
         voters = self._members.voters()
         silent = sorted(voter for voter in voters if voter not in ailments and not self._peers.linked(voter))
         if silent:
@@ -165,6 +170,13 @@ class Cluster:
     def _transferred(self) -> pb.TransferLeaderResponse:
         header = self._access.header()
         return pb.TransferLeaderResponse(header=header, leader_id=header.leader_id, term=header.term)
+
+
+def _to_backup_message(status: BackupStatus | None) -> objects_pb2.BackupStatus | None:
+    message: objects_pb2.BackupStatus | None = (
+        None if status is None else codec.to_message(status, objects_pb2.BackupStatus)
+    )
+    return message
 
 
 def _check_member(id_field: str, coordinator_id: str, raft_address: str) -> str:

@@ -4,6 +4,7 @@ Spec belongs to the user, status and info to the observer, desired state to the 
 record has exactly one kind of writer, which is why one object may be spread over several records.
 """
 
+from cloudless.core.model.backup import BackupSettings, BackupStatus
 from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
 from cloudless.core.model.event import EventRecord, Severity
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
@@ -36,10 +37,14 @@ Record = (
     | TaskObserved
     | EventRecord
     | RequestRecord
+    | BackupSettings
+    | BackupStatus
 )
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "BackupSettings",
+    "BackupStatus",
     "ClusterRecord",
     "CoordinatorRecord",
     "Desired",

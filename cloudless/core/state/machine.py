@@ -18,6 +18,8 @@ from typing import TypeVar
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import (
+    BackupSettings,
+    BackupStatus,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
@@ -67,6 +69,8 @@ class StateMachine:
         self._digest = 0
         self._entries: dict[str, Entry] = {}
         self._cluster: ClusterRecord | None = None
+        self._backup_settings: BackupSettings | None = None
+        self._backup_status: BackupStatus | None = None
         self._nodes: dict[str, Node] = {}
         self._workloads: dict[tuple[str, str], Workload] = {}
         self._tasks: dict[str, Task] = {}
@@ -97,6 +101,14 @@ class StateMachine:
     @property
     def cluster(self) -> ClusterRecord | None:
         return self._cluster
+
+    @property
+    def backup_settings(self) -> BackupSettings | None:
+        return self._backup_settings
+
+    @property
+    def backup_status(self) -> BackupStatus | None:
+        return self._backup_status
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -344,6 +356,20 @@ class StateMachine:
     def _unindex_event(self, entry: Stored) -> None:
         self._events.pop(entry.parsed.parts[0], None)
 
+    def _index_backup_settings(self, entry: Stored) -> None:
+        assert isinstance(entry.record, BackupSettings)
+        self._backup_settings = entry.record
+
+    def _unindex_backup_settings(self, entry: Stored) -> None:
+        self._backup_settings = None
+
+    def _index_backup_status(self, entry: Stored) -> None:
+        assert isinstance(entry.record, BackupStatus)
+        self._backup_status = entry.record
+
+    def _unindex_backup_status(self, entry: Stored) -> None:
+        self._backup_status = None
+
     def _index_nothing(self, entry: Stored) -> None:
         """Requests are not watched, so none comes here; the tables stay total."""
 
@@ -375,6 +401,8 @@ _INDEX: dict[Kind, _Fold] = {
     Kind.TASK_OBSERVED: StateMachine._index_task_observed,
     Kind.EVENT: StateMachine._index_event,
     Kind.REQUEST: StateMachine._index_nothing,
+    Kind.BACKUP_SETTINGS: StateMachine._index_backup_settings,
+    Kind.BACKUP_STATUS: StateMachine._index_backup_status,
 }
 _UNINDEX: dict[Kind, _Fold] = {
     Kind.CLUSTER: StateMachine._unindex_cluster,
@@ -389,4 +417,6 @@ _UNINDEX: dict[Kind, _Fold] = {
     Kind.TASK_OBSERVED: StateMachine._unindex_task_observed,
     Kind.EVENT: StateMachine._unindex_event,
     Kind.REQUEST: StateMachine._index_nothing,
+    Kind.BACKUP_SETTINGS: StateMachine._unindex_backup_settings,
+    Kind.BACKUP_STATUS: StateMachine._unindex_backup_status,
 }

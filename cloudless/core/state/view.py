@@ -12,6 +12,8 @@ from typing import Protocol
 
 from cloudless.core.lifecycle import is_final
 from cloudless.core.model import (
+    BackupSettings,
+    BackupStatus,
     ClusterRecord,
     CoordinatorRecord,
     Desired,
@@ -132,6 +134,13 @@ class View(Protocol):
     def revision(self) -> int: ...
     @property
     def cluster(self) -> ClusterRecord | None: ...
+    @property
+    def backup_settings(self) -> BackupSettings | None:
+        """How backups are to be made; None until somebody has said."""
+        ...
+
+    @property
+    def backup_status(self) -> BackupStatus | None: ...
     @property
     def nodes(self) -> Mapping[str, Node]: ...
     @property

@@ -108,6 +108,7 @@ class GetStatusResponse(_message.Message):
     ETCD_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
     health: _builtins.str
     """"ok", "degraded" (works, but one more loss may stop it, or something needs a look) or "unavailable"."""
     nodes_total: _builtins.int
@@ -136,6 +137,10 @@ class GetStatusResponse(_message.Message):
     def quarantine(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Keys that hold values this version cannot read, with the reason."""
 
+    @_builtins.property
+    def backup(self) -> _objects_pb2.BackupStatus:
+        """How the scheduled backups went; absent before the first try."""
+
     def __init__(
         self,
         *,
@@ -157,10 +162,11 @@ class GetStatusResponse(_message.Message):
         etcd_version: _builtins.str = ...,
         version: _builtins.str = ...,
         quarantine: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        backup: _objects_pb2.BackupStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,12 +307,17 @@ Global___GetDigestResponse: _TypeAlias = GetDigestResponse  # noqa: Y015
 class GetFormationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_LOG_FIELD_NUMBER: _builtins.int
+    with_log: _builtins.bool
+    """Also read how far the own log goes: only while this coordinator is not yet, or no longer, in a cluster's quorum."""
     def __init__(
         self,
+        *,
+        with_log: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_log", b"with_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -324,6 +335,10 @@ class GetFormationResponse(_message.Message):
     FOUNDERS_FIELD_NUMBER: _builtins.int
     CLUSTER_TOKEN_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
+    LOG_TERM_FIELD_NUMBER: _builtins.int
+    LOG_INDEX_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     raft_address: _builtins.str
     phase: _builtins.str
@@ -331,6 +346,11 @@ class GetFormationResponse(_message.Message):
     "lost": belonged to one, but its data is gone.
     """
     cluster_token: _builtins.str
+    etcd_cluster_id: _builtins.str
+    """The etcd cluster its data belong to, hexadecimal; empty if it has none."""
+    log_term: _builtins.int
+    """Where its log ends, if asked for and there is one: Raft's order of who is further."""
+    log_index: _builtins.int
     @_builtins.property
     def founders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sorted raft addresses of the founders it expects; only for bootstrap-expect."""
@@ -338,6 +358,10 @@ class GetFormationResponse(_message.Message):
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardMember]:
         """How far it has heard the other coordinators' members get."""
+
+    @_builtins.property
+    def supersedes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clusters that this one was rebuilt from: data of theirs must not be started again."""
 
     def __init__(
         self,
@@ -348,10 +372,14 @@ class GetFormationResponse(_message.Message):
         founders: _abc.Iterable[_builtins.str] | None = ...,
         cluster_token: _builtins.str = ...,
         heard: _abc.Iterable[Global___HeardMember] | None = ...,
+        etcd_cluster_id: _builtins.str = ...,
+        supersedes: _abc.Iterable[_builtins.str] | None = ...,
+        log_term: _builtins.int = ...,
+        log_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_token", b"cluster_token", "founders", b"founders", "heard", b"heard", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_token", b"cluster_token", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "heard", b"heard", "log_index", b"log_index", "log_term", b"log_term", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

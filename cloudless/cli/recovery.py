@@ -1,0 +1,166 @@
+"""Recovery as the command line does it: look at this directory, ask the others, then stop, rebuild, say what next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudless.adapters.member.datadir import DataDir
+from cloudless.cli.backups import peer_url_of
+from cloudless.cli.client import Client
+from cloudless.cli.methods import GET_FORMATION, GET_STATUS
+from cloudless.core.recovery import Neighbour, Outlook, Survivor, judge_recovery
+from cloudless.errors import CloudlessError, DataDirInUse, DataDirLocked
+from cloudless.offline.rebuild import find_ready, finish
+from cloudless.offline.recover import Recovered, Survey, rebuild_from_survivor, survey
+from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetStatusRequest
+from etcd.find import Found
+
+_ASK_TIMEOUT_S = 3.0
+_STOP_TIMEOUT_S = 20.0
+_LOCK_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What was found, and what would be done about it. `silent` are those that did not answer, address by node id."""
+
+    data_dir: Path
+    found: Survey
+    peer_url: str
+    running_pid: int
+    neighbours: tuple[Neighbour, ...]
+    silent: Mapping[str, str]
+    outlook: Outlook
+
+    def steps(self) -> list[str]:
+        """Return the plan in plain words."""
+        found, steps = self.found, []
+        if self.running_pid:
+            steps.append(f"stop the coordinator {found.node_id} (pid {self.running_pid}), which has no quorum")
+        steps.append("copy its data and commit everything that stands in the log")
+        steps.append(f"make a new member from that, for a cluster of {found.node_id} alone at {self.peer_url}")
+        steps.append(f"put the old data aside in {self.data_dir}, and the new member in their place")
+        return steps
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done; `stopped_pid` is 0 if no coordinator ran."""
+
+    recovered: Recovered
+    stopped_pid: int
+
+
+def look(data_dir: Path, raft_address: str | None, ask: tuple[str, ...], timeout_s: float) -> Prospect:
+    """Return what could be rebuilt here. Changes nothing. Raises RecoveryRefused, InvalidSpec."""
+    if not data_dir.is_dir():
+        raise DataDirInUse(f"there is no directory {data_dir}", hint="give the survivor's with --data-dir")
+    datadir = DataDir(data_dir)
+    found = survey(datadir)
+    known = {address: node_id for node_id, address in found.addresses.items() if node_id != found.node_id}
+    addresses = {**known, **{address: known.get(address, "") for address in ask}}
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        asked = threads.map(lambda address: _ask(address, found, min(_ASK_TIMEOUT_S, timeout_s)), addresses)
+        answers = dict(zip(addresses, asked, strict=True))
+    neighbours = tuple(answer for answer in answers.values() if answer and answer.node_id != found.node_id)
+    return Prospect(
+        data_dir=datadir.path,
+        found=found,
+        peer_url=peer_url_of(raft_address, "--raft-address") if raft_address else found.peer_url,
+        running_pid=_lock_owner(datadir),
+        neighbours=neighbours,
+        silent={addresses[address] or address: address for address, answer in answers.items() if answer is None},
+        outlook=judge_recovery(found.survivor, found.voters, neighbours),
+    )
+
+
+async def carry_out(prospect: Prospect, binary: Found) -> Outcome:
+    """Stop the coordinator if one runs, and rebuild. Raises BackupError, DataDirLocked; the old data are kept."""
+    datadir = DataDir(prospect.data_dir)
+    stopped = await _lock(datadir, prospect.running_pid)
+    try:
+        # Surveyed anew: the coordinator may have written until it was stopped.
+        recovered = await rebuild_from_survivor(datadir, survey(datadir), prospect.peer_url, binary)
+        return Outcome(recovered, prospect.running_pid if stopped else 0)
+    finally:
+        datadir.unlock()
+
+
+def finish_interrupted(data_dir: Path) -> bool:
+    """Finish a recovery that was cut off after the new member was ready; return whether there was one."""
+    if not data_dir.is_dir() or find_ready(DataDir(data_dir)) is None:
+        return False
+    datadir = DataDir(data_dir)
+    datadir.lock()
+    try:
+        ready = find_ready(datadir)
+        if ready is not None:
+            finish(datadir, ready)
+        return ready is not None
+    finally:
+        datadir.unlock()
+
+
+def _ask(address: str, own: Survey, timeout_s: float) -> Neighbour | None:
+    """Return what a coordinator says of itself, None if it does not answer."""
+    with Client((address,), timeout_s) as client:
+        try:
+            said = client.call(GET_FORMATION, GetFormationRequest(with_log=True))
+        except CloudlessError:
+            return None
+        has_leader = False
+        with contextlib.suppress(CloudlessError):
+            status = client.call(GET_STATUS, GetStatusRequest())
+            has_leader = status.health != "unavailable" and bool(status.header.leader_id)
+    has_data = said.phase == "member" and said.etcd_cluster_id == own.cluster_id
+    return Neighbour(
+        node_id=said.node_id,
+        address=address,
+        has_leader=has_leader,
+        has_data=has_data,
+        supersedes=own.cluster_id in said.supersedes,
+        survivor=Survivor(said.log_term, said.log_index, said.node_id) if has_data and said.log_index else None,
+    )
+
+
+def _lock_owner(datadir: DataDir) -> int:
+    """Return the pid of the coordinator that runs on the directory, 0 if none does."""
+    try:
+        datadir.lock()
+    except DataDirLocked:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            owner = json.loads(datadir.lock_file.read_bytes())
+            if owner["host"] == socket.gethostname():  # a pid of another host or container is not ours to end
+                return int(owner["pid"])
+        raise
+    datadir.unlock()
+    return 0
+
+
+async def _lock(datadir: DataDir, pid: int) -> bool:
+    """Take the directory, ending the coordinator that has it; return whether that was needed.
+
+    What supervises it may start it again at once, so the lock is tried for in quick succession.
+    """
+    ends_s = time.monotonic() + _STOP_TIMEOUT_S
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    while True:
+        try:
+            datadir.lock()
+            return bool(pid)
+        except DataDirLocked:
+            if not pid or time.monotonic() > ends_s:
+                raise
+        await asyncio.sleep(_LOCK_POLL_S)
