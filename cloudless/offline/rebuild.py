@@ -77,6 +77,11 @@ async def build_member(datadir: DataDir, snapshot: Path, rebuilt: Rebuilt, binar
     await restore_snapshot(tool, snapshot, etcd_dir, member, raise_revisions=True)
     async with throwaway_member(binary, etcd_dir, name=rebuilt.node_id, keep=True) as store:
         await _forget_the_living(store)
+    write_ready(datadir, rebuilt)
+
+
+def write_ready(datadir: DataDir, rebuilt: Rebuilt) -> None:
+    """Write down that the new member is complete and what is to become of the directory."""
     write_durably(_ready(datadir), json.dumps({"format": _FORMAT, **asdict(rebuilt)}, indent=1))
 
 
