@@ -74,8 +74,8 @@ class _Bucket(BaseHTTPRequestHandler):
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """Serve a bucket on loopback, named as an operator would: by the environment."""
     pytest.importorskip("boto3", reason="needs the extra `s3`")
-    handler = type("Bucket", (_Bucket,), {"objects": {}})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    _Bucket.objects = {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for name, value in {
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
@@ -86,7 +86,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
         "NO_PROXY": "127.0.0.1",
     }.items():
         monkeypatch.setenv(name, value)
-    yield handler.objects
+    yield _Bucket.objects
     server.shutdown()
     server.server_close()
 
