@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from loguru import logger
 
@@ -141,7 +142,7 @@ class BackupMaker:
             require_room(place, (4 if prove else 2) * status.db_size_bytes)
         snapshot = place / "snapshot"
         created_at_ms = self._clock.wall_ms()
-        with _DigestTape(self._replica) as tape:
+        with DigestTape(self._replica) as tape:
             await self._take_snapshot(snapshot)
             sha256 = await asyncio.to_thread(check_appended_hash, snapshot)
             revision = (await read_snapshot_status(tool, snapshot)).revision
@@ -213,11 +214,17 @@ class BackupMaker:
             ) from error
 
 
+class Maker(Protocol):
+    """What the controller has made."""
+
+    async def store(self, settings: BackupSettings) -> Made: ...
+
+
 class BackupController:
     """The leader's: makes backups when they are due and writes down how it went."""
 
     def __init__(
-        self, own_id: str, maker: BackupMaker, replica: Replica, events: RollingLease, clock: Clock, ids: Ids
+        self, own_id: str, maker: Maker, replica: Replica, events: RollingLease, clock: Clock, ids: Ids
     ) -> None:
         self._own_id, self._maker, self._replica = own_id, maker, replica
         self._events, self._clock, self._ids = events, clock, ids
@@ -286,7 +293,7 @@ class BackupController:
             logger.warning("the outcome of a backup could not be written down: {}", error)
 
 
-class _DigestTape:
+class DigestTape:
     """Remembers the state's digest at every revision while a snapshot is taken, whose revision is known only later."""
 
     def __init__(self, replica: Replica) -> None:
@@ -294,7 +301,7 @@ class _DigestTape:
         self._revisions: list[int] = []
         self._digests: list[int] = []
 
-    def __enter__(self) -> _DigestTape:
+    def __enter__(self) -> DigestTape:
         self._note(None)
         self._stop = self._replica.listen(self._note)
         return self
