@@ -19,7 +19,7 @@ from cloudless.cli.backups import peer_url_of
 from cloudless.cli.client import Client
 from cloudless.cli.methods import GET_FORMATION, GET_STATUS
 from cloudless.core.recovery import Neighbour, Outlook, Survivor, judge_recovery
-from cloudless.errors import CloudlessError, DataDirInUse, DataDirLocked
+from cloudless.errors import CloudlessError, DataDirInUse, DataDirLocked, InvalidSpec, Problem
 from cloudless.offline.rebuild import find_ready, finish
 from cloudless.offline.recover import Recovered, Survey, rebuild_from_survivor, survey
 from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetStatusRequest
@@ -73,6 +73,10 @@ def look(data_dir: Path, raft_address: str | None, ask: tuple[str, ...], timeout
         asked = threads.map(lambda address: _ask(address, found, min(_ASK_TIMEOUT_S, timeout_s)), addresses)
         answers = dict(zip(addresses, asked, strict=True))
     neighbours = tuple(answer for answer in answers.values() if answer and answer.node_id != found.node_id)
+    if not (raft_address or found.peer_url):
+        raise InvalidSpec(
+            [Problem("--raft-address", "is not known from the data")], hint="give what CLOUDLESS_RAFT_ADDR will be"
+        )
     return Prospect(
         data_dir=datadir.path,
         found=found,

@@ -145,7 +145,8 @@ class BackupMaker:
         with DigestTape(self._replica) as tape:
             await self._take_snapshot(snapshot)
             sha256 = await asyncio.to_thread(check_appended_hash, snapshot)
-            revision = (await read_snapshot_status(tool, snapshot)).revision
+            # An idle store's last writes may be deletions that were compacted: then no key bears the newest revision.
+            revision = max(tape.begins_at, (await read_snapshot_status(tool, snapshot)).revision)
             await self._replica.wait_for(revision, timeout_s=CATCH_UP_TIMEOUT_S)
             digest = tape.find(revision)
         files = {STATE: snapshot}
@@ -308,6 +309,11 @@ class DigestTape:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+
+    @property
+    def begins_at(self) -> int:
+        """The revision that every snapshot taken since then has at least."""
+        return self._revisions[0]
 
     def _note(self, applied: Applied | None) -> None:
         if len(self._revisions) < DIGESTS_MAX:

@@ -21,7 +21,7 @@ from cloudless.core.state import fingerprint
 from cloudless.core.state.digest import MODULUS
 from cloudless.errors import CorruptBackup, NoRoom, UnprovenBackup
 from cloudless.offline.etcdutl import NewMember, read_snapshot_status, restore_snapshot
-from cloudless.offline.throwaway import NAME, throwaway_member
+from cloudless.offline.throwaway import NAME, NO_PEER_URL, throwaway_member
 from etcd.find import Found
 from etcd.tools import find_etcdutl
 
@@ -29,7 +29,7 @@ _SHA256_BYTES = 32
 _PAGE_SIZE = 2_000
 _READ_BYTES = 1 << 20
 _ROOM_KEPT_BYTES = 128 * 1024**2
-_MEMBER = NewMember(name=NAME, peer_url="http://127.0.0.1:1", token=NAME)
+_MEMBER = NewMember(name=NAME, peer_url=NO_PEER_URL, token=NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,15 @@ async def prove_snapshot(snapshot: Path, manifest: Manifest, binary: Found, tool
     await asyncio.to_thread(check_appended_hash, snapshot)
     require_room(snapshot.parent, 2 * snapshot.stat().st_size)
     status = await read_snapshot_status(tool, snapshot)
-    if status.revision != manifest.revision:
+    if status.revision > manifest.revision:
         raise CorruptBackup(f"the snapshot is of revision {status.revision}, the backup says {manifest.revision}")
+    # Less than it says: the last writes were deletions, and compacted since; the newest there is, is what is meant.
+    revision = manifest.revision if status.revision == manifest.revision else 0
     etcd_dir = snapshot.with_name(f"{snapshot.name}.member")
     try:
         await restore_snapshot(tool, snapshot, etcd_dir, _MEMBER, raise_revisions=False)
         async with throwaway_member(binary, etcd_dir) as store:
-            found = await read_digest(store, manifest.revision)
+            found = await read_digest(store, revision)
     finally:
         await asyncio.to_thread(shutil.rmtree, etcd_dir, True)
     if found.digest != manifest.state_digest:
@@ -76,7 +78,7 @@ async def prove_snapshot(snapshot: Path, manifest: Manifest, binary: Found, tool
 
 
 async def read_digest(store: EtcdStore, revision: int) -> StateDigest:
-    """Return the digest of everything under our prefix as it was at `revision`."""
+    """Return the digest of everything under our prefix as it was at `revision`, 0 for the newest."""
     digest = entries = 0
     after, more = "", True
     while more:
@@ -86,7 +88,7 @@ async def read_digest(store: EtcdStore, revision: int) -> StateDigest:
         for kv in page.kvs:
             digest = (digest + fingerprint(kv.key, kv.value, kv.create_revision, kv.mod_revision)) % MODULUS
             entries += 1
-        more = page.more
+        more, revision = page.more, page.revision
         after = page.kvs[-1].key if page.kvs else ""
     return StateDigest(f"{digest:032x}", entries)
 

@@ -1,7 +1,8 @@
 """Run an etcd for a moment on a directory nobody else uses: to see what is in it, or to change it once.
 
-It listens on Unix sockets in a directory of mode 0700, so nobody else on the machine can ask it, and nobody on the
-network; it knows no peers. It is ended when the block is left, however that happens.
+Its clients' socket is a file in a directory of mode 0700, so nobody else on the machine can ask it. Peers it has none;
+the port for them, which etcd insists on, is on loopback and chosen by the kernel. It is ended when the block is left,
+however that happens.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _POLL_S = 0.02
 _END_GRACE_S = 5.0
 _MEMORY_BYTES = 256 * 1024**2
 NAME = "throwaway"
+NO_PEER_URL = "http://127.0.0.1:1"
+"""Where a member is said to be that nobody has to reach."""
 
 
 @contextlib.asynccontextmanager
@@ -53,14 +56,13 @@ async def throwaway_member(
 
 
 def _config(sockets: Path, etcd_dir: Path, name: str) -> MemberConfig:
-    peer_url = f"unix://{sockets / 'peer'}"
     return MemberConfig(
         name=name,
         data_dir=str(etcd_dir),
-        peer_listen_url=peer_url,
-        peer_advertise_url=peer_url,
+        peer_listen_url="http://127.0.0.1:0",
+        peer_advertise_url=NO_PEER_URL,
         client_url=f"unix://{sockets / 'client'}",
-        initial_cluster=((name, peer_url),),
+        initial_cluster=((name, NO_PEER_URL),),
         initial_cluster_state="existing",
         cluster_token=NAME,
         heartbeat_ms=20,
