@@ -41,6 +41,9 @@ async def throwaway_member(
     with tempfile.TemporaryDirectory(prefix="cloudless-etcd-") as place:
         sockets = Path(place)
         argv = build_argv(str(binary.path), binary.version, _config(sockets, etcd_dir, name))
+        # It is advertised to nobody, but the flag must name a host and a port, which a socket's path does not.
+        argv = [word for word in argv if not word.startswith("--advertise-client-urls=")]
+        argv.append(f"--advertise-client-urls={NO_PEER_URL}")
         argv += [] if keep else ["--unsafe-no-fsync=true"]
         argv += ["--force-new-cluster=true"] if forget_others else []
         log_file = sockets / "etcd.log"
