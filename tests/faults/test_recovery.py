@@ -71,6 +71,8 @@ def test_a_cluster_is_recovered_from_one_survivor_with_every_write_it_had(trial:
     for number in trial.rounds():
         survivor, *lost = random.sample([process.name for process in cluster.coordinators], 3)
         trial.load_up()
+        refused = run_cli(cluster, "cluster", "recover", "--yes", of=survivor)
+        assert (refused.code, "has a leader" in refused.text) == (REFUSED, True), refused.text
         trial.end_history()
         old = Marker.read(cluster.datadir(survivor).marker)
         runs_on = number % 2 == 1
