@@ -78,6 +78,12 @@ class Denied(UserError):
     code = "denied"
 
 
+class Unauthenticated(UserError):
+    """The caller has shown no identity, or one that this cluster does not know."""
+
+    code = "unauthenticated"
+
+
 class TooLarge(UserError):
     """The request exceeds a stated limit (bytes, objects, depth)."""
 
@@ -114,6 +120,12 @@ class StoreTimeout(Unavailable):
 
 class AgentUnreachable(Unavailable):
     code = "agent-unreachable"
+
+
+class RateLimited(Unavailable):
+    """Too many tries from one place, or at all: wait a little."""
+
+    code = "rate-limited"
 
 
 class Stale(Unavailable):
@@ -292,6 +304,18 @@ class RecoveryRefused(BackupError):
     code = "recovery-refused"
 
 
+class WrongAuthority(StartupError):
+    """The cluster that was reached is not the one the token is for: nothing secret was sent."""
+
+    code = "wrong-authority"
+
+
+class BadCredentials(StartupError):
+    """The identity on disk cannot be used: unreadable, incomplete, of another key or cluster, or expired."""
+
+    code = "bad-credentials"
+
+
 class InvariantBroken(CloudlessError):
     """A bug in cloudless: a stated invariant does not hold. Never caught except to report it."""
 
@@ -318,7 +342,9 @@ OUTCOMES: dict[type[CloudlessError], Outcome] = {
     Conflict: Outcome("ABORTED", 409, 5),
     HistoryGone: Outcome("OUT_OF_RANGE", 410, 5),
     Denied: Outcome("PERMISSION_DENIED", 403, 6),
+    Unauthenticated: Outcome("UNAUTHENTICATED", 401, 6),
     Unavailable: Outcome("UNAVAILABLE", 503, 3),
+    RateLimited: Outcome("RESOURCE_EXHAUSTED", 429, 3),
     NoSpace: Outcome("RESOURCE_EXHAUSTED", 507, 3),
     Fenced: Outcome("FAILED_PRECONDITION", 409, 3),
     CommitUncertain: Outcome("DEADLINE_EXCEEDED", 504, 3),

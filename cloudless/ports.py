@@ -7,12 +7,31 @@ still kept. Its semantics are etcd's (v3 API); `cloudless.testing.MemoryStore` i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from cloudless.core.model import Instance, TaskSpec
+
+# --- identity -----------------------------------------------------------------------------------
+
+
+class Credentials(Protocol):
+    """What one party proves itself by: its own key and certificate chain, and the CAs that sign the other parties'."""
+
+    @property
+    def key_pem(self) -> bytes: ...
+
+    @property
+    def chain_pem(self) -> bytes: ...
+
+    @property
+    def roots_pem(self) -> bytes: ...
+
+
+CredentialSource = Callable[[], Credentials]
+"""Returns the credentials of now: certificates are renewed while processes run. Equal ones may be the same object."""
 
 # --- store --------------------------------------------------------------------------------------
 

@@ -15,11 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloudless.core.discovery.addresses import join_address, split_address
+from cloudless.core.discovery.seeds import SeedKind, parse_dns_servers, parse_seed, parse_seeds
 from cloudless.core.keys import NAME_PATTERN
 from cloudless.core.model import Resources
 from cloudless.errors import BadSettings, Problem
 
 PREFIX = "CLOUDLESS_"
+ENROL_PORT = 8070
+COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
+AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +32,16 @@ class CoordinatorSettings:
     """How one coordinator runs. Addresses are `host:port`.
 
     `advertise_address` is how others reach the API (default: the bind address with this host's name in
-    place of a wildcard). `join_addresses` are API addresses of other coordinators. `founders` is the
-    number of coordinators to wait for when nobody is the chosen first one (0: not used).
-    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods. `backup_key_file` holds
-    the passphrase that backups are encrypted with (None: they are not).
+    place of a wildcard). `join_addresses` are seeds (`core.discovery.seeds`) that lead to other coordinators' API,
+    each as text. `bootstrap_expect` is the number of coordinators to wait for when nobody is the chosen first one
+    (0: not used). `dns_servers` (address, port) are asked in place of this machine's own. `rejoin` lets one whose
+    member was removed from the cluster put its old data aside and join as a new one.
+    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
+    `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
+    (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
+    coordinator that joins exchanges `join_token` (or what is in `join_token_file`) for an identity at one of
+    `enrol_addresses` (default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes to its
+    own `enrol_address`. `backup_key_file` holds the passphrase that backups are encrypted with (None: they are not).
     """
 
     node_id: str
@@ -38,38 +49,57 @@ class CoordinatorSettings:
     advertise_address: str = ""
     http_address: str = "0.0.0.0:8081"
     metrics_address: str = "0.0.0.0:9090"
+    enrol_address: str = f"0.0.0.0:{ENROL_PORT}"
     raft_address: str = ""
     raft_bind_address: str = ""
     etcd_client_address: str = "127.0.0.1:2379"
     bootstrap: bool = False
     bootstrap_expect: int = 0
     join_addresses: tuple[str, ...] = ()
-    data_dir: Path = Path("/var/lib/cloudless")
+    dns_servers: tuple[tuple[str, int], ...] = ()
+    rejoin: bool = False
+    data_dir: Path = COORDINATOR_DATA_DIR
     log_level: str = "INFO"
     profile: str = "default"
     allow_degraded_etcd: bool = False
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
     backup_key_file: Path | None = None
+    tls: bool = True
+    identity_dir: Path = COORDINATOR_DATA_DIR / "identity"
+    founding_file: Path | None = None
+    join_token: str = field(default="", repr=False)
+    join_token_file: Path | None = None
+    enrol_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """How one agent runs. Capacity given here overrides what the machine shows."""
+    """How one agent runs. Capacity given here overrides what the machine shows. `coordinators` are seeds, as text.
+
+    `join_token` (or what is in `join_token_file`) is exchanged for an identity at the first start, at
+    `enrol_addresses` (default: where the coordinators are, port 8070). TLS as for coordinators.
+    """
 
     node_id: str
     node_name: str = ""
     node_type: str = "server"
     coordinators: tuple[str, ...] = ()
+    dns_servers: tuple[tuple[str, int], ...] = ()
     listen_address: str = "0.0.0.0:8090"
     advertise_address: str = ""
     metrics_address: str = "0.0.0.0:9092"
     region: str = "local"
     zone: str = ""
     capacity: Resources = field(default_factory=Resources)
-    data_dir: Path = Path("/var/lib/cloudless-agent")
+    data_dir: Path = AGENT_DATA_DIR
     log_level: str = "INFO"
     stop_tasks_on_exit: bool = False
+    join_token: str = field(default="", repr=False)
+    join_token_file: Path | None = None
+    enrol_addresses: tuple[str, ...] = ()
+    tls: bool = True
+    identity_dir: Path = AGENT_DATA_DIR / "identity"
 
 
 # --- readers of one value: return it or raise ValueError with what would be right ----------------
@@ -93,15 +123,17 @@ def _name(raw: str) -> str:
 
 
 def parse_address(raw: str) -> str:
-    host, separator, port = raw.rpartition(":")
-    if not separator or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise ValueError("must be host:port, such as 10.0.0.5:8080")
-    return f"{host or '0.0.0.0'}:{port}"
+    """Return `host:port`, an IPv6 host in brackets; no host stands for every address of this machine."""
+    host, port = split_address(raw)
+    return join_address(host or "0.0.0.0", port)
 
 
-def _addresses(raw: str) -> tuple[str, ...]:
-    parts = [part.strip() for part in raw.split(",") if part.strip()]
-    return tuple(parse_address(part if re.search(r":\d+$", part) else f"{part}:8080") for part in parts)
+def _seeds(raw: str) -> tuple[str, ...]:
+    return tuple(str(seed) for seed in parse_seeds(raw))
+
+
+def _enrol_addresses(raw: str) -> tuple[str, ...]:
+    return tuple(str(seed) for seed in parse_seeds(raw, ENROL_PORT))
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -149,16 +181,25 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ADVERTISE_ADDR": ("advertise_address", parse_address),
     "HTTP_ADDR": ("http_address", parse_address),
     "METRICS_ADDR": ("metrics_address", parse_address),
+    "ENROL_ADDR": ("enrol_address", parse_address),
     "RAFT_ADDR": ("raft_address", parse_address),
     "RAFT_BIND_ADDR": ("raft_bind_address", parse_address),
     "ETCD_CLIENT_ADDR": ("etcd_client_address", parse_address),
     "BOOTSTRAP": ("bootstrap", _boolean),
     "BOOTSTRAP_EXPECT": ("bootstrap_expect", _integer(1, 7)),
-    "RAFT_JOIN_ADDR": ("join_addresses", _addresses),
+    "RAFT_JOIN_ADDR": ("join_addresses", _seeds),
+    "REJOIN": ("rejoin", _boolean),
+    "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
+    "TLS_ENABLED": ("tls", _boolean),
+    "IDENTITY_DIR": ("identity_dir", Path),
+    "FOUNDING_FILE": ("founding_file", Path),
+    "JOIN_TOKEN": ("join_token", _text),
+    "JOIN_TOKEN_FILE": ("join_token_file", Path),
+    "ENROL_AT": ("enrol_addresses", _enrol_addresses),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
     "BACKUP_KEY_FILE": ("backup_key_file", Path),
@@ -167,26 +208,43 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_ID": ("node_id", _name),
     "NODE_NAME": ("node_name", _text),
     "NODE_TYPE": ("node_type", _text),
-    "COORDINATOR_ADDR": ("coordinators", _addresses),
+    "COORDINATOR_ADDR": ("coordinators", _seeds),
     "AGENT_ADDR": ("listen_address", parse_address),
     "ADVERTISE_ADDR": ("advertise_address", parse_address),
     "METRICS_ADDR": ("metrics_address", parse_address),
+    "JOIN_TOKEN": ("join_token", _text),
+    "JOIN_TOKEN_FILE": ("join_token_file", Path),
+    "ENROL_AT": ("enrol_addresses", _enrol_addresses),
     "REGION": ("region", _text),
     "ZONE": ("zone", _text),
     "CPU_CORES": ("cpu_millicores", _cores),
     "MEMORY_MB": ("memory_mb", _integer(0, 1 << 30)),
     "STORAGE_GB": ("storage_gb", _integer(0, 1 << 30)),
     "BANDWIDTH_MBPS": ("bandwidth_mbps", _integer(0, 1 << 30)),
+    "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
+    "TLS_ENABLED": ("tls", _boolean),
+    "IDENTITY_DIR": ("identity_dir", Path),
     "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
 }
 
 # Read elsewhere: by the command line and by the finder of etcd.
-_SHARED = frozenset({"COORDINATORS", "NAMESPACE", "ETCD_BIN", "ETCD_RELEASE_URL", "ETCD_RELEASE_SHA256"})
+_SHARED = frozenset(
+    {
+        "ALLOW_PLAIN_NETWORK",
+        "COORDINATORS",
+        "CONTEXT",
+        "CONTEXTS",
+        "NAMESPACE",
+        "ETCD_BIN",
+        "ETCD_RELEASE_URL",
+        "ETCD_RELEASE_SHA256",
+    }
+)
 
-# Of a later version. Refused rather than ignored: who asks for TLS must not get none.
-_NOT_YET = frozenset({"TLS_ENABLED", "TLS_CERT", "TLS_KEY", "TLS_CA", "JOIN_TOKEN"})
+# Of a later version. Refused rather than ignored.
+_NOT_YET = frozenset({"TLS_CERT", "TLS_KEY", "TLS_CA"})
 
 
 def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> CoordinatorSettings:
@@ -196,11 +254,12 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
     if values.get("bootstrap") and values.get("bootstrap_expect"):
         problems.append(Problem("CLOUDLESS_BOOTSTRAP", "cannot be combined with CLOUDLESS_BOOTSTRAP_EXPECT"))
     expect = values.get("bootstrap_expect", 0)
-    if expect and len(values.get("join_addresses", ())) != expect:
+    if expect and not _may_name(values.get("join_addresses", ()), expect):
         problems.append(
             Problem(
                 "CLOUDLESS_RAFT_JOIN_ADDR",
-                f"must list the {expect} coordinators that CLOUDLESS_BOOTSTRAP_EXPECT names, this one included",
+                f"must list the {expect} coordinators that CLOUDLESS_BOOTSTRAP_EXPECT names, this one included, or "
+                "give one name for them all (dns+NAME:PORT or srv+NAME)",
             )
         )
     period, timeout = values.get("heartbeat_period_s", 1.0), values.get("node_timeout_s", 4.0)
@@ -209,8 +268,11 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
         problems.append(
             Problem("CLOUDLESS_NODE_TIMEOUT", f"must be at least three heartbeat periods ({timeout_min:g} s)")
         )
+    listening = {name: values.get(name, "0.0.0.0:0") for name in ("bind_address", "http_address", "metrics_address")}
+    _require_loopback(values, problems, listening, os.environ if environ is None else environ)
     if problems:
         raise BadSettings(problems)
+    _default_identity(values, COORDINATOR_DATA_DIR, "join_addresses")
     bind = values.setdefault("bind_address", "0.0.0.0:8080")
     values["advertise_address"] = values.get("advertise_address") or _reachable(bind)
     values["raft_address"] = _reachable(values.get("raft_address") or "0.0.0.0:3000")
@@ -223,6 +285,8 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
     values, problems = _read(os.environ if environ is None else environ, _AGENT, _COORDINATOR)
     _require(values, problems, "node_id", "NODE_ID")
     _require(values, problems, "coordinators", "COORDINATOR_ADDR")
+    listening = {name: values.get(name, "0.0.0.0:0") for name in ("listen_address", "metrics_address")}
+    _require_loopback(values, problems, listening, os.environ if environ is None else environ)
     if problems:
         raise BadSettings(problems)
     detected = _detect_capacity()
@@ -232,10 +296,21 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
         storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else detected.storage_mb,
         bandwidth_mbps=values.pop("bandwidth_mbps", detected.bandwidth_mbps),
     )
+    _default_identity(values, AGENT_DATA_DIR, "coordinators")
     listen = values.setdefault("listen_address", "0.0.0.0:8090")
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
     return AgentSettings(capacity=capacity, **values)
+
+
+def read_token(text: str, file: Path | None) -> str:
+    """Return the token given as text or in a file, "" if none is given. Raises BadSettings."""
+    if text or file is None:
+        return text
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings([Problem("CLOUDLESS_JOIN_TOKEN_FILE", f"{file} cannot be read: {error}")]) from error
 
 
 def _read(
@@ -249,7 +324,9 @@ def _read(
         short = name[len(PREFIX) :]
         if short in _NOT_YET:
             if environ[name].strip().lower() not in ("", "false", "0", "no"):
-                problems.append(Problem(name, "is not supported by this version: it has no TLS and no tokens"))
+                problems.append(
+                    Problem(name, "is not supported by this version: the cluster makes its own certificates")
+                )
             continue
         if short not in known:
             if short not in others and short not in _SHARED:
@@ -277,10 +354,47 @@ def _require(values: dict[str, Any], problems: list[Problem], target: str, short
         problems.append(Problem(PREFIX + short, "must be set"))
 
 
+def _default_identity(values: dict[str, Any], data_dir: Path, others: str) -> None:
+    values.setdefault("identity_dir", values.get("data_dir", data_dir) / "identity")
+    if not values.get("enrol_addresses"):
+        seeds = [parse_seed(text) for text in values.get(others, ())]
+        hosts = dict.fromkeys(seed.host for seed in seeds if seed.kind not in (SeedKind.DNS, SeedKind.SRV))
+        values["enrol_addresses"] = tuple(join_address(host, ENROL_PORT) for host in hosts)
+
+
+def _require_loopback(
+    values: dict[str, Any], problems: list[Problem], listening: Mapping[str, str], environ: Mapping[str, str]
+) -> None:
+    """Refuse plain connections where others could reach them, unless told that nobody can."""
+    if values.get("tls", True) or environ.get(f"{PREFIX}ALLOW_PLAIN_NETWORK", "").lower() in ("true", "1", "yes"):
+        return
+    open_to_others = [address for address in listening.values() if not _is_loopback(address)]
+    if open_to_others:
+        problems.append(
+            Problem(
+                "CLOUDLESS_TLS_ENABLED",
+                f"may be false on loopback addresses only, not on {', '.join(sorted(set(open_to_others)))}; on a "
+                "network that nobody else reaches set CLOUDLESS_ALLOW_PLAIN_NETWORK=true",
+            )
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = split_address(address)
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def _reachable(address: str) -> str:
     """Replace a wildcard host by this machine's name, which others may be able to resolve."""
-    host, _, port = address.rpartition(":")
-    return f"{socket.gethostname() if host in ('', '0.0.0.0', '[::]') else host}:{port}"
+    host, port = split_address(address)
+    return join_address(socket.gethostname() if host in ("", "0.0.0.0", "::") else host, port)
+
+
+def _may_name(seeds: tuple[str, ...], expect: int) -> bool:
+    """Return whether seeds can stand for so many founders: addresses are counted, a name in DNS may stand for any."""
+    if any(parse_seed(seed).kind in (SeedKind.DNS, SeedKind.SRV) for seed in seeds):
+        return True
+    return len(seeds) == expect
 
 
 def _detect_capacity() -> Resources:

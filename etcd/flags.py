@@ -22,11 +22,15 @@ _BOOTSTRAP_FLAGS = ("--initial-cluster=", "--initial-cluster-state=", "--initial
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Paths of one party's certificate and key, and of the authority that the other party's must come from."""
+    """Paths of one party's certificate and key, and of the authority that the other party's must come from.
+
+    `client_cert_file` is what a member shows when it dials, with the same key; empty: `cert_file`.
+    """
 
     cert_file: str
     key_file: str
     ca_file: str
+    client_cert_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,9 @@ def _tls_flags(prefix: str, auth_flag: str, tls: TlsFiles | None) -> Iterator[_F
         yield _Flag(f"{prefix}key-file", tls.key_file)
         yield _Flag(f"{prefix}trusted-ca-file", tls.ca_file)
         yield _Flag(auth_flag, "true")
+        if tls.client_cert_file:
+            yield _Flag(f"{prefix}client-cert-file", tls.client_cert_file, since=Version(3, 5, 0))
+            yield _Flag(f"{prefix}client-key-file", tls.key_file, since=Version(3, 5, 0))
 
 
 def _limit_flags(config: MemberConfig) -> Iterator[_Flag]:

@@ -14,6 +14,7 @@ from loguru import logger
 
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.discovery.learned import Known
 from cloudless.core.model import TaskDesired
 from cloudless.rpc.codec import Malformed, from_message
 from cloudless.rpc.v1.agent_pb2 import Assignments
@@ -84,8 +85,8 @@ class Gate:
     async def join_cluster(self, cluster_id: str) -> None:
         await self._remember(replace(self.head, cluster_id=cluster_id))
 
-    async def learn_coordinators(self, addresses: tuple[str, ...]) -> None:
-        await self._remember(replace(self.head, coordinators=addresses))
+    async def learn_coordinators(self, known: tuple[Known, ...]) -> None:
+        await self._remember(replace(self.head, coordinators=known))
 
     def _read(self, item: object) -> TaskDesired | None:
         """Return the task, or None if it is unreadable or not ours: then what runs of it is left alone."""

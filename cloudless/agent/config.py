@@ -19,7 +19,8 @@ class AgentLimits:
 
     Sessions: `connect_timeout_s` runs from dialling to the Welcome; `silent_periods_max` heartbeat periods without
     a word make a coordinator count as broken; dialling an address again waits a random part of
-    `retry_first_s` doubled per failure up to `retry_max_s`.
+    `retry_first_s` doubled per failure up to `retry_max_s`. The first dial waits `seeds_first_wait_s` at most for names
+    among the seeds to be looked up.
     Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each (at a few KB a task far less
     than a coordinator reads at once); not acknowledged within `report_resend_s` they are sent again.
     """
@@ -33,7 +34,8 @@ class AgentLimits:
     shed_pause_s: float = 2.0
     refused_pause_s: float = 1.0
     foreign_pause_s: float = 30.0
-    coordinators_max: int = 64
+    seeds_first_wait_s: float = 1.0
+    addresses_kept_max: int = 256
     report_gap_s: float = 0.05
     report_resend_s: float = 2.0
     reports_per_message_max: int = 200

@@ -13,13 +13,21 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
+from cloudless.adapters.grpc.channel import ChannelOptions, Dialler
+from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.agent.config import AgentLimits
+from cloudless.core.identity.names import ANY_COORDINATOR
+from cloudless.errors import CloudlessError
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.rpc.v1.agent_pb2_grpc import AgentServiceStub
 
 
 class StreamBroken(Exception):
-    """The stream ended under a read or a write; the message says how."""
+    """The stream ended under a read or a write; the message says how, `refusal` what the coordinator had against it."""
+
+    def __init__(self, message: str, refusal: CloudlessError | None = None) -> None:
+        self.refusal = refusal
+        super().__init__(message)
 
 
 class SessionStream(Protocol):
@@ -42,9 +50,9 @@ Dial = Callable[[str], SessionStream]
 """Opens a stream to the coordinator at `host:port`; that it cannot be reached is told by the first read or write."""
 
 
-def channel_options(limits: AgentLimits) -> list[tuple[str, int]]:
+def channel_options(limits: AgentLimits) -> ChannelOptions:
     """Return the options of a channel to a coordinator: quick to notice death, quick to try again, no proxy."""
-    return [
+    return (
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -57,26 +65,26 @@ def channel_options(limits: AgentLimits) -> list[tuple[str, int]]:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", limits.message_bytes_max),
         ("grpc.max_send_message_length", limits.message_bytes_max),
-    ]
+    )
 
 
-def grpc_dial(limits: AgentLimits) -> Dial:
+def grpc_dial(dialler: Dialler, limits: AgentLimits) -> Dial:
     """Return what opens gRPC streams."""
-    return lambda address: _GrpcStream(address, limits)
+    return lambda address: _GrpcStream(dialler.open(address, ANY_COORDINATOR, channel_options(limits)))
 
 
 class _GrpcStream:
     """A SessionStream on a gRPC channel of its own."""
 
-    def __init__(self, address: str, limits: AgentLimits) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options(limits))
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
         self._call: Any = AgentServiceStub(self._channel).Session()  # type: ignore[no-untyped-call]
 
     async def write(self, message: agent_pb2.AgentMessage) -> None:
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
-            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+            raise _to_broken(error) from error
         except asyncio.InvalidStateError as error:
             raise StreamBroken("stream ended") from error
 
@@ -88,7 +96,7 @@ class _GrpcStream:
                 return received
             code = await self._call.code()
         except grpc.aio.AioRpcError as error:
-            raise StreamBroken(f"{error.code().name}: {error.details()}") from error
+            raise _to_broken(error) from error
         except asyncio.InvalidStateError as error:
             raise StreamBroken("stream ended") from error
         raise StreamBroken(f"ended by the coordinator ({code.name})")
@@ -98,3 +106,7 @@ class _GrpcStream:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _to_broken(error: grpc.aio.AioRpcError) -> StreamBroken:
+    return StreamBroken(f"{error.code().name}: {error.details()}", from_rpc_error(error))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 from loguru import logger
 
+from cloudless.core.discovery.learned import Known
 from cloudless.core.localtask import LocalTask
 from cloudless.core.model import TaskDesired, TaskObserved
 from cloudless.core.taskflow import observe
@@ -39,13 +41,13 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The agent's own part. `incarnation` grows with every start; `coordinators` are the learned addresses."""
+    """The agent's own part. `incarnation` grows with every start; `coordinators` is what the cluster said of them."""
 
     cluster_id: str = ""
     term_seen: int = 0
     revision_seen: int = 0
     incarnation: int = 0
-    coordinators: tuple[str, ...] = ()
+    coordinators: tuple[Known, ...] = ()
     agent_id: str = ""
 
 
@@ -79,8 +81,11 @@ class Journal:
             term_seen=head.term_seen,
             revision_seen=head.revision_seen,
             incarnation=head.incarnation,
-            coordinator_addresses=head.coordinators,
             agent_id=head.agent_id,
+            coordinators=[
+                agent_pb2.LearnedCoordinator(id=one.id, address=one.address, confirmed_ms=one.confirmed_ms)
+                for one in head.coordinators
+            ],
         )
         async with self._head_lock:
             await self._run(_write, self._data_dir / "head", entry)
@@ -132,9 +137,17 @@ def _read_head(path: Path) -> Head:
         term_seen=entry.term_seen,
         revision_seen=entry.revision_seen,
         incarnation=entry.incarnation,
-        coordinators=tuple(entry.coordinator_addresses),
+        coordinators=_read_learned(entry),
         agent_id=entry.agent_id,
     )
+
+
+def _read_learned(entry: agent_pb2.JournalHead) -> tuple[Known, ...]:
+    """Return the learned coordinators; those of an earlier version's head, which has no ids, count as just learned."""
+    if entry.coordinators:
+        return tuple(Known(one.id, one.address, one.confirmed_ms) for one in entry.coordinators)
+    now_ms = time.time_ns() // 1_000_000
+    return tuple(Known(address, address, now_ms) for address in entry.coordinator_addresses)
 
 
 def _to_entry(task: LocalTask) -> agent_pb2.JournaledTask:

@@ -4,22 +4,27 @@ Each of two slots dials a coordinator that the other does not have, in random or
 session ends. Whenever there is no primary and a welcomed session, that one is promoted, so a broken primary is
 replaced as fast as its end is noticed. The old stream is always cancelled before a new primary is named.
 
-Addresses come from the settings and from the coordinators themselves, and are kept in the journal's head. An
-address that failed rests for a random part of a growing pause (full jitter), so that a thousand agents do not
-come back in step.
+Addresses come from `phonebook`: the settings' seeds and what the coordinators say of each other. Names among the
+seeds are looked up while a slot seeks an address, never while both sessions stand. An address that failed rests for a
+random part of a growing pause (full jitter), so that a thousand agents do not come back in step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loguru import logger
 
 from cloudless.agent.assignments import Gate, Refused
 from cloudless.agent.config import AgentLimits
+from cloudless.agent.phonebook import Phonebook, Seeds, read_told
 from cloudless.agent.session import EndKind, Session, SessionEnd, SessionOver, SessionParts
+from cloudless.core.discovery.endpoints import order_endpoints
 from cloudless.rpc.v1 import agent_pb2
 
 SLOTS = 2
@@ -36,17 +41,20 @@ class _Address:
 class Links:
     """The agent's sessions. `run` keeps them up until it is cancelled."""
 
-    def __init__(self, configured: tuple[str, ...], parts: SessionParts) -> None:
+    def __init__(self, seeds: Seeds, parts: SessionParts) -> None:
         self.ends: Counter[EndKind] = Counter()
         self.dialled = 0
-        self._configured = configured
         self._parts = parts
+        self._book = Phonebook(seeds, parts.gate, parts.clock)
         self._limits: AgentLimits = parts.limits
         self._gate: Gate = parts.gate
         self._known: dict[str, _Address] = {}
         self._open: list[Session] = []
         self._primary: Session | None = None
         self._freed = asyncio.Event()
+        self._seekers = 0
+        self._seeking = asyncio.Event()
+        self._looked_up = asyncio.Event()
 
     @property
     def primary(self) -> Session | None:
@@ -57,10 +65,26 @@ class Links:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as slots:
+            slots.create_task(self._keep_seeds())
             for _ in range(SLOTS):
                 slots.create_task(self._keep_one())
 
+    async def _keep_seeds(self) -> None:
+        """Look the seeds up again when that is due and a slot seeks an address."""
+        while (pause_s := self._book.pause_s()) < math.inf:
+            if pause_s > 0:
+                await self._parts.clock.sleep(pause_s)
+            await self._seeking.wait()
+            if await self._book.refresh():
+                self._freed.set()
+            self._looked_up.set()
+        self._looked_up.set()
+
     async def _keep_one(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.seeds_first_wait_s):
+                self._seeking.set()
+                await self._looked_up.wait()
         while True:
             address = await self._next_address()
             session = Session(address, self._parts, self)
@@ -81,17 +105,15 @@ class Links:
         if any(other.coordinator_id == session.coordinator_id for other in self._open if other.welcomed):
             raise SessionOver(EndKind.DUPLICATE, f"is {session.coordinator_id}, to whom a session is open")
         session.welcomed = True
+        self._book.meet(session.address, session.coordinator_id)
         self._address(session.address).failures = 0
         await self._gate.join_cluster(welcome.cluster_id or self._gate.head.cluster_id)
-        if welcome.coordinator_addresses:
-            await self.on_coordinators(tuple(welcome.coordinator_addresses))
+        await self.on_coordinators(read_told(welcome))
         self._promote_one()
 
-    async def on_coordinators(self, addresses: tuple[str, ...]) -> None:
+    async def on_coordinators(self, told: Mapping[str, str]) -> None:
         """Take the coordinators' own list as the learned one; an empty list teaches nothing."""
-        learned = tuple(sorted({address for address in addresses if address}))[: self._limits.coordinators_max]
-        if learned and learned != self._gate.head.coordinators:
-            await self._gate.learn_coordinators(learned)
+        if await self._book.follow(told):
             self._freed.set()
 
     def on_end(self, session: Session, end: SessionEnd) -> None:
@@ -107,7 +129,13 @@ class Links:
         if was_primary:
             self._primary = None
             logger.warning("primary coordinator {} lost: {}", session.coordinator_id, end.message)
-        elif end.kind in (EndKind.FOREIGN, EndKind.REFUSED, EndKind.SHED):
+        elif end.kind is EndKind.FOREIGN:
+            logger.warning(
+                "coordinator at {}: {}; it is not followed: CLOUDLESS_COORDINATOR_ADDR must lead to one cluster only",
+                session.address,
+                end.message,
+            )
+        elif end.kind in (EndKind.REFUSED, EndKind.SHED):
             logger.warning("coordinator at {}: {}", session.address, end.message)
         self._freed.set()
         self._promote_one()
@@ -124,24 +152,36 @@ class Links:
     # --- addresses --------------------------------------------------------------------------------
 
     async def _next_address(self) -> str:
-        """Return a random address that is rested and not in use, as soon as there is one."""
-        while True:
-            self._freed.clear()
-            used = {session.address for session in self._open}
-            candidates = [a for a in dict.fromkeys((*self._configured, *self._gate.head.coordinators)) if a not in used]
-            now_s = self._parts.clock.monotonic_s()
-            rested = [a for a in candidates if self._address(a).rest_until_s <= now_s]
-            if rested:
-                return self._parts.random.choice(rested)
-            wakes_s = [self._address(a).rest_until_s - now_s for a in candidates]
-            try:
-                async with asyncio.timeout(min(wakes_s, default=None)):
-                    await self._freed.wait()
-            except TimeoutError:
-                continue
+        """Return an address that is rested and not in use, as soon as there is one: the best, else at random."""
+        self._seekers += 1
+        self._seeking.set()
+        try:
+            while True:
+                self._freed.clear()
+                used = {session.address for session in self._open}
+                endpoints = self._book.endpoints(cut_off=self._primary is None)
+                candidates = [one for one in endpoints if one.address not in used]
+                self._forget_all_but({*used, *(one.address for one in endpoints)})
+                now_s = self._parts.clock.monotonic_s()
+                rested = [one for one in candidates if self._address(one.address).rest_until_s <= now_s]
+                if rested:
+                    return order_endpoints(rested, self._parts.random.random)[0].address
+                wakes_s = [self._address(one.address).rest_until_s - now_s for one in candidates]
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(wakes_s, default=None)):
+                        await self._freed.wait()
+        finally:
+            self._seekers -= 1
+            if not self._seekers:
+                self._seeking.clear()
 
     def _address(self, address: str) -> _Address:
         return self._known.setdefault(address, _Address())
+
+    def _forget_all_but(self, addresses: set[str]) -> None:
+        """A name may lead through many addresses in an agent's life: what is no longer dialled is not remembered."""
+        if len(self._known) > self._limits.addresses_kept_max:
+            self._known = {address: known for address, known in self._known.items() if address in addresses}
 
     def _pause_s(self, address: _Address, kind: EndKind) -> float:
         match kind:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.agent.links import Links
 from cloudless.agent.session import EndKind
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.discovery.addresses import split_address
 from cloudless.core.model import TaskState
 from cloudless.errors import PortInUse
 
@@ -22,6 +26,7 @@ class AgentMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._tls: tuple[ssl.SSLContext, IdentityDir] | None = None
         up = Gauge("cloudless_agent_up", "1 while the agent runs", registry=self.registry)
         up.set(1)
         self.round_trip = Histogram(
@@ -59,18 +64,37 @@ class AgentMetrics:
         running = Gauge("cloudless_agent_asyncio_tasks", "Tasks of the event loop", registry=self.registry)
         running.set_function(lambda: len(asyncio.all_tasks(loop)))
 
-    def serve(self, address: str) -> Callable[[], None]:
-        """Serve /metrics on `address`; return what ends it. Raises PortInUse."""
-        host, _, port = address.rpartition(":")
+    def serve(self, address: str, identity: IdentityDir | None = None) -> Callable[[], None]:
+        """Serve /metrics on `address`; return what ends it. Raises PortInUse.
+
+        With `identity` only callers with a certificate of the cluster are answered.
+        """
+        host, port = split_address(address)
         try:
-            server, _ = start_http_server(int(port), addr=host or "0.0.0.0", registry=self.registry)
+            server, _ = start_http_server(port, addr=host or "0.0.0.0", registry=self.registry, **_tls_of(identity))
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {address} for the agent's metrics: {error.strerror}",
                 hint="set CLOUDLESS_METRICS_ADDR to a free port",
             ) from error
+        if identity is not None:
+            self._tls = server.socket.context, identity  # type: ignore[attr-defined]
         # Not waited for: it looks up only every half second, and stopping must be quick.
         return threading.Thread(target=server.shutdown, daemon=True).start
+
+    def renew(self) -> None:
+        """Show the certificate that is kept now."""
+        if self._tls is not None:
+            context, identity = self._tls
+            context.load_cert_chain(identity.identity_file)
+            context.load_verify_locations(identity.roots_file)
+
+
+def _tls_of(identity: IdentityDir | None) -> dict[str, Any]:
+    if identity is None:
+        return {}
+    own = str(identity.identity_file)
+    return {"certfile": own, "keyfile": own, "client_cafile": str(identity.roots_file), "client_auth_required": True}
 
 
 def _counting(runner: TaskRunner, state: TaskState) -> Callable[[], float]:

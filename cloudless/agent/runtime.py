@@ -10,28 +10,37 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from random import SystemRandom
+from typing import Any, TypeVar
 
 from loguru import logger
 
+from cloudless.adapters.discovery.lookup import NetworkLookup
+from cloudless.adapters.discovery.resolver import SeedResolver
+from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
+from cloudless.agent.credentials import obtain_credentials
 from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.dialling import grpc_dial
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
+from cloudless.agent.meeting import refuse_two_clusters
 from cloudless.agent.metrics import AgentMetrics
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.discovery.seeds import parse_seed
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
+
+A = TypeVar("A")
 
 SERVER_STOP_S = 0.2
 
@@ -45,6 +54,9 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         stack.callback(os.close, lock)
+        credentials = await _unless(stop, obtain_credentials(settings, SystemClock())) if settings.tls else None
+        if stop.is_set():
+            return
         process = ProcessExecutor(settings.data_dir / "tasks")
         stack.callback(process.close)
         journal = Journal(settings.data_dir, threads_max=limits.journal_threads_max)
@@ -52,25 +64,56 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         executors: dict[str, Executor] = {process.name: process}
         reports, clock = ReportBook(), SystemClock()
         runner = TaskRunner(settings, limits, executors, journal, reports, clock)
-        server, port = await start_server(settings.listen_address, settings.node_id, runner, limits)
+        server, port = await start_server(settings.listen_address, settings.node_id, runner, limits, credentials)
         settings = _with_port(settings, port)
         stack.push_async_callback(server.stop, SERVER_STOP_S)
         metrics = AgentMetrics()
         if settings.metrics_address:
-            stack.callback(metrics.serve(settings.metrics_address))
+            stack.callback(metrics.serve(settings.metrics_address, credentials.directory if credentials else None))
+        seeds = SeedResolver(
+            [parse_seed(seed) for seed in settings.coordinators], NetworkLookup(settings.dns_servers), clock
+        )
         head, tasks = await journal.load()
+        if not head.cluster_id and credentials is None:  # certificates are of one cluster
+            await refuse_two_clusters(seeds)
         head = await begin_life(head, journal, clock.wall_ms(), secrets.token_hex(8))
         await runner.recover(tasks, incarnation=head.incarnation)
         links = Links(
-            settings.coordinators,
+            seeds,
             _build_parts(
-                settings, limits, executors, runner, reports, metrics, Gate(head, journal, settings.node_id), clock
+                settings,
+                limits,
+                executors,
+                runner,
+                reports,
+                metrics,
+                Gate(head, journal, settings.node_id),
+                clock,
+                Dialler(credentials),
             ),
         )
         metrics.watch(runner, links)
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
+        if credentials is not None:
+            renewing = asyncio.create_task(
+                credentials.run(lambda: [one.address for one in seeds.current()], metrics.renew),
+                name="credentials",
+            )
+            stack.callback(renewing.cancel)
         await _run_until(stop, runner, links, end_tasks=settings.stop_tasks_on_exit)
         runner.leave()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, A]) -> A | None:
+    """Return what `work` comes to, None if `stop` is set first."""
+    doing, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait([doing, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if doing.done():
+        return doing.result()
+    doing.cancel()
+    await asyncio.wait([doing])
+    return None
 
 
 def _with_port(settings: AgentSettings, port: int) -> AgentSettings:
@@ -118,13 +161,14 @@ def _build_parts(
     metrics: AgentMetrics,
     gate: Gate,
     clock: Clock,
+    dialler: Dialler,
 ) -> SessionParts:
     return SessionParts(
         info=build_node_info(settings, tuple(executors), gate.head.agent_id),
         limits=limits,
         clock=clock,
         random=SystemRandom(),
-        dial=grpc_dial(limits),
+        dial=grpc_dial(dialler, limits),
         gate=gate,
         runner=runner,
         reports=reports,

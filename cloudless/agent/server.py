@@ -7,9 +7,12 @@ from contextlib import aclosing
 from typing import Any
 
 from cloudless.adapters.grpc.server import GrpcServer
+from cloudless.adapters.pki.certificate import read_peer
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.tasks import TaskRunner
-from cloudless.errors import NotFound
+from cloudless.core.identity.names import IdentityKind
+from cloudless.errors import Denied, NotFound
+from cloudless.ports import CredentialSource
 from cloudless.rpc.v1 import agent_pb2
 
 SERVICE = agent_pb2.DESCRIPTOR.services_by_name["AgentLogService"]
@@ -34,9 +37,33 @@ class AgentLogs:
                 yield agent_pb2.ReadTaskLogsResponse(stream=chunk.stream, data=chunk.data)
 
 
-async def start_server(address: str, node_id: str, runner: TaskRunner, limits: AgentLimits) -> tuple[GrpcServer, int]:
-    """Serve on `address` (host:port; port 0: any) and return the server and its port. Raises PortInUse."""
-    server = GrpcServer(address, node_id, rpcs_at_once_max=limits.log_streams_max)
+class _CoordinatorsOnly:
+    """The door of an agent: it knows no records, and answers coordinators of its cluster."""
+
+    def enter(self, method: str, context: Any) -> None:
+        shown = context.auth_context().get("x509_pem_cert") or (b"",)
+        caller = read_peer(bytes(shown[0])).identity
+        if caller.kind is not IdentityKind.COORDINATOR:
+            raise Denied(f"{caller.subject} may not call {method}: an agent answers coordinators only")
+
+    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+        return None
+
+
+async def start_server(
+    address: str, node_id: str, runner: TaskRunner, limits: AgentLimits, credentials: CredentialSource | None = None
+) -> tuple[GrpcServer, int]:
+    """Serve on `address` (host:port; port 0: any) and return the server and its port. Raises PortInUse.
+
+    With credentials only coordinators are answered.
+    """
+    server = GrpcServer(
+        address,
+        node_id,
+        rpcs_at_once_max=limits.log_streams_max,
+        credentials=credentials,
+        door=_CoordinatorsOnly() if credentials else None,
+    )
     logs = AgentLogs(runner)
 
     def resolve(method: str) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ stopped), sends us away, or sends what must not be followed; `run` then returns 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -19,9 +19,11 @@ from loguru import logger
 from cloudless.agent.assignments import Cursor, Gate, Refused
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.dialling import Dial, SessionStream, StreamBroken
+from cloudless.agent.phonebook import read_told
 from cloudless.agent.reports import Outbox, ReportBook
 from cloudless.agent.tasks import TaskRunner
 from cloudless.core.model import NodeInfo, TaskObserved
+from cloudless.errors import FormationRefused
 from cloudless.ports import Clock
 from cloudless.rpc.codec import to_message
 from cloudless.rpc.v1 import agent_pb2, objects_pb2
@@ -64,7 +66,9 @@ class SessionOwner(Protocol):
         """Take the session in. Raises SessionOver to end it."""
         ...
 
-    async def on_coordinators(self, addresses: tuple[str, ...]) -> None: ...
+    async def on_coordinators(self, told: Mapping[str, str]) -> None:
+        """Take in the list of all coordinators, id → address."""
+        ...
 
     def on_end(self, session: Session, end: SessionEnd) -> None:
         """The session's stream is cancelled; nothing more of it will be followed."""
@@ -128,12 +132,17 @@ class Session:
         except SessionOver as over:
             end = over.end
         except StreamBroken as error:
-            end = SessionEnd(EndKind.BROKEN if self.welcomed else EndKind.UNREACHABLE, str(error))
+            end = self._end_of(error)
         finally:
             stream.cancel()
             self._owner.on_end(self, end)
             await stream.close()
         return end
+
+    def _end_of(self, broken: StreamBroken) -> SessionEnd:
+        if isinstance(broken.refusal, FormationRefused):  # another cluster's coordinator does not even welcome us
+            return SessionEnd(EndKind.FOREIGN, broken.refusal.message)
+        return SessionEnd(EndKind.BROKEN if self.welcomed else EndKind.UNREACHABLE, str(broken))
 
     # --- parts of a session's life --------------------------------------------------------------
 
@@ -251,7 +260,7 @@ class Session:
             self._parts.reports.acknowledge(entry.task_id, entry.sequence)
 
     async def _on_coordinators(self, message: agent_pb2.CoordinatorMessage) -> None:
-        await self._owner.on_coordinators(tuple(message.coordinators.addresses))
+        await self._owner.on_coordinators(read_told(message.coordinators))
 
     async def _on_shed(self, message: agent_pb2.CoordinatorMessage) -> None:
         raise SessionOver(EndKind.SHED, message.shed.reason)

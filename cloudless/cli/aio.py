@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.cli.client import CHANNEL_OPTIONS, limits_of, with_request_id
 from cloudless.cli.failover import Failover
 from cloudless.cli.failures import to_failure
@@ -23,9 +24,12 @@ A = TypeVar("A", bound=Message)
 class AsyncClient:
     """Calls to whichever coordinator answers, for one event loop. Several calls may run at once."""
 
-    def __init__(self, addresses: tuple[str, ...] | list[str], timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, addresses: tuple[str, ...] | list[str], timeout_s: float = 10.0, dialler: Dialler = INSECURE
+    ) -> None:
         self.addresses = tuple(addresses)
         self.timeout_s = timeout_s
+        self._dialler = dialler
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._preferred = 0
 
@@ -74,5 +78,5 @@ class AsyncClient:
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+            self._channels[address] = self._dialler.open(address, options=CHANNEL_OPTIONS)
         return self._channels[address]

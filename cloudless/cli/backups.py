@@ -20,6 +20,7 @@ from cloudless.cli.methods import (
     SAVE_BACKUP,
     SET_BACKUP_SCHEDULE,
 )
+from cloudless.cli.options import Options
 from cloudless.cli.views import now_ms
 from cloudless.core.backup import Manifest, parse_manifest
 from cloudless.errors import BackupError, CloudlessError, CorruptBackup, InvalidSpec, NotFound, Problem
@@ -38,7 +39,7 @@ def receive(client: Client, file: Path, secret: bytes | None, *, prove: bool) ->
 
     What arrives is checked against the manifest's hashes while it is written, and read once more afterwards.
     """
-    request = pb.SaveBackupRequest(skip_proof=not prove, with_secrets=secret is not None)
+    request = pb.SaveBackupRequest(skip_proof=not prove)
     answers = client.stream(SAVE_BACKUP, request, timeout_s=None)
     first = next(answers, None)
     if first is None:
@@ -64,17 +65,18 @@ def header_of(file: Path) -> Header:
         raise CorruptBackup(f"{file} cannot be read: {error.strerror}") from error
 
 
-def home_of(data_dir: Path, node_id: str, raft_address: str) -> NewHome:
+def home_of(data_dir: Path, node_id: str, raft_address: str, scheme: str, identity_dir: Path | None) -> NewHome:
     """Return where to restore to. Raises InvalidSpec with every fault of what was given."""
     from cloudless.core.keys import NAME_PATTERN
 
     problems = []
     if not NAME_PATTERN.fullmatch(node_id):
         problems.append(Problem("--node-id", "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
-    return NewHome(data_dir=data_dir, node_id=node_id, peer_url=peer_url_of(raft_address, "--raft-address", problems))
+    peer_url = peer_url_of(raft_address, "--raft-address", scheme, problems)
+    return NewHome(data_dir=data_dir, node_id=node_id, peer_url=peer_url, identity_dir=identity_dir)
 
 
-def peer_url_of(raft_address: str, field: str, problems: list[Problem] | None = None) -> str:
+def peer_url_of(raft_address: str, field: str, scheme: str, problems: list[Problem] | None = None) -> str:
     """Return the URL at which a member is reached. Raises InvalidSpec, with `problems` found before."""
     found = list(problems or ())
     try:
@@ -86,33 +88,32 @@ def peer_url_of(raft_address: str, field: str, problems: list[Problem] | None = 
         address = ""
     if found:
         raise InvalidSpec(found)
-    return f"http://{address}"
+    return f"{scheme}://{address}"
 
 
-def list_everywhere(addresses: tuple[str, ...], timeout_s: float) -> tuple[list[pb.StoredBackup], dict[str, str]]:
+def list_everywhere(options: Options) -> tuple[list[pb.StoredBackup], dict[str, str]]:
     """Return the backups that all coordinators see, each once, and why some could not be asked."""
-    answers, silent = _ask_each(addresses, timeout_s, lambda client: client.call(LIST_BACKUPS, pb.ListBackupsRequest()))
+    answers, silent = _ask_each(options, lambda client: client.call(LIST_BACKUPS, pb.ListBackupsRequest()))
     found = {(backup.location, backup.name): backup for answer in answers for backup in answer.backups}
     return sorted(found.values(), key=lambda backup: (backup.name, backup.location)), silent
 
 
-def prune_everywhere(
-    addresses: tuple[str, ...], timeout_s: float, dry_run: bool
-) -> tuple[dict[str, list[str]], dict[str, str]]:
+def prune_everywhere(options: Options, dry_run: bool) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Prune at every coordinator; return by place what was deleted, and why some could not be asked."""
     request = pb.PruneBackupsRequest(dry_run=dry_run)
-    answers, silent = _ask_each(addresses, timeout_s, lambda client: client.call(PRUNE_BACKUPS, request))
+    answers, silent = _ask_each(options, lambda client: client.call(PRUNE_BACKUPS, request))
     deleted: dict[str, list[str]] = {}
     for answer in answers:
         deleted.setdefault(answer.location, []).extend(answer.deleted)
     return deleted, silent
 
 
-def fetch_from_any(addresses: tuple[str, ...], timeout_s: float, name: str, file: Path) -> int:
+def fetch_from_any(options: Options, name: str, file: Path) -> int:
     """Copy a backup from whichever coordinator has it; return its size. Raises NotFound, BackupError."""
     missing: CloudlessError | None = None
-    for address in addresses:
-        with Client((address,), timeout_s) as client:
+    credentials = options.credentials()
+    for address in options.addresses():
+        with Client((address,), options.timeout_s, credentials) as client:
             try:
                 return _write(file, client.stream(FETCH_BACKUP, pb.FetchBackupRequest(name=name), timeout_s=_LONG_S))
             except NotFound as error:
@@ -187,12 +188,10 @@ def _duration(seconds: int) -> str:
     return f"{seconds}s" if seconds < 120 else f"{seconds // 60}m"
 
 
-def _ask_each(
-    addresses: tuple[str, ...], timeout_s: float, ask: Callable[[Client], T]
-) -> tuple[list[T], dict[str, str]]:
-    answers, silent = [], {}
-    for address in addresses:
-        with Client((address,), timeout_s) as client:
+def _ask_each(options: Options, ask: Callable[[Client], T]) -> tuple[list[T], dict[str, str]]:
+    answers, silent, credentials = [], {}, options.credentials()
+    for address in options.addresses():
+        with Client((address,), options.timeout_s, credentials) as client:
             try:
                 answers.append(ask(client))
             except CloudlessError as error:

@@ -16,9 +16,12 @@ from typing import Any, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 
+from cloudless.adapters.grpc.channel import known_as, to_channel_credentials
 from cloudless.cli.failover import Failover, Limits
 from cloudless.cli.failures import to_failure
 from cloudless.cli.methods import Method
+from cloudless.core.identity.names import ANY_COORDINATOR
+from cloudless.ports import Credentials
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -28,13 +31,21 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_http_proxy", 0),
     # grpc's own default grows to two minutes: a coordinator that came back would stay unseen as long.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long one try to connect may take: several round trips with TLS, over slow lines, to a busy host.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
 )
+
+
+def _open(address: str, credentials: Credentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(address, CHANNEL_OPTIONS)
+    options = (*CHANNEL_OPTIONS, *known_as(ANY_COORDINATOR))
+    return grpc.secure_channel(address, to_channel_credentials(credentials), options)
 
 
 def with_request_id(method: Method[Q, Any], request: Q) -> Q:
@@ -55,9 +66,12 @@ def limits_of(method: Method[Any, Any], timeout_s: float) -> Limits:
 class Client:
     """Calls to whichever coordinator answers. Close it, or use it as a context."""
 
-    def __init__(self, addresses: tuple[str, ...] | list[str], timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, addresses: tuple[str, ...] | list[str], timeout_s: float = 10.0, credentials: Credentials | None = None
+    ) -> None:
         self.addresses = tuple(addresses)
         self.timeout_s = timeout_s
+        self._credentials = credentials
         self._channels: dict[str, grpc.Channel] = {}
         self._preferred = 0
 
@@ -120,5 +134,5 @@ class Client:
 
     def _channel(self, address: str) -> grpc.Channel:
         if address not in self._channels:
-            self._channels[address] = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+            self._channels[address] = _open(address, self._credentials)
         return self._channels[address]

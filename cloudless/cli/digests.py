@@ -14,6 +14,7 @@ from typing import Any
 from cloudless.cli.client import Client
 from cloudless.cli.methods import GET_DIGEST
 from cloudless.errors import CloudlessError
+from cloudless.ports import Credentials
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
 
 _ROUNDS_MAX = 20
@@ -59,9 +60,11 @@ class Comparison:
         }  # fmt: skip
 
 
-def compare_digests(addresses: tuple[str, ...], timeout_s: float, revision: int = 0) -> Comparison:
+def compare_digests(
+    addresses: tuple[str, ...], timeout_s: float, revision: int = 0, credentials: Credentials | None = None
+) -> Comparison:
     """Return the digests of all coordinators at `revision`, or at the newest one they have in common."""
-    clients = {address: Client((address,), min(2.0, timeout_s)) for address in addresses}
+    clients = {address: Client((address,), min(2.0, timeout_s), credentials) for address in addresses}
     deadline_s = time.monotonic() + timeout_s
     try:
         for _ in range(_ROUNDS_MAX):

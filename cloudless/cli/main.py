@@ -39,15 +39,20 @@ _COMMANDS = {
     "workload": ("cloudless.cli.commands.workload:workload", "What runs: apply, list, scale, explain, logs, delete."),
     "task": ("cloudless.cli.commands.task:task", "Single instances of workloads: list, get, logs."),
     "events": ("cloudless.cli.commands.events:events", "What happened, newest last; --follow goes on."),
+    "token": ("cloudless.cli.commands.token:token", "What lets coordinators, agents and people in: create, list."),
+    "identity": ("cloudless.cli.commands.identity:identity", "Who was let in: list, revoke."),
+    "ca": ("cloudless.cli.commands.ca:ca", "The certificate authorities: status, rotate."),
     "dev": ("cloudless.cli.dev.commands:dev", "A whole cluster on this machine, to try and to break."),
     "coordinator": ("cloudless.cli.commands.run:coordinator", "Run a coordinator (settings: CLOUDLESS_* variables)."),
     "agent": ("cloudless.cli.commands.run:agent", "Run an agent (settings: CLOUDLESS_* variables)."),
+    "login": ("cloudless.cli.commands.login:login", "Become somebody in a cluster, by a token."),
+    "context": ("cloudless.cli.commands.context:context", "The clusters you know, and which one commands are for."),
     "version": ("cloudless.cli.commands.version:version", "Print the version."),
     "completion": ("cloudless.cli.commands.completion:completion", "Print shell completion: bash, zsh or fish."),
 }
 _ALIASES = {
     "nodes": "node", "workloads": "workload", "wl": "workload", "tasks": "task", "event": "events",
-    "coordinators": "cluster",
+    "coordinators": "cluster", "tokens": "token", "identities": "identity",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from cloudless.rpc.v1 import backup_pb2, cluster_pb2, event_pb2, node_pb2, workload_pb2
+from cloudless.rpc.v1 import backup_pb2, cluster_pb2, event_pb2, identity_pb2, node_pb2, workload_pb2
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -42,13 +42,25 @@ def _method(
     return Method(f"/cloudless.rpc.v1.{name}", request, response, repeatable, attempt_s)
 
 
-_c, _n, _w, _e, _b = cluster_pb2, node_pb2, workload_pb2, event_pb2, backup_pb2
+_c, _n, _w, _e, _i, _b = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2, backup_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
-LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse)
+LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse, attempt_s=4.0)
 GET_DIGEST = _method("ClusterService/GetDigest", _c.GetDigestRequest, _c.GetDigestResponse)
 REMOVE_MEMBER = _method("ClusterService/RemoveMember", _c.RemoveMemberRequest, _c.RemoveMemberResponse, attempt_s=5.0)
 UPDATE_MEMBER = _method("ClusterService/UpdateMember", _c.UpdateMemberRequest, _c.UpdateMemberResponse, attempt_s=5.0)
+# Asked twice it is refused the second time: its coordinator has gone.
+LEAVE_CLUSTER = _method(
+    "ClusterService/LeaveCluster", _c.LeaveClusterRequest, _c.LeaveClusterResponse, repeatable=False, attempt_s=10.0
+)
+PROMOTE_MEMBER = _method(
+    "ClusterService/PromoteMember", _c.PromoteMemberRequest, _c.PromoteMemberResponse, attempt_s=5.0
+)
+REPLACE_MEMBER = _method(
+    "ClusterService/ReplaceMember", _c.ReplaceMemberRequest, _c.ReplaceMemberResponse, attempt_s=5.0
+)
+GET_AUTOPILOT = _method("ClusterService/GetAutopilot", _c.GetAutopilotRequest, _c.GetAutopilotResponse, attempt_s=4.0)
+SET_AUTOPILOT = _method("ClusterService/SetAutopilot", _c.SetAutopilotRequest, _c.SetAutopilotResponse)
 # No request id: asked twice it would move leadership twice.
 TRANSFER_LEADER = _method(
     "ClusterService/TransferLeader", _c.TransferLeaderRequest, _c.TransferLeaderResponse, repeatable=False
@@ -82,3 +94,14 @@ LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksR
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)
 WATCH = _method("EventService/Watch", _e.WatchRequest, _e.WatchResponse)
+GET_CA = _method("IdentityService/GetCa", _i.GetCaRequest, _i.GetCaResponse)
+ENROL = _method("IdentityService/Enrol", _i.EnrolRequest, _i.EnrolResponse)
+REENROL = _method("IdentityService/Reenrol", _i.ReenrolRequest, _i.ReenrolResponse)
+RENEW = _method("IdentityService/Renew", _i.RenewRequest, _i.RenewResponse)
+WHO_AM_I = _method("IdentityService/WhoAmI", _i.WhoAmIRequest, _i.WhoAmIResponse)
+CREATE_TOKEN = _method("IdentityService/CreateToken", _i.CreateTokenRequest, _i.CreateTokenResponse)
+LIST_TOKENS = _method("IdentityService/ListTokens", _i.ListTokensRequest, _i.ListTokensResponse)
+REVOKE_TOKEN = _method("IdentityService/RevokeToken", _i.RevokeTokenRequest, _i.RevokeTokenResponse)
+LIST_IDENTITIES = _method("IdentityService/ListIdentities", _i.ListIdentitiesRequest, _i.ListIdentitiesResponse)
+REVOKE_IDENTITY = _method("IdentityService/RevokeIdentity", _i.RevokeIdentityRequest, _i.RevokeIdentityResponse)
+ROTATE_CA = _method("IdentityService/RotateCa", _i.RotateCaRequest, _i.RotateCaResponse)

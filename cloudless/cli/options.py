@@ -6,6 +6,7 @@ command's overwrite what was given again. Environment variables count only where
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
+    from cloudless.cli.contexts import Context
+    from cloudless.ports import Credentials
     from cloudless.rpc.v1.common_pb2 import ReadOptions
 
 DEFAULT_COORDINATORS = ("127.0.0.1:8080", "127.0.0.1:8082", "127.0.0.1:8084")
@@ -25,7 +28,8 @@ FORMATS = ("table", "wide", "json", "yaml", "name")
 class Options:
     """What the person asked for. `namespace` "" means: `default` for one object, all for a list."""
 
-    coordinators: tuple[str, ...] = DEFAULT_COORDINATORS
+    coordinators: tuple[str, ...] = ()
+    context: str = ""
     timeout_s: float = DEFAULT_TIMEOUT_S
     output: str = "table"
     consistency: str = ""
@@ -37,7 +41,35 @@ class Options:
         """Return a client of the coordinators named; the caller closes it (`with`)."""
         from cloudless.cli.client import Client
 
-        return Client(self.coordinators, self.timeout_s)
+        return Client(self.addresses(), self.timeout_s, self.credentials())
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return the coordinators to ask: those named, else the context's, else those of a cluster on this machine.
+
+        Raises Unavailable if DNS knows none of them.
+        """
+        from cloudless.cli.seeds import find_addresses
+
+        chosen = self.chosen_context()
+        named = self.coordinators or (chosen.coordinators if chosen else DEFAULT_COORDINATORS)
+        return find_addresses(named, os.environ)
+
+    def credentials(self) -> Credentials | None:
+        """Return what the person proves to be by, None for plain connections. Raises BadCredentials."""
+        chosen = self.chosen_context()
+        if chosen is None or chosen.identity is None:
+            return None
+        from cloudless.cli.identity import load_fresh
+
+        return load_fresh(chosen, chosen.identity)
+
+    def chosen_context(self) -> Context | None:
+        """Return the context named, else the current one, if there is one. Raises NotFound, BadSettings."""
+        from cloudless.cli.contexts import contexts_file, read_contexts
+
+        contexts = read_contexts(contexts_file(os.environ))
+        name = self.context or contexts.current
+        return contexts.get(name) if name else None
 
     def read(self) -> ReadOptions:
         """Return how fresh answers must be; unset leaves it to the coordinator (linearizable)."""
@@ -68,13 +100,16 @@ def _set(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def _set_coordinators(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
-    addresses = tuple(part.strip() for text in value for part in text.split(",") if part.strip())
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise click.BadParameter(f"{address!r} is not host:port", ctx, parameter)
-    if addresses:
-        ctx.ensure_object(Options).coordinators = tuple(dict.fromkeys(addresses))
+    if not value:
+        return
+    from cloudless.core.discovery.seeds import parse_seeds
+
+    try:
+        seeds = parse_seeds(",".join(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+    if seeds:
+        ctx.ensure_object(Options).coordinators = tuple(str(seed) for seed in seeds)
 
 
 def _set_consistency(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -105,7 +140,13 @@ def build_options(*, on_program: bool) -> list[click.Parameter]:
         click.Option(
             ["--coordinator", "-c"], multiple=True, envvar=envvar, expose_value=False, callback=_set_coordinators,
             metavar="HOST:PORT,…", hidden=hidden, show_envvar=True,
-            help=f"Coordinators to ask, any of them answers. Default: {','.join(DEFAULT_COORDINATORS)}",
+            help="Coordinators to ask, any of them answers; dns+NAME:PORT and srv+NAME are looked up in DNS. "
+            f"Default: the context's, else {','.join(DEFAULT_COORDINATORS)}",
+        ),
+        click.Option(
+            ["--context"], expose_value=False, callback=_set("context"), metavar="NAME", hidden=hidden,
+            envvar="CLOUDLESS_CONTEXT" if on_program else None, show_envvar=True,
+            help="The cluster meant, see `cloudless context list`. Default: the current one",
         ),
         click.Option(
             ["--timeout"], type=click.FloatRange(min=0.1), expose_value=False, callback=_set("timeout_s"),

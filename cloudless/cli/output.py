@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _NO_TERMINAL_WIDTH = 10_000
-_FOLDING = frozenset({"MESSAGE", "PORTS", "PEER URL", "DIGEST"})
+_FOLDING = frozenset({"MESSAGE", "PORTS", "PEER URL", "DIGEST", "NOTE"})
 """Columns of long text: they give way when a terminal is narrow, the others stay in one piece."""
 
 _STYLES = {
     "READY": "green", "RUNNING": "green", "ok": "green", "yes": "green", "leader": "bold green", "up": "green",
+    "healthy": "green", "standby": "green", "ailing": "yellow", "silent": "yellow", "dead": "red",
+    "starting": "yellow", "catching-up": "yellow",
     "degraded": "yellow", "CORDONED": "yellow", "DRAINING": "yellow", "DRAINED": "yellow", "PENDING": "yellow",
     "BACKOFF": "yellow", "STARTING": "yellow", "UNKNOWN": "magenta", "WARNING": "yellow", "learner": "yellow",
     "unavailable": "red", "OFFLINE": "red", "FAILED": "red", "ERROR": "red", "down": "red", "LOST": "red",

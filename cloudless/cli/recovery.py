@@ -18,10 +18,12 @@ from cloudless.adapters.member.datadir import DataDir
 from cloudless.cli.backups import peer_url_of
 from cloudless.cli.client import Client
 from cloudless.cli.methods import GET_FORMATION, GET_STATUS
+from cloudless.cli.options import Options
 from cloudless.core.recovery import Neighbour, Outlook, Survivor, judge_recovery
 from cloudless.errors import CloudlessError, DataDirInUse, DataDirLocked, InvalidSpec, Problem
 from cloudless.offline.rebuild import find_ready, finish
 from cloudless.offline.recover import Recovered, Survey, rebuild_from_survivor, survey
+from cloudless.ports import Credentials
 from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetStatusRequest
 from etcd.find import Found
 
@@ -61,16 +63,17 @@ class Outcome:
     stopped_pid: int
 
 
-def look(data_dir: Path, raft_address: str | None, ask: tuple[str, ...], timeout_s: float) -> Prospect:
+def look(data_dir: Path, raft_address: str | None, ask: tuple[str, ...], options: Options) -> Prospect:
     """Return what could be rebuilt here. Changes nothing. Raises RecoveryRefused, InvalidSpec."""
     if not data_dir.is_dir():
         raise DataDirInUse(f"there is no directory {data_dir}", hint="give the survivor's with --data-dir")
     datadir = DataDir(data_dir)
     found = survey(datadir)
     known = {address: node_id for node_id, address in found.addresses.items() if node_id != found.node_id}
+    timeout_s, credentials = min(_ASK_TIMEOUT_S, options.timeout_s), options.credentials()
     addresses = {**known, **{address: known.get(address, "") for address in ask}}
     with ThreadPoolExecutor(max_workers=8) as threads:
-        asked = threads.map(lambda address: _ask(address, found, min(_ASK_TIMEOUT_S, timeout_s)), addresses)
+        asked = threads.map(lambda address: _ask(address, found, timeout_s, credentials), addresses)
         answers = dict(zip(addresses, asked, strict=True))
     neighbours = tuple(answer for answer in answers.values() if answer and answer.node_id != found.node_id)
     if not (raft_address or found.peer_url):
@@ -80,7 +83,7 @@ def look(data_dir: Path, raft_address: str | None, ask: tuple[str, ...], timeout
     return Prospect(
         data_dir=datadir.path,
         found=found,
-        peer_url=peer_url_of(raft_address, "--raft-address") if raft_address else found.peer_url,
+        peer_url=_peer_url(raft_address, found.peer_url),
         running_pid=_lock_owner(datadir),
         neighbours=neighbours,
         silent={addresses[address] or address: address for address, answer in answers.items() if answer is None},
@@ -115,9 +118,14 @@ def finish_interrupted(data_dir: Path) -> bool:
         datadir.unlock()
 
 
-def _ask(address: str, own: Survey, timeout_s: float) -> Neighbour | None:
+def _peer_url(raft_address: str | None, noted: str) -> str:
+    """Return where the new member is reached: as before, or at an address given, by TLS if it was by TLS."""
+    return peer_url_of(raft_address, "--raft-address", noted.partition("://")[0] or "https") if raft_address else noted
+
+
+def _ask(address: str, own: Survey, timeout_s: float, credentials: Credentials | None) -> Neighbour | None:
     """Return what a coordinator says of itself, None if it does not answer."""
-    with Client((address,), timeout_s) as client:
+    with Client((address,), timeout_s, credentials) as client:
         try:
             said = client.call(GET_FORMATION, GetFormationRequest(with_log=True))
         except CloudlessError:

@@ -8,7 +8,7 @@ from typing import Any
 from cloudless.cli.ages import format_age, format_span
 from cloudless.cli.output import Column, Listing
 from cloudless.cli.plain import enum_word, to_plain
-from cloudless.rpc.v1.cluster_pb2 import CoordinatorStatus, Member
+from cloudless.rpc.v1.cluster_pb2 import CoordinatorStatus, Joiner, Member
 from cloudless.rpc.v1.node_pb2 import Node
 from cloudless.rpc.v1.objects_pb2 import EventRecord, Resources, RolloutStrategy, Severity, WorkloadSpec
 from cloudless.rpc.v1.workload_pb2 import Task, Workload
@@ -173,6 +173,7 @@ EVENTS: Listing[EventRecord] = Listing(
         Column("KIND", lambda e: e.kind),
         Column("SUBJECT", lambda e: e.subject),
         Column("MESSAGE", lambda e: e.message),
+        Column("BY", lambda e: e.actor or "-", wide=True),
         Column("SOURCE", lambda e: e.source or "-", wide=True),
         Column("TERM", lambda e: str(e.term or "-"), wide=True),
         Column("ID", lambda e: e.id, wide=True),
@@ -187,10 +188,26 @@ MEMBERS: Listing[Member] = Listing(
         Column("NAME", lambda m: m.name or "-"),
         Column("ID", lambda m: f"{m.id:x}"),
         Column("ROLE", lambda m: "learner" if m.learner else "voter"),
-        Column("STARTED", lambda m: "yes" if m.started else "no"),
+        Column("HEALTH", lambda m: m.health or "-"),
         Column("RAFT", lambda m: "leader" if m.raft_leader else "follower"),
+        Column("LAG", lambda m: str(m.raft_lag) if m.health and m.raft_lag >= 0 else "-"),
         Column("PEER URL", lambda m: ",".join(m.peer_urls) or "-"),
+        Column("NOTE", lambda m: m.note or "-"),
+        Column("STARTED", lambda m: "yes" if m.started else "no", wide=True),
         Column("CLIENT URL", lambda m: ",".join(m.client_urls) or "-", wide=True),
+    ],
+)
+
+JOINERS: Listing[Joiner] = Listing(
+    kind="joiner",
+    name=lambda j: j.record.id,
+    plain=to_plain,
+    columns=[
+        Column("JOINING", lambda j: j.record.id),
+        Column("RAFT ADDRESS", lambda j: j.record.raft_address),
+        Column("API", lambda j: j.record.api_address or "-"),
+        Column("AGE", lambda j: format_age(j.record.asked_at_ms, now_ms())),
+        Column("NOTE", lambda j: j.note or "the leader has not come to it yet"),
     ],
 )
 

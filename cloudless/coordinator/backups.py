@@ -39,7 +39,18 @@ from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.membership import Members
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
-from cloudless.core.backup import STATE, BackupMember, Keep, Manifest, Part, build_name, plan_backup, plan_prune
+from cloudless.core.backup import (
+    STATE,
+    BackupMember,
+    Keep,
+    Manifest,
+    Part,
+    build_name,
+    plan_backup,
+    plan_prune,
+    settings_of,
+    status_of,
+)
 from cloudless.core.model import BackupSettings, BackupStatus, EventRecord, Severity
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import Applied
@@ -99,7 +110,7 @@ class BackupMaker:
 
     def target(self) -> Target:
         """Return where backups go by the settings of now."""
-        settings = self._replica.machine.backup_settings or BackupSettings()
+        settings = settings_of(self._replica.machine)
         return open_target(settings.target, self._settings.data_dir)
 
     async def store(self, settings: BackupSettings) -> Made:
@@ -107,7 +118,7 @@ class BackupMaker:
         began_s = self._clock.monotonic_s()
         target = open_target(settings.target, self._settings.data_dir)
         secret = await asyncio.to_thread(self._read_secret, settings)
-        async with self.collect(encrypted=secret is not None, prove=settings.verify) as collected:
+        async with self.collect(prove=settings.verify) as collected:
             manifest = collected.manifest
             name = build_name(manifest.cluster_id, manifest.created_at_ms, manifest.revision)
             path = next(iter(collected.files.values())).with_name(name)
@@ -126,16 +137,16 @@ class BackupMaker:
         return doomed
 
     @contextlib.asynccontextmanager
-    async def collect(self, *, encrypted: bool, prove: bool) -> AsyncIterator[Collected]:
+    async def collect(self, *, prove: bool) -> AsyncIterator[Collected]:
         """Yield all parts of a backup of now; their files are gone when the block is left."""
         async with self._one_at_a_time:
             place = await asyncio.to_thread(self._new_place)
             try:
-                yield await self._collect(place, encrypted, prove)
+                yield await self._collect(place, prove)
             finally:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, True))
 
-    async def _collect(self, place: Path, encrypted: bool, prove: bool) -> Collected:
+    async def _collect(self, place: Path, prove: bool) -> Collected:
         tool = await asyncio.to_thread(find_etcdutl, self._binary)
         status = self._members.status
         if status is not None:
@@ -151,7 +162,7 @@ class BackupMaker:
             digest = tape.find(revision)
         files = {STATE: snapshot}
         parts = [Part(name=STATE, size_bytes=snapshot.stat().st_size, sha256=sha256)]
-        extra = await asyncio.to_thread(collect_parts, self._settings.data_dir, encrypted=encrypted)
+        extra = await asyncio.to_thread(collect_parts, self._settings.identity_dir)
         for name, content in extra.items():
             files[name] = place / f"part-{len(files)}"
             files[name].touch(mode=0o600)
@@ -201,9 +212,9 @@ class BackupMaker:
     def _read_secret(self, settings: BackupSettings) -> bytes | None:
         path = self._settings.backup_key_file
         if path is None:
-            if settings.target.startswith("s3://"):
+            if settings.target:  # in our own data directory the same secrets lie beside it
                 raise BackupError(
-                    f"{settings.target} takes only encrypted backups: they hold every secret of the cluster",
+                    f"what leaves this host for {settings.target} is encrypted: it holds every secret of the cluster",
                     hint="set CLOUDLESS_BACKUP_KEY_FILE on every coordinator",
                 )
             return None
@@ -239,8 +250,8 @@ class BackupController:
             await self._clock.sleep(LOOK_PERIOD_S if decision.wait_s is None else min(decision.wait_s, LOOK_PERIOD_S))
 
     async def _make(self, term: int, committer: Committer) -> None:
-        settings = self._replica.machine.backup_settings or BackupSettings()
-        before = self._replica.machine.backup_status or BackupStatus()
+        settings = settings_of(self._replica.machine)
+        before = status_of(self._replica.machine)
         try:
             made = await self._maker.store(settings)
         except (CloudlessError, OSError) as error:

@@ -9,36 +9,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from functools import partial
 
 from loguru import logger
 
 from cloudless import __version__
 from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.adapters.pki.vault import Vault
 from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
+from cloudless.coordinator.api.autopilot import AutopilotCalls
 from cloudless.coordinator.api.backups import Backups
 from cloudless.coordinator.api.cluster import Cluster
+from cloudless.coordinator.api.enrolment import Enrolment
 from cloudless.coordinator.api.events import Events
+from cloudless.coordinator.api.identity import IdentityAdmin
 from cloudless.coordinator.api.logs import Logs
+from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
+from cloudless.coordinator.asking import ask_formation
+from cloudless.coordinator.audit import Auditor
+from cloudless.coordinator.autopilot import Autopilot
 from cloudless.coordinator.backups import BackupController, BackupMaker
 from cloudless.coordinator.commit import Committer
-from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
+from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
+from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.departure import REMOVED_HINT, Departure
+from cloudless.coordinator.directory import Directory
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
-from cloudless.coordinator.membership import Members, MembershipController
+from cloudless.coordinator.membership import Members
 from cloudless.coordinator.orchestrator import Orchestrator
+from cloudless.coordinator.peer_stream import grpc_dial
 from cloudless.coordinator.peers import Peers
 from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
+from cloudless.coordinator.trust_keeper import TrustKeeper
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
@@ -52,17 +67,23 @@ REQUEST_KEPT_S = 600
 EVENT_KEPT_S = 3600
 MEMBER_PROBE_PERIOD_S = 2.0
 REGISTER_RETRY_PAUSE_S = 0.1
+RENEWAL_LOOK_PERIOD_S = 2.0
+MEMBER_RESTART_APART_S = 15.0
+MEMBER_RESTART_GRACE_S = 3.0
 
 
 class Body:
     """All parts of a coordinator whose member votes."""
 
-    def __init__(self, settings: CoordinatorSettings, formation: Formation, etcd_version: str) -> None:
+    def __init__(
+        self, settings: CoordinatorSettings, formation: Formation, etcd_version: str, own: OwnCredentials
+    ) -> None:
         assert formation.supervisor is not None
+        self._own = own
         self.settings, self.admin, self.supervisor = settings, formation.admin, formation.supervisor
         self._etcd_version = etcd_version
         self.clock, self.ids = SystemClock(), RandomIds()
-        self.store = EtcdStore(settings.etcd_client_address)
+        self.store = EtcdStore(settings.etcd_client_address, own.etcd_client)
         self.replica = Replica(self.store, self.clock)
         self.committer = Committer(self.store, self.clock)
         self.heard = HeardTable(self.clock)
@@ -89,37 +110,67 @@ class Body:
             voters=lambda: self.members.voters(),
             progress=formation.progress,
             ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
+            dial=grpc_dial(own.dialler),
         )
-        self.members = Members(self.admin, self.replica, self.clock, self.peers.linked)
+        self.members = Members(
+            self.admin,
+            self.replica,
+            self.clock,
+            self.peers.linked,
+            ailments=self.peers.ailments,
+            heard=formation.progress.heard.get,
+            own=own,
+        )
+        self.departure = Departure(settings.node_id, self.replica, self.leadership, self.members, self.clock)
+        self.autopilot = Autopilot(
+            self.members, self.admin, self.replica, self.clock, ask=partial(ask_formation, own.dialler)
+        )
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
         )
+        self.directory = Directory(formation.datadir.coordinators, self.replica, self.members, self.clock)
         self.sessions = Sessions(
             self.replica,
             self.committer,
             self.heard,
             self.clock,
             SessionSettings(coordinator_id=settings.node_id, heartbeat_period_s=settings.heartbeat_period_s),
+            self.directory.told,
         )
+        self.directory.on_change = self.sessions.tell_coordinators
+        self.issuer = Issuer(Vault(settings.identity_dir), self.replica.machine, self.clock)
+        self.replica.listen(self.issuer.on_applied)
+        self.replica.listen(own.on_applied)
+        self._must_restart = asyncio.Event()
+        self.auditor = Auditor(settings.node_id, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
-        self.backups = BackupMaker(
-            settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
-        )
+        self.backups = self._build_backup_maker(formation)
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services()
+
+    def _build_backup_maker(self, formation: Formation) -> BackupMaker:
+        return BackupMaker(
+            self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
+        )
 
     def _build_services(self) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
         access = Access(self.settings.node_id, self.replica, self.committer, self.leases, self.clock, self.ids)
+        members = MemberCalls(access, self.members, self.departure)
         return {
-            "cluster": (Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),),
+            "cluster": (
+                Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),
+                members,
+                AutopilotCalls(access, self.members, members),
+            ),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
-            "workloads": (Workloads(access), Logs(access)),
+            "workloads": (Workloads(access), Logs(access, self._own.dialler)),
             "tasks": (Tasks(access),),
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
             "backups": (Backups(access, self.backups),),
+            "identity": (Enrolment(access, self.issuer, self.auditor), IdentityAdmin(access, self.issuer)),
         }
 
     async def run(self) -> None:
@@ -128,24 +179,38 @@ class Body:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self.leases.run(self.clock), name="leases")
+            group.create_task(self.issuer.run(), name="issuer")
+            group.create_task(self.auditor.run(), name="auditor")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
+            group.create_task(self.directory.run(), name="directory")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
+            if self._own.api:
+                group.create_task(self._renew_credentials(), name="credentials")
 
     async def _lead(self, term: int, committer: Committer) -> None:
         """Run the controllers of a term."""
         own_id, replica, clock = self.settings.node_id, self.replica, self.clock
+        controllers: tuple[Controller, ...] = (
+            ClusterNamer(own_id, replica, clock, self.ids, lambda: self.issuer.cluster_id),
+            *self._trust_controllers(),
+            LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
+            self.orchestrator,
+            Reaper(replica, clock),
+            self.autopilot,
+            Recorder(own_id, replica, self.leases.events, clock, self.ids),
+            BackupController(own_id, self.backups, replica, self.leases.events, clock, self.ids),
+        )
         async with asyncio.TaskGroup() as group:
-            for controller in (
-                ClusterNamer(own_id, replica, clock, self.ids),
-                LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
-                self.orchestrator,
-                Reaper(replica, clock),
-                MembershipController(self.members, self.admin, clock),
-                Recorder(own_id, replica, self.leases.events, clock, self.ids),
-                BackupController(own_id, self.backups, replica, self.leases.events, clock, self.ids),
-            ):
+            for controller in controllers:
                 group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
+
+    def _trust_controllers(self) -> tuple[TrustKeeper, ...]:
+        """Return who cares for authorities and tokens, where there is TLS to need them."""
+        if not self._own.api:
+            return ()
+        lease = self.leases.events
+        return (TrustKeeper(self.settings.node_id, self.replica, self.issuer, lease, self.clock, self.ids),)
 
     async def _register(self, lease_id: int) -> None:
         """Tell the others where we are, for as long as our lease lives. Raises LeaseLost.
@@ -184,7 +249,7 @@ class Body:
         if self.supervisor.state.phase is Phase.REMOVED:
             raise MemberRemoved(
                 f"the cluster has removed the member of {self.settings.node_id}",
-                hint="to join again, start with an empty CLOUDLESS_DATA_DIR and CLOUDLESS_RAFT_JOIN_ADDR",
+                hint=REMOVED_HINT,
             )
 
     async def _probe_member(self) -> None:
@@ -199,6 +264,30 @@ class Body:
                     "INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer"
                 )
 
+    async def _renew_credentials(self) -> None:
+        """Keep the certificates good, and use new ones where a connection would keep the old."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                self._own.run(self.issuer.get_holdings, self.replica.machine, self.committer, self._must_restart.set)
+            )
+            group.create_task(self._restart_member())
+            while True:
+                await self.clock.sleep(RENEWAL_LOOK_PERIOD_S)
+                self.store.renew()
+
+    async def _restart_member(self) -> None:
+        """Restart etcd when it has to trust another authority: it reads whom to trust at its start only."""
+        while True:
+            await self._must_restart.wait()
+            self._must_restart.clear()
+            await self.clock.sleep(MEMBER_RESTART_APART_S * self._rank())  # one after the other: a quorum must stay
+            logger.info("etcd is restarted: it has to trust another certificate authority")
+            await self.supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
+
+    def _rank(self) -> int:
+        """Return this coordinator's place among all, in the order of ids."""
+        return sorted({*self.replica.machine.coordinators, self.settings.node_id}).index(self.settings.node_id)
+
     async def leave(self) -> None:
         """Hand over what others can take: agents, office, etcd's leadership."""
         self.sessions.shed_all("this coordinator is stopping")
@@ -208,14 +297,4 @@ class Body:
                 await self.leadership.stopped.wait()
         with contextlib.suppress(CloudlessError, TimeoutError):
             async with asyncio.timeout(RESIGN_TIMEOUT_S):
-                await self._move_raft_leader()
-
-    async def _move_raft_leader(self) -> None:
-        await self.members.refresh()
-        status = self.members.status
-        if status is None or status.leader_id != status.member_id:
-            return
-        others = [view.id for view in self.members.views() if view.linked and view.started and not view.learner]
-        others = [member_id for member_id in others if member_id != status.member_id]
-        if others:
-            await self.admin.move_leader(min(others))
+                await self.members.hand_raft_leadership_over()

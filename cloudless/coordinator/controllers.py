@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from loguru import logger
 
@@ -75,6 +76,12 @@ async def wait_for_any(event: asyncio.Event, timeout_s: float | None) -> None:
             await event.wait()
 
 
+class Controller(Protocol):
+    """What the leader runs for the length of a term."""
+
+    async def run(self, term: int, committer: Committer) -> None: ...
+
+
 class LivenessController:
     """Writes which nodes are reachable, when that changes.
 
@@ -133,16 +140,23 @@ class Reaper:
 
 
 class ClusterNamer:
-    """Gives the cluster its name, once: the first leader's first act."""
+    """Gives the cluster its name, once: the first leader's first act.
+
+    `find_given` returns the name that the cluster's certificates have already, "" if there are none yet.
+    """
 
     RETRY_PAUSE_S = 0.2
 
-    def __init__(self, own_id: str, replica: Replica, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, own_id: str, replica: Replica, clock: Clock, ids: Ids, find_given: Callable[[], str] = lambda: ""
+    ) -> None:
         self._own_id, self._replica, self._clock, self._ids = own_id, replica, clock, ids
+        self._find_given = find_given
 
     async def run(self, term: int, committer: Committer) -> None:
         while self._replica.machine.cluster is None and keys.CLUSTER not in self._replica.machine.quarantined:
-            record = ClusterRecord(id=self._ids.new(), created_at_ms=self._clock.wall_ms(), created_by=self._own_id)
+            cluster_id = self._find_given() or self._ids.new()
+            record = ClusterRecord(id=cluster_id, created_at_ms=self._clock.wall_ms(), created_by=self._own_id)
             change = Change(
                 puts=(PutRecord(keys.CLUSTER, record),),
                 preconditions=(Precondition(keys.CLUSTER, 0),),

@@ -7,10 +7,14 @@
     PRESENT       –                         start etcd; it finds its peers by itself (but see `returning`)
     FORMING, WAL  –                         finish the interrupted start in the same way
     PRESENT, old  others                    as LOST: an older copy of the data is put aside, never started
-    FRESH         bootstrap                 found alone, unless a join address already has a cluster
-    FRESH         bootstrap-expect          ask all founders; found together or join (core.membership.founding)
+    FRESH         bootstrap                 found alone, once nobody who could know of a cluster is left to ask;
+                                            join if there is one (core.membership.founding)
+    FRESH         bootstrap-expect          ask all founders; found together or join (core.membership.founding, or
+                                            named_founding where a name in DNS stands for them)
     FRESH         join addresses            JoinRaftCluster at any of them → learner → promoted by the leader
     LOST          join addresses            the same, as a newcomer that replaces its lost member
+    LEFT, removed rejoin                    the same, as a newcomer; its old data are put aside
+    LEFT, removed –                         refuse, and say how to join again (`rejoining`)
     FOREIGN       –                         refuse
 
 The marker outside etcd's directory is written before etcd first starts (FORMING) and when its member is a
@@ -24,7 +28,8 @@ import asyncio
 import random
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 from loguru import logger
 
@@ -34,22 +39,30 @@ from cloudless.adapters.member.marker import DataState, Marker, MarkerState, jud
 from cloudless.adapters.member.process import end_orphan
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
-from cloudless.coordinator.asking import ask_formation, call_once, resolve_all
+from cloudless.coordinator.asking import ask_formation, call_once
+from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.neighbours import Neighbours, Round, describe_failures
 from cloudless.coordinator.progress import ProgressTable
-from cloudless.coordinator.returning import Returning
-from cloudless.core.membership.founding import Founder, Founding, Standing, Verdict, decide_founding
-from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, StoreTimeout
+from cloudless.coordinator.rejoining import check_rejoin
+from cloudless.coordinator.starting import MemberStart
+from cloudless.core.membership.founding import (
+    Founder,
+    Founding,
+    Standing,
+    Verdict,
+    decide_founding,
+    find_bootstrap_hindrance,
+)
+from cloudless.core.membership.named_founding import NamedFounder, decide_named_founding
+from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberRemoved
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
-from etcd.flags import MemberConfig, gateway_url
-from etcd.profiles import PROFILES
 
 RETRY_PAUSE_S = 0.25
 RETRY_PAUSE_MAX_S = 2.0
 # Short: a founder that looks rarely finds the others done and has to join the long way.
 FOUNDING_PAUSE_MAX_S = 0.4
-SAY_WAITING_EVERY_S = 10.0
 
 _STANDINGS = {
     DataState.FRESH: Standing.FRESH,
@@ -57,64 +70,78 @@ _STANDINGS = {
     DataState.PRESENT: Standing.MEMBER,
     DataState.FOREIGN: Standing.MEMBER,
     DataState.LOST: Standing.LOST,
+    DataState.LEFT: Standing.FRESH,
 }
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """Says what is waited for when that changes, and again now and then."""
-
-    said: str = ""
-    said_s: float = 0.0
-
-    def say(self, reason: str) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if reason != self.said or now_s - self.said_s > SAY_WAITING_EVERY_S:
-            logger.info("forming: {}", reason)
-            self.said, self.said_s = reason, now_s
 
 
 class Formation:
     """Brings one member into its cluster; `standing` answers the other founders meanwhile."""
 
-    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found) -> None:
-        self._settings, self.datadir, self._binary = settings, datadir, binary
+    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found, own: OwnCredentials) -> None:
+        self._settings, self.datadir, self._binary, self._own = settings, datadir, binary, own
         self.binary = binary
-        self._config = self._base_config()
         self._token = ""
-        self._waiting = _Waiting()
-        self._returning = Returning(settings, datadir, self._waiting.say)
+        self._neighbours = Neighbours(settings, datadir, partial(ask_formation, own.dialler))
+        self.member = MemberStart(settings, datadir, binary, own, self._neighbours)
+        self._founders = () if self._neighbours.dynamic else tuple(sorted(settings.join_addresses))
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
-        self.supervisor: MemberSupervisor | None = None
-        self.admin = EtcdAdmin(gateway_url(self._config, binary.version))
         self.done = False
+
+    @property
+    def supervisor(self) -> MemberSupervisor | None:
+        return self.member.supervisor
+
+    @property
+    def admin(self) -> EtcdAdmin:
+        return self.member.admin
 
     # --- what the others may ask ---
 
     def standing(self) -> pb.GetFormationResponse:
         """Return what this node brings to the forming of a cluster."""
         standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
+        status = None if self.done else self.member.status  # from then on it gets old
         marker = Marker.read(self.datadir.marker)
         return pb.GetFormationResponse(
             node_id=self._settings.node_id,
             raft_address=self._settings.raft_address,
             phase=standing.value,
-            founders=sorted(self._settings.join_addresses) if self._settings.bootstrap_expect else [],
+            founders=self._founders if self._settings.bootstrap_expect else (),
+            founders_expected=self._settings.bootstrap_expect if self._neighbours.dynamic else 0,
             cluster_token=self._token,
+            instance_id=self._neighbours.instance_id,
+            etcd_cluster_id=marker.cluster_id or self.member.cluster_id,
             heard=[
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
-            etcd_cluster_id=marker.cluster_id,
             supersedes=marker.supersedes,
+            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() else 0,
+            raft_index=status.raft_applied_index if status else 0,
+            serves=self.done,
         )
 
     # --- forming ---
 
     async def form(self) -> MemberSupervisor:
         """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
+        enter = self._enter()
+        while True:
+            try:
+                await enter
+                await self.member.await_voter()
+                break
+            except MemberRemoved:
+                await check_rejoin(self._settings, Marker.read(self.datadir.marker), self._neighbours)
+                enter = self._rejoin("removed")
+        self.done = True
+        assert self.supervisor is not None
+        return self.supervisor
+
+    async def _enter(self) -> None:
         state = judge_data(self.datadir)
         marker = Marker.read(self.datadir.marker)
+        self.member.cluster_id = marker.cluster_id
         if state is DataState.FOREIGN:
             raise FormationRefused(
                 f"{self.datadir.etcd_dir} holds data of a member that this coordinator did not make",
@@ -125,15 +152,30 @@ class Formation:
         elif state is DataState.LOST:
             logger.warning("etcd's data is gone: joining anew in place of the lost member")
             await self._join()
+        elif state is DataState.LEFT:
+            await check_rejoin(self._settings, marker, self._neighbours)
+            await self._rejoin("left")
         else:
             await self._form_fresh()
-        await self._await_voter()
-        self.done = True
-        assert self.supervisor is not None
-        return self.supervisor
+
+    async def _rejoin(self, why: str) -> None:
+        """Join as a new member; what is left of the old one is put aside."""
+        if self.supervisor is not None:
+            await self.supervisor.stop()
+        self.member.status = None
+        if self.datadir.etcd_dir.exists():
+            self._put_aside(why)
+        await self._join()
+
+    def put_away(self, cluster_id: str) -> None:
+        """Keep what is left of a member that has left for good, so that it is not started again by mistake."""
+        marker = Marker.read(self.datadir.marker)
+        replace(marker, state=MarkerState.LEFT, cluster_id=marker.cluster_id or cluster_id).write(self.datadir.marker)
+        if self.datadir.etcd_dir.exists():
+            self._put_aside("left")
 
     async def _return(self, marker: Marker) -> None:
-        outdated = await self._returning.find_outdated(marker)
+        outdated = await self.member.returning.find_outdated(marker)
         if outdated:
             logger.error(
                 "these are not this node's data of today: {}; they are put aside once the others let a new member in",
@@ -143,14 +185,16 @@ class Formation:
             await end_orphan(self.datadir.pidfile, str(self.datadir.etcd_dir))
             self._put_aside("outdated")
             return await self._start_as_learner(answer)
-        await self._returning.announce_address()
-        await self._start(replace(self._config, initial_cluster=marker.initial_cluster), marker)
+        routes = await self.member.returning.announce_address(marker)
+        if routes:
+            await self.member.open_relay(routes)
+        await self.member.start(replace(self.member.config, initial_cluster=marker.initial_cluster))
 
     async def _form_fresh(self) -> None:
         if self._settings.bootstrap:
             await self._bootstrap()
         elif self._settings.bootstrap_expect:
-            await self._found_together()
+            await (self._found_by_name() if self._neighbours.dynamic else self._found_together())
         elif self._settings.join_addresses:
             await self._join()
         else:
@@ -161,12 +205,21 @@ class Formation:
             )
 
     async def _bootstrap(self) -> None:
-        answers = await self._ask_all()
-        if any(answer.standing is Standing.MEMBER for answer in answers.values()):
-            logger.info("a cluster exists already: joining it instead of founding a second one")
-            await self._join()
-            return
-        members = ((self._settings.node_id, self._config.peer_advertise_url),)
+        pause_s = RETRY_PAUSE_S
+        while True:
+            round = await self._ask_others()
+            if round.members:
+                logger.info("a cluster exists already: joining it instead of founding a second one")
+                return await self._join()
+            standings = {address: Standing(answer.phase) for address, answer in round.answers.items()}
+            silent = [*round.silent, *self._neighbours.unresolved()]
+            hindrance = find_bootstrap_hindrance(standings, silent, round.who.own, self._neighbours.remembered())
+            if not hindrance:
+                break
+            self.member.waiting.say(f"told to found a cluster, but {hindrance}")
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(pause_s * 1.3, RETRY_PAUSE_MAX_S)
+        members = ((self._settings.node_id, self.member.config.peer_advertise_url),)
         # A token of its own each time: etcd's ids derive from it, so a founder that lost its disk and founds again
         # can never be taken for the member it was.
         await self._found(Founding(Verdict.FOUND, members, f"cloudless-{secrets.token_hex(8)}"))
@@ -176,22 +229,44 @@ class Formation:
         pause_s = RETRY_PAUSE_S
         while True:
             own = _to_founder(self.standing())
-            answers = await self._ask_all()
-            verdict = decide_founding(own, expected, answers)
-            match verdict.verdict:
-                case Verdict.FOUND:
-                    return await self._found(verdict)
-                case Verdict.JOIN:
-                    return await self._join()
-                case Verdict.REFUSE:
-                    raise FormationRefused(
-                        f"cannot found a cluster: {verdict.reason}",
-                        hint="give all founders the same CLOUDLESS_RAFT_JOIN_ADDR and distinct node ids",
-                    )
-                case Verdict.WAIT:
-                    self._waiting.say(verdict.reason)
-                    await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
-                    pause_s = min(pause_s * 1.3, FOUNDING_PAUSE_MAX_S)
+            if await self._follow(decide_founding(own, expected, await self._ask_all(), scheme=self._own.etcd_scheme)):
+                return
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(pause_s * 1.3, FOUNDING_PAUSE_MAX_S)
+
+    async def _found_by_name(self) -> None:
+        pause_s = RETRY_PAUSE_S
+        while True:
+            own = _to_founder(self.standing())
+            round = await self._ask_others()
+            told = {
+                address: NamedFounder(_to_founder(answer), answer.founders_expected)
+                for address, answer in round.answers.items()
+            }
+            self._founders, founding = decide_named_founding(
+                own, self._settings.bootstrap_expect, self._founders, told, scheme=self._own.etcd_scheme
+            )
+            unresolved = "; ".join(self._neighbours.unresolved())
+            if await self._follow(replace(founding, reason="; ".join(filter(None, (founding.reason, unresolved))))):
+                return
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
+            pause_s = min(pause_s * 1.3, FOUNDING_PAUSE_MAX_S)
+
+    async def _follow(self, founding: Founding) -> bool:
+        """Do what was decided; return whether that ends the founding. Raises FormationRefused."""
+        match founding.verdict:
+            case Verdict.FOUND:
+                await self._found(founding)
+            case Verdict.JOIN:
+                await self._join()
+            case Verdict.REFUSE:
+                raise FormationRefused(
+                    f"cannot found a cluster: {founding.reason}",
+                    hint="give all founders the same CLOUDLESS_RAFT_JOIN_ADDR and distinct node ids",
+                )
+            case Verdict.WAIT:
+                self.member.waiting.say(founding.reason)
+        return founding.verdict is not Verdict.WAIT
 
     async def _found(self, founding: Founding) -> None:
         self._token = founding.token
@@ -204,15 +279,15 @@ class Formation:
         marker.write(self.datadir.marker)
         logger.info("founding a cluster of {}", ", ".join(name for name, _ in founding.initial_cluster))
         config = replace(
-            self._config,
+            self.member.config,
             initial_cluster=founding.initial_cluster,
             initial_cluster_state="new",
             cluster_token=founding.token,
         )
-        await self._start(config, marker)
+        await self.member.start(config)
 
     async def _join(self) -> None:
-        if not self._returning.others:
+        if not self._neighbours.any:
             raise DataLost(
                 "etcd's data is gone and no other coordinator is known",
                 hint="set CLOUDLESS_RAFT_JOIN_ADDR to the others, or restore a backup",
@@ -232,12 +307,13 @@ class Formation:
             supersedes=await self._ask_supersedes(f"{answer.etcd_cluster_id:x}"),
         )
         marker.write(self.datadir.marker)
+        self.member.cluster_id = marker.cluster_id
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
-        await self._start(replace(self._config, initial_cluster=members, initial_cluster_state="existing"), marker)
+        await self.member.start(replace(self.member.config, initial_cluster=members, initial_cluster_state="existing"))
 
     async def _ask_supersedes(self, cluster_id: str) -> tuple[str, ...]:
         """Return which clusters the one we join was rebuilt from, by the word of its members: all must know it."""
-        answers = await ask_formation(self._settings.join_addresses or self._returning.others)
+        answers = (await self._neighbours.ask()).answers
         said = [answer.supersedes for answer in answers.values() if answer.etcd_cluster_id == cluster_id]
         return tuple(sorted({old for olds in said for old in olds}))
 
@@ -259,117 +335,45 @@ class Formation:
             raft_address=self._settings.raft_address,
             empty=True,
             etcd_version=str(self._binary.version),
+            api_address=self._settings.advertise_address,
         )
         pause_s = RETRY_PAUSE_S
         while True:
-            addresses = await resolve_all(self._settings.join_addresses or self._returning.others)
-            random.shuffle(addresses)
+            round = await self._ask_others()
             refusals = {}
-            for address in addresses:
+            for address in random.sample(round.members, len(round.members)):
                 try:
-                    return await call_once(address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0))
+                    answer = await call_once(
+                        self._own.dialler, address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0)
+                    )
                 except FormationRefused:
                     raise
                 except CloudlessError as error:
                     refusals[address] = error.message
-            said = "; ".join(f"{address}: {why}" for address, why in sorted(refusals.items()))
-            self._waiting.say(f"waiting to join ({said})")
+                else:
+                    if round.answers[address].etcd_cluster_id in ("", f"{answer.etcd_cluster_id:x}"):
+                        return answer
+                    refusals[address] = "lets us into another cluster than it said it belongs to"
+            said = describe_failures(round, refusals, self._neighbours.unresolved())
+            self.member.waiting.say(f"waiting to join ({said})")
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(pause_s * 1.3, RETRY_PAUSE_MAX_S)
 
     async def _ask_all(self) -> Mapping[str, Founder]:
         """Ask every given address what it brings; the own one is answered here. Silent ones are left out."""
-        answers = await ask_formation(self._settings.join_addresses)
+        answers = await ask_formation(self._own.dialler, self._settings.join_addresses)
         return {address: _to_founder(answer) for address, answer in answers.items()}
 
-    # --- starting and waiting ---
-
-    async def _start(self, config: MemberConfig, marker: Marker) -> None:
-        self.supervisor = MemberSupervisor(self._binary, config, self.datadir, log=_SupervisorLog())
-        await self.supervisor.start()
-
-    async def _await_voter(self) -> None:
-        """Wait until our member answers and votes, then write that down."""
-        assert self.supervisor is not None
-        supervising = asyncio.create_task(self.supervisor.run(), name="member-supervision-while-forming")
-        try:
-            await self._await_answer()
-            while True:
-                try:
-                    status = await self.admin.status()
-                    if not status.is_learner and status.leader_id:
-                        break
-                    self._waiting.say(
-                        "waiting to be promoted to voter" if status.is_learner else "waiting for etcd's leader"
-                    )
-                except CloudlessError as error:
-                    self._waiting.say(f"waiting for etcd: {error.message}")
-                await asyncio.sleep(0.1)
-        finally:
-            supervising.cancel()
-            await asyncio.wait([supervising])
-        marker = Marker.read(self.datadir.marker)
-        self._check_cluster(marker, status.cluster_id)
-        replace(
-            marker,
-            state=MarkerState.BOOTSTRAPPED,
-            node_id=self._settings.node_id,
-            member_id=f"{status.member_id:x}",
-            cluster_id=f"{status.cluster_id:x}",
-        ).write(self.datadir.marker)
-        # At once, not with the first note: it may be stopped and moved before that.
-        noted = Progress.read(self.datadir.progress)
-        replace(noted, peer_url=self._config.peer_advertise_url).write(self.datadir.progress)
-        logger.info("member {:x} votes in cluster {:x}", status.member_id, status.cluster_id)
-
-    async def _await_answer(self) -> None:
-        assert self.supervisor is not None
-        while True:
-            try:
-                return await self.supervisor.wait_ready(5.0)
-            except StoreTimeout:
-                self._waiting.say("etcd runs and waits for a quorum of its peers")
-            except MemberFailed as error:
-                if not self.datadir.has_wal():
-                    raise
-                raise MemberFailed(
-                    error.message,
-                    hint=f"if its data are damaged: empty {self.datadir.etcd_dir} and start again; the member is then "
-                    "replaced, as long as the others have a quorum",
-                ) from error
-
-    def _check_cluster(self, marker: Marker, cluster_id: int) -> None:
-        if marker.cluster_id and marker.cluster_id != f"{cluster_id:x}":
-            raise DataLost(
-                f"{self.datadir.etcd_dir} holds data of cluster {cluster_id:x}, not of {marker.cluster_id}",
-                hint="bring back the right data, or empty the data directory and join again",
+    async def _ask_others(self) -> Round:
+        """Ask all that seeds and memory lead to. Raises FormationRefused if these are of two clusters or of another."""
+        round = await self._neighbours.ask()
+        if round.who.refusal:
+            raise FormationRefused(
+                round.who.refusal,
+                hint="give CLOUDLESS_RAFT_JOIN_ADDR only coordinators of the cluster that is meant; a node that shall "
+                "leave its own cluster for another one starts with an empty CLOUDLESS_DATA_DIR",
             )
-
-    def _base_config(self) -> MemberConfig:
-        profile = PROFILES[self._settings.profile]
-        listen_host, _, listen_port = self._settings.raft_bind_address.rpartition(":")
-        return MemberConfig(
-            name=self._settings.node_id,
-            data_dir=str(self.datadir.etcd_dir),
-            peer_listen_url=f"http://{_listen_ip(listen_host)}:{listen_port}",
-            peer_advertise_url=f"http://{self._settings.raft_address}",
-            client_url=f"http://{self._settings.etcd_client_address}",
-            initial_cluster=(),
-            initial_cluster_state="existing",
-            cluster_token="cloudless",
-            heartbeat_ms=profile.heartbeat_ms,
-            election_ms=profile.election_ms,
-        )
-
-
-class _SupervisorLog:
-    """The supervisor's log lines in the coordinator's log."""
-
-    def info(self, message: str, /) -> None:
-        logger.info("etcd: {}", message)
-
-    def warning(self, message: str, /) -> None:
-        logger.warning("etcd: {}", message)
+        return round
 
 
 def _to_founder(answer: pb.GetFormationResponse) -> Founder:
@@ -379,9 +383,5 @@ def _to_founder(answer: pb.GetFormationResponse) -> Founder:
         standing=Standing(answer.phase),
         expects=tuple(answer.founders),
         token=answer.cluster_token,
+        instance_id=answer.instance_id,
     )
-
-
-def _listen_ip(host: str) -> str:
-    """etcd listens on addresses only, not names: a name listens on all of this machine's."""
-    return host if host.replace(".", "").isdigit() or host.startswith("[") else "0.0.0.0"

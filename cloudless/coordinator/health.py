@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping
 from cloudless.adapters.http.server import Answer
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.coordinator.body import Body
+from cloudless.core.backup import status_of
 from cloudless.core.lifecycle import LIVE
-from cloudless.core.model import BackupStatus, TaskState
+from cloudless.core.model import TaskState
 from cloudless.observability.metrics import COORDINATOR_COUNTERS, COORDINATOR_GAUGES
 
 READY_STALENESS_MAX_S = 5.0
+OPEN_PATHS = ("/livez",)
+"""What is answered without a certificate."""
 
 
 def build_routes(body: Callable[[], Body | None], render_metrics: Callable[[], str]) -> dict[str, Callable[[], Answer]]:
@@ -118,7 +121,7 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
 
 
 def _sample_backups(body: Body) -> dict[str, float]:
-    status = body.replica.machine.backup_status or BackupStatus()
+    status = status_of(body.replica.machine)
     age_s = (body.clock.wall_ms() - status.last_success_at_ms) / 1000 if status.last_success_at_ms else -1.0
     return {
         "backup_age_seconds": age_s,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 
-from cloudless.adapters.grpc.channel import open_channel
+from cloudless.adapters.grpc.channel import Dialler
 from cloudless.rpc.v1 import peer_pb2 as pb
 from cloudless.rpc.v1.peer_pb2_grpc import PeerServiceStub
 
@@ -37,15 +37,15 @@ PeerDial = Callable[[str], PeerStream]
 """Opens a stream to the coordinator at `host:port`; that it cannot be reached is told by the first read or write."""
 
 
-def dial_peer(address: str) -> PeerStream:
-    """Open a stream over gRPC."""
-    return _GrpcPeerStream(address)
+def grpc_dial(dialler: Dialler) -> PeerDial:
+    """Return what opens streams over gRPC."""
+    return lambda address: _GrpcPeerStream(dialler.open(address))
 
 
 class _GrpcPeerStream:
-    def __init__(self, address: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self.ended = asyncio.Event()
-        self._channel = open_channel(address)
+        self._channel = channel
         self._call: Any = PeerServiceStub(self._channel).Link()  # type: ignore[no-untyped-call]
         self._call.add_done_callback(lambda _: self.ended.set())
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from cloudless.coordinator.hearing import HeardTable
-from cloudless.coordinator.peer_stream import LinkBroken, PeerDial, PeerStream, dial_peer
+from cloudless.coordinator.peer_stream import LinkBroken, PeerDial, PeerStream
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
@@ -83,31 +83,47 @@ class News:
         return {id: said for id, said in {**heard, self.own_id: self.ailment()}.items() if said}
 
 
+class Misled(Exception):
+    """Somebody else answers at the address."""
+
+
 class Link:
-    """One dialled link to another coordinator; keeps itself up until cancelled."""
+    """One dialled link to another coordinator; keeps itself up until cancelled.
+
+    Up only while that very coordinator answers: an address that leads back to ourselves, or to a third one, must not
+    make one that is away look alive.
+    """
 
     def __init__(
         self,
+        coordinator_id: str,
         address: str,
         news: News,
         clock: Clock,
         changed: Callable[[], None],
         settings: PeerSettings,
-        dial: PeerDial = dial_peer,
+        dial: PeerDial,
     ) -> None:
-        self.address, self._news, self._clock = address, news, clock
+        self._coordinator_id, self.address, self._news, self._clock = coordinator_id, address, news, clock
         self._changed, self._settings, self._dial = changed, settings, dial
         self.up = False
         self.lost = False
         self._was_ever_up = False
 
     async def run(self) -> None:
+        misled = ""
         while True:
             stream = self._dial(self.address)
             try:
                 await self._hold(stream)
             except (LinkBroken, TimeoutError) as error:
                 logger.debug("link to {}: {!r}", self.address, error)
+            except Misled as error:
+                if str(error) != misled:
+                    misled = str(error)
+                    logger.warning("{}: check its CLOUDLESS_ADVERTISE_ADDR", misled)
+                # Says nothing of the one that was meant: neither that it lives nor that it is lost.
+                self._was_ever_up = False
             finally:
                 was_up, self.up = self.up, False
                 await stream.close()
@@ -142,6 +158,8 @@ class Link:
         await stream.write(self._news.fill(pb.PeerBeat(), sequence))
         while True:
             answer = await stream.read()
+            if answer.coordinator_id != self._coordinator_id:
+                raise Misled(f"{self.address} leads to {answer.coordinator_id}, not to {self._coordinator_id}")
             self._news.take(answer)
             if answer.sequence >= sequence:
                 return
@@ -162,8 +180,8 @@ class Peers:
         voters: Callable[[], frozenset[str]],
         progress: ProgressTable | None = None,
         ailment: Callable[[], str] = str,
+        dial: PeerDial,
         settings: PeerSettings | None = None,
-        dial: PeerDial = dial_peer,
     ) -> None:
         self._own_id, self._store, self._replica, self._clock = own_id, store, replica, clock
         self._lease_id, self._voters = lease_id, voters
@@ -235,7 +253,7 @@ class Peers:
                 del self._links[coordinator_id]
         for coordinator_id in sorted(wanted.keys() - self._links.keys()):
             address = wanted[coordinator_id]
-            link = Link(address, self._news, self._clock, self._changed.set, self._settings, self._dial)
+            link = Link(coordinator_id, address, self._news, self._clock, self._changed.set, self._settings, self._dial)
             self._links[coordinator_id] = (link, asyncio.create_task(link.run(), name=f"link-{coordinator_id}"))
 
     def _leader(self) -> Candidate | None:

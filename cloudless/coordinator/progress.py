@@ -20,6 +20,7 @@ from loguru import logger
 from cloudless.adapters.member.progress import Progress
 from cloudless.coordinator.membership import Members
 from cloudless.coordinator.replica import Replica
+from cloudless.core.membership.relocation import Seat
 from cloudless.core.membership.returning import Reached, find_divergence, newer
 from cloudless.errors import DataLost
 from cloudless.ports import Clock
@@ -113,6 +114,11 @@ class ProgressNotes:
                 record.id: record.api_address
                 for record in self._replica.machine.coordinators.values()
                 if record.id != self._own_id and record.api_address
+            },
+            members={
+                member.name: Seat(f"{member.id:x}", member.peer_urls[0].partition("://")[2], member.is_learner)
+                for member in self._members.list
+                if member.name and member.peer_urls
             },
         )
         self._table.own = reached or self._table.own

@@ -18,8 +18,10 @@ from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.model import (
+    AutopilotStatus,
     Desired,
     EventRecord,
+    JoinRecord,
     NodeInfo,
     NodeStatus,
     Reachability,
@@ -113,6 +115,13 @@ def describe(transition: Transition) -> Iterator[Happening]:
             lost = status.reachability is Reachability.UNREACHABLE
             kind, severity = ("NodeOffline", Severity.WARNING) if lost else ("NodeReachable", Severity.INFO)
             yield kind, f"node/{parsed.parts[0] if parsed else ''}", status.reason, severity
+        case None, JoinRecord() as join:
+            yield "CoordinatorAsksToJoin", f"coordinator/{join.id}", f"from {join.raft_address}", Severity.INFO
+        case before, AutopilotStatus() as status if not isinstance(before, AutopilotStatus) or (
+            before.doing != status.doing
+        ):
+            if status.doing:
+                yield "MembersChanged", "cluster", status.doing, Severity.INFO
         case None, TaskDesired() as task:
             yield "TaskCreated", f"task/{task.id}", f"on {task.node_id}: {task.reason}", Severity.INFO
         case TaskDesired(desired=Desired.RUNNING), TaskDesired(desired=Desired.STOPPED) as task:

@@ -1,10 +1,8 @@
 """What a coordinator with data makes sure of before it starts etcd on them.
 
 First that they are whole: nothing was noted against them, and they are no older copy. The log must go at least as far
-as this node noted itself and as any other coordinator has heard (`core.membership.returning`). Nor may their cluster
-have been rebuilt from another survivor or a backup meanwhile: theirs is then the history that was given up. Then that
-the cluster knows the member under its present raft address: the member list is changed before the member starts there,
-never after.
+as this node noted itself and as any other coordinator has heard (`core.membership.returning`). Then that the cluster
+knows the member under its present raft address: the member list is changed before the member starts there, never after.
 
 All the others are asked, for a few seconds only. If none answers, etcd starts all the same and says so in the log:
 an older copy *and* nobody who could tell is left to the operator; a cluster that waits for ever is not.
@@ -13,7 +11,7 @@ an older copy *and* nobody who could tell is left to the operator; a cluster tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from loguru import logger
 
@@ -22,7 +20,11 @@ from cloudless.adapters.member.marker import Marker
 from cloudless.adapters.member.pidfile import find_orphan
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.wal import last_index
-from cloudless.coordinator.asking import ask_formation, call_once
+from cloudless.coordinator.asking import call_once
+from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.neighbours import Neighbours, describe_failures
+from cloudless.coordinator.relocating import find_relocation
+from cloudless.core.membership.relocation import Relocation
 from cloudless.core.membership.returning import Reached, find_outdated
 from cloudless.errors import CloudlessError, FormationRefused, NotFound
 from cloudless.rpc.v1 import cluster_pb2 as pb
@@ -38,15 +40,18 @@ MOVE_TIMEOUT_S = 5.0
 class Returning:
     """The return of one node to its cluster. `say` tells what is waited for."""
 
-    def __init__(self, settings: CoordinatorSettings, datadir: DataDir, say: Callable[[str], None]) -> None:
-        self._settings, self._datadir, self._say = settings, datadir, say
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        datadir: DataDir,
+        own: OwnCredentials,
+        neighbours: Neighbours,
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings, self._datadir, self._own, self._say = settings, datadir, own, say
+        self._neighbours = neighbours
         self._noted = Progress.read(datadir.progress)
-
-    @property
-    def others(self) -> list[str]:
-        """Return the API addresses at which the other coordinators are or were."""
-        known = {*self._settings.join_addresses, *self._noted.addresses.values()}
-        return sorted(known - {self._settings.advertise_address})
+        self._alone = False
 
     async def find_outdated(self, marker: Marker) -> str:
         """Return why the data must not be started again: older than they must be, or of a cluster that was replaced.
@@ -55,8 +60,8 @@ class Returning:
         """
         if find_orphan(self._datadir.pidfile, str(self._datadir.etcd_dir)):
             # Its etcd never ended, so nothing was put back; but the others may have gone on without it.
-            return _find_replaced(marker, (await ask_formation(self.others)).values())
-        if self._noted.doubt and self.others:
+            return _find_replaced(marker, (await self._neighbours.ask()).answers.values())
+        if self._noted.doubt and self._neighbours.any:
             return self._noted.doubt
         log_ends = await asyncio.to_thread(last_index, self._datadir.etcd_dir)
         answers = await self._ask_witnesses()
@@ -67,7 +72,7 @@ class Returning:
         if self._noted.reached is not None:
             witnesses.append((f"{self._settings.node_id} itself", self._noted.reached))
         reason = find_outdated(marker.member_id, log_ends, witnesses)
-        if reason and not self.others:
+        if reason and self._alone:
             logger.error("{}; there is no other coordinator to get the rest from", reason)
             return ""
         return reason
@@ -79,16 +84,21 @@ class Returning:
         """
         loop, answers = asyncio.get_running_loop(), dict[str, pb.GetFormationResponse]()
         ends_s = loop.time() + WITNESS_WAIT_S
-        while silent := [address for address in self.others if address not in answers]:
-            found = await ask_formation(silent)
-            if found and not answers:
+        while self._neighbours.any:
+            round = await self._neighbours.ask()
+            self._alone = not (round.silent or round.answers)
+            if round.who.usable and not answers:
                 ends_s = loop.time() + SILENT_WAIT_S
-            answers.update(found)
-            if loop.time() > ends_s:
+            answers.update((address, round.answers[address]) for address in round.who.usable)
+            silent = [address for address in round.silent if address not in answers]
+            # A name that cannot be looked up may stand for others, as silence does.
+            unresolved = self._neighbours.unresolved() if not answers else []
+            if not (silent or unresolved) or loop.time() > ends_s:
                 break
-            self._say(f"asking {', '.join(silent)} how far this member had got")
+            self._say(f"asking {', '.join((*silent, *unresolved))} how far this member had got")
             await asyncio.sleep(PAUSE_S)
-        if self.others and not answers:
+        self._alone = self._alone or not self._neighbours.any
+        if not self._alone and not answers:
             logger.warning("no other coordinator answers: nobody can tell whether this node's data are of today")
         return [answer for answer in answers.values() if answer.node_id != self._settings.node_id]
 
@@ -101,31 +111,48 @@ class Returning:
             if heard.node_id == self._settings.node_id
         ]
 
-    async def announce_address(self) -> None:
+    async def find_routes(self) -> Mapping[str, str]:
+        """Return the way from old addresses to new ones, if a majority has come back and some of it has moved."""
+        marker = Marker.read(self._datadir.marker)
+        relocation = await self._relocation(marker)
+        if relocation.reason:
+            self._say(relocation.reason)
+        return relocation.routes
+
+    async def _relocation(self, marker: Marker) -> Relocation:
+        return find_relocation(self._settings, marker, self._noted.members, (await self._neighbours.ask()).answers)
+
+    async def announce_address(self, marker: Marker) -> Mapping[str, str]:
         """Make the cluster know the member under today's raft address, if it is another than before.
 
-        Waits for a quorum of the others. Raises FormationRefused if the address is another member's.
+        Waits for a quorum of the others, or until a majority has met whose members have moved as well: then the
+        routes to them are returned. Raises FormationRefused if the address is another member's.
         """
         raft_address = self._settings.raft_address
-        if self._noted.peer_url in ("", f"http://{raft_address}"):
-            return
+        if self._noted.peer_url in ("", self._own.etcd_url(raft_address)):
+            return {}
         logger.info("this member moves from {} to {}", self._noted.peer_url, raft_address)
         request = pb.UpdateMemberRequest(coordinator_id=self._settings.node_id, raft_address=raft_address)
         while True:
-            refusals = []
-            for address in self.others:
+            round, refusals = await self._neighbours.ask(), dict[str, str]()
+            for address in round.members:
                 try:
-                    await call_once(address, lambda stub: stub.UpdateMember(request, timeout=MOVE_TIMEOUT_S))
-                    return
+                    await call_once(
+                        self._own.dialler, address, lambda stub: stub.UpdateMember(request, timeout=MOVE_TIMEOUT_S)
+                    )
+                    return {}
                 except FormationRefused:
                     raise
                 except NotFound:
-                    return  # removed meanwhile: etcd will say so
+                    return {}  # removed meanwhile: etcd will say so
                 except CloudlessError as error:
-                    refusals.append(f"{address}: {error.message}")
+                    refusals[address] = error.message
+            if routes := (await self._relocation(marker)).routes:
+                return routes
+            said = describe_failures(round, refusals, self._neighbours.unresolved())
             self._say(
-                f"waiting for a quorum of the others to take {raft_address} for {self._noted.peer_url} "
-                f"({'; '.join(refusals) or 'none is known'}); started once with its old address it could help them"
+                f"waiting for a quorum of the others to take {raft_address} for {self._noted.peer_url} ({said}); "
+                "started once with its old address it could help them"
             )
             await asyncio.sleep(PAUSE_S)
 

@@ -19,13 +19,29 @@ from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.member.wal_end import find_log_end
+from cloudless.adapters.system import SystemClock
+from cloudless.coordinator import http_join
 from cloudless.coordinator.body import Body
+from cloudless.coordinator.credentials import OwnCredentials, load_credentials
+from cloudless.coordinator.departure import REMOVED_HINT
 from cloudless.coordinator.formation import Formation
-from cloudless.coordinator.health import build_routes, sample_metrics
+from cloudless.coordinator.guard import Guard
+from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
 from cloudless.core.membership.founding import Standing
-from cloudless.errors import CloudlessError, StoreTimeout, Unavailable
+from cloudless.core.membership.records import autopilot_status_of, replacements_of
+from cloudless.core.state import View
+from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
-from cloudless.rpc.v1 import agent_pb2, backup_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import (
+    agent_pb2,
+    backup_pb2,
+    cluster_pb2,
+    event_pb2,
+    identity_pb2,
+    node_pb2,
+    peer_pb2,
+    workload_pb2,
+)
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
@@ -37,6 +53,7 @@ SERVICES = {
     "events": event_pb2.DESCRIPTOR.services_by_name["EventService"],
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
     "backups": backup_pb2.DESCRIPTOR.services_by_name["BackupService"],
+    "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
 }
 STOP_GRACE_S = 0.3
@@ -52,33 +69,57 @@ class Coordinator:
         self._body: Body | None = None
         self._formation: Formation | None = None
         self._metrics = CoordinatorMetrics(lambda: sample_metrics(self._body))
-        self._server = GrpcServer(settings.bind_address, settings.node_id, observe=self._metrics.count_request)
+        self._own = OwnCredentials()
+        self._server: GrpcServer | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set. Raises StartupError and whatever ended a part."""
         self._datadir.lock()
+        if not await _unless(stop, self._obtain_credentials()):
+            return
         async with contextlib.AsyncExitStack() as stack:
-            self._formation = Formation(self._settings, self._datadir, self._binary)
+            self._formation = Formation(self._settings, self._datadir, self._binary, self._own)
             stack.callback(self._formation.admin.close)
             stack.push_async_callback(self._stop_member)
             await self._listen(stack)
             if not await _unless(stop, self._formation.form()):
                 return
-            body = Body(self._settings, self._formation, str(self._binary.version))
+            body = Body(self._settings, self._formation, str(self._binary.version), self._own)
             stack.push_async_callback(body.store.close)
-            await self._serve(body, stop)
+            try:
+                await self._serve(body, stop)
+            except MemberRemoved:
+                if not body.departure.under_way:
+                    raise
+                self._formation.put_away(f"{body.members.status.cluster_id:x}" if body.members.status else "")
+                logger.warning("{} has left the cluster for good; {}", self._settings.node_id, REMOVED_HINT)
+
+    async def _obtain_credentials(self) -> None:
+        self._own = await load_credentials(self._settings, SystemClock())
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)
         for address in dict.fromkeys((self._settings.http_address, self._settings.metrics_address)):
-            http = HttpServer(address, routes)
+            posts = {http_join.PATH: http_join.build_join(self._resolver("cluster"))}
+            taken = posts if address == self._settings.http_address else None
+            http = HttpServer(address, routes, taken, tls=self._own.http, open=OPEN_PATHS)
             stack.push_async_callback(http.stop)
             await http.start()
+        self._server = server = GrpcServer(
+            self._settings.bind_address,
+            self._settings.node_id,
+            observe=self._metrics.count_request,
+            credentials=self._own.api,
+            door=Guard(self._find_view, lambda: self._own.cluster_id, tell=self._tell_refusal)
+            if self._own.api
+            else None,
+            open_address=self._settings.enrol_address,
+        )
         for service, descriptor in SERVICES.items():
-            self._server.add(descriptor, self._resolver(service))
-        await self._server.set_serving(False)
-        stack.push_async_callback(self._server.stop, STOP_GRACE_S)
-        await self._server.start()
+            server.add(descriptor, self._resolver(service))
+        await server.set_serving(False)
+        stack.push_async_callback(server.stop, STOP_GRACE_S)
+        await server.start()
         logger.info(
             "{} listens on {} (API), {} (HTTP)",
             self._settings.node_id,
@@ -86,14 +127,25 @@ class Coordinator:
             self._settings.http_address,
         )
 
+    def _tell_refusal(self, subject: str, actor: str, method: str, reason: str) -> None:
+        if self._body is not None:
+            self._body.auditor.refused(subject, actor, method, reason)
+        else:
+            logger.warning("refused: {} by {} from {}: {}", method, actor or "nobody known", subject, reason)
+
+    def _find_view(self) -> View | None:
+        body = self._body
+        return body.replica.machine if body is not None and body.replica.loaded.is_set() else None
+
     def _resolver(self, service: str) -> Callable[[str], Callable[..., Any]]:
         def resolve(method: str) -> Callable[..., Any]:
             if method == "GetFormation":
                 return self._get_formation
             if self._body is None:
                 raise Unavailable(
-                    f"{self._settings.node_id} does not belong to a cluster yet",
-                    hint="it is starting or waiting for the others: ask another coordinator, or look at its log",
+                    f"{self._settings.node_id} is not a voter of a cluster yet",
+                    hint="it is starting, waiting for the others, or stands by as a learner: ask another coordinator, "
+                    "or look at its log",
                 )
             parts = self._body.services[service]
             return next(getattr(part, method) for part in parts if hasattr(part, method))
@@ -108,9 +160,14 @@ class Coordinator:
         if request.with_log and answer.phase == Standing.MEMBER.value:
             end = await asyncio.to_thread(find_log_end, self._datadir.etcd_dir)
             answer.log_term, answer.log_index = (end.term, end.index) if end else (0, 0)
+        if self._body is not None:
+            machine = self._body.replica.machine
+            answer.awaited.extend(sorted({one.record.new_id for one in replacements_of(machine).values()} - {""}))
+            answer.dropped_member_ids.extend(autopilot_status_of(machine).dropped_member_ids)
         return answer
 
     async def _serve(self, body: Body, stop: asyncio.Event) -> None:
+        assert self._server is not None
         running = asyncio.create_task(body.run(), name="coordinator")
         try:
             self._body = body

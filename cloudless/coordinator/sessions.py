@@ -9,7 +9,7 @@ coordinator that is cut off from its store sends its agents away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,13 +81,25 @@ class AgentSession:
 
 
 class Sessions:
-    """Serves AgentService. `run` watches the state for it."""
+    """Serves AgentService. `run` watches the state for it.
+
+    `list_coordinators` returns id → API address of all who belong to the cluster; whoever gives it also calls
+    `tell_coordinators` when that changes. Without it agents are told of the living ones.
+    """
 
     def __init__(
-        self, replica: Replica, committer: Committer, heard: HeardTable, clock: Clock, settings: SessionSettings
+        self,
+        replica: Replica,
+        committer: Committer,
+        heard: HeardTable,
+        clock: Clock,
+        settings: SessionSettings,
+        list_coordinators: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self._replica, self._committer, self._heard, self._clock = replica, committer, heard, clock
         self._settings = settings
+        self._list_coordinators = list_coordinators or self._list_living
+        self._lists_living = list_coordinators is None
         self._sessions: dict[str, AgentSession] = {}
         self._stopping = ""
 
@@ -124,10 +136,14 @@ class Sessions:
                     if isinstance(record, TaskDesired) and (session := self._sessions.get(record.node_id)):
                         session.changed[record.id] = None
                         session.wake.set()
-            elif transition.kind is Kind.COORDINATOR:
-                for session in self._sessions.values():
-                    session.addresses_due = True
-                    session.wake.set()
+            elif transition.kind is Kind.COORDINATOR and self._lists_living:
+                self.tell_coordinators()
+
+    def tell_coordinators(self) -> None:
+        """Send every agent the list of coordinators: it has changed."""
+        for session in self._sessions.values():
+            session.addresses_due = True
+            session.wake.set()
 
     # --- one session ---
 
@@ -271,7 +287,8 @@ class Sessions:
                 return
             if session.addresses_due:
                 session.addresses_due = False
-                yield pb.CoordinatorMessage(coordinators=pb.CoordinatorList(addresses=self._addresses()))
+                told = pb.CoordinatorList(addresses=self._addresses(), coordinators=self._known())
+                yield pb.CoordinatorMessage(coordinators=told)
             if session.primary and (session.complete_due or session.changed):
                 yield pb.CoordinatorMessage(assignments=self._assignments(session))
 
@@ -285,6 +302,7 @@ class Sessions:
                 cluster_id=cluster.id if cluster else "",
                 heartbeat_period_s=self._settings.heartbeat_period_s,
                 coordinator_addresses=self._addresses(),
+                coordinators=self._known(),
             )
         )
 
@@ -292,6 +310,12 @@ class Sessions:
         return sorted(
             record.api_address for record in self._replica.machine.coordinators.values() if record.api_address
         )
+
+    def _known(self) -> list[pb.KnownCoordinator]:
+        return [pb.KnownCoordinator(id=id, address=address) for id, address in self._list_coordinators().items()]
+
+    def _list_living(self) -> dict[str, str]:
+        return {record.id: record.api_address for record in self._replica.machine.coordinators.values()}
 
     def _assignments(self, session: AgentSession) -> pb.Assignments:
         """Return the complete assignments, or those that changed since the last message. Made without awaiting."""

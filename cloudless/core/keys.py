@@ -32,9 +32,20 @@ class Kind(Enum):
     TASK_DESIRED = "task-desired"
     TASK_OBSERVED = "task-observed"
     EVENT = "event"
+    AUTOPILOT = "autopilot"
+    AUTOPILOT_STATUS = "autopilot-status"
+    JOIN = "join"
+    REPLACEMENT = "replacement"
     REQUEST = "request"
     BACKUP_SETTINGS = "backup-settings"
     BACKUP_STATUS = "backup-status"
+    AUTHORITY = "authority"
+    IDENTITY = "identity"
+    TOKEN = "token"
+
+
+CONFIDENTIAL = frozenset({Kind.AUTHORITY, Kind.TOKEN})
+"""Kinds that no watch delivers: they hold sealed keys and hashes of secrets, and have calls of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,10 @@ class Key:
 
 
 CLUSTER = PREFIX + "cluster"
+AUTOPILOT = PREFIX + "autopilot/spec"
+AUTOPILOT_STATUS = PREFIX + "autopilot/status"
+JOINS = PREFIX + "joins/"
+REPLACEMENTS = PREFIX + "replacements/"
 COORDINATORS = PREFIX + "coordinators/"
 ELECTION = PREFIX + "election/"
 SUSPICIONS = PREFIX + "suspicions/"
@@ -53,6 +68,9 @@ NODES = PREFIX + "nodes/"
 WORKLOADS = PREFIX + "workloads/"
 TASKS = PREFIX + "tasks/"
 EVENTS = PREFIX + "events/"
+AUTHORITIES = PREFIX + "pki/authorities/"
+IDENTITIES = PREFIX + "pki/identities/"
+TOKENS = PREFIX + "tokens/"
 REQUESTS = "/cloudless-requests/v1/"
 """Outside the prefix that is watched: only the store has to remember requests, not every coordinator's memory."""
 
@@ -98,6 +116,28 @@ def event(event_id: str) -> str:
     return EVENTS + event_id
 
 
+def authority(authority_id: str) -> str:
+    return AUTHORITIES + authority_id
+
+
+def identity(kind: str, name: str) -> str:
+    """`kind` is `coordinator`, `agent` or `person`: one name may be all three."""
+    return f"{IDENTITIES}{kind}/{name}"
+
+
+def token(token_id: str) -> str:
+    return TOKENS + token_id
+
+
+def join(coordinator_id: str) -> str:
+    return JOINS + coordinator_id
+
+
+def replacement(coordinator_id: str) -> str:
+    """By the coordinator that is given up."""
+    return REPLACEMENTS + coordinator_id
+
+
 def request(request_id: str) -> str:
     return REQUESTS + request_id
 
@@ -121,6 +161,9 @@ _SINGLE: dict[str, Kind] = {
     "coordinators": Kind.COORDINATOR,
     "election": Kind.ELECTION,
     "events": Kind.EVENT,
+    "tokens": Kind.TOKEN,
+    "joins": Kind.JOIN,
+    "replacements": Kind.REPLACEMENT,
 }
 
 
@@ -138,10 +181,18 @@ def parse(key: str) -> Key | None:
             return Key(Kind.BACKUP_SETTINGS, ())
         case ["backups", "status"]:
             return Key(Kind.BACKUP_STATUS, ())
+        case ["autopilot", "spec"]:
+            return Key(Kind.AUTOPILOT, ())
+        case ["autopilot", "status"]:
+            return Key(Kind.AUTOPILOT_STATUS, ())
         case ["suspicions", term, coordinator_id]:
             return Key(Kind.SUSPICION, (term, coordinator_id))
         case ["workloads", namespace, name, "spec"]:
             return Key(Kind.WORKLOAD, (namespace, name))
+        case ["pki", "authorities", authority_id]:
+            return Key(Kind.AUTHORITY, (authority_id,))
+        case ["pki", "identities", kind, name]:
+            return Key(Kind.IDENTITY, (kind, name))
         case [head, name, tail] if (head, tail) in _SUFFIXED:
             return Key(_SUFFIXED[head, tail], (name,))
         case [head, name] if head in _SINGLE:

@@ -28,7 +28,8 @@ from etcd.gate import Version, check_against_last_writer
 from etcd.tools import find_etcdutl
 
 # What a directory may hold that nothing was ever started in.
-_HARMLESS = frozenset({"lock", "backups", "rebuilding", "lost+found"})
+IDENTITY_DIR = "identity"
+_HARMLESS = frozenset({"lock", "backups", "rebuilding", "lost+found", IDENTITY_DIR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,15 @@ class Restored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewHome:
-    """Where to restore: the first new coordinator's directory, id and the URL at which its member is reached."""
+    """Where to restore: the first new coordinator's directory, id and the URL at which its member is reached.
+
+    `identity_dir` is where it keeps what it proves itself by; None: in the data directory.
+    """
 
     data_dir: Path
     node_id: str
     peer_url: str
+    identity_dir: Path | None = None
 
 
 async def restore_backup(
@@ -95,7 +100,7 @@ async def _restore(path: Path, secret: bytes | None, home: NewHome, binary: Foun
     # Before the member: if this fails, nothing is in place yet that could be started without it.
     for name, content in parts.items():
         if name != STATE:
-            install_part(datadir.path, name, content.read_bytes())
+            install_part(home.identity_dir or datadir.path / IDENTITY_DIR, name, content.read_bytes())
     await build_member(datadir, parts[STATE], rebuilt, binary, tool)
     finish(datadir, rebuilt)
     return Restored(manifest, manifest.revision + REVISION_RAISE, tuple(name for name in parts if name != STATE))

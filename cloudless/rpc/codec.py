@@ -22,22 +22,30 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from cloudless.core.identity.names import kind_of
 from cloudless.core.keys import Key, Kind
 from cloudless.core.model import (
+    AuthorityRecord,
+    AutopilotRecord,
+    AutopilotStatus,
     BackupSettings,
     BackupStatus,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
+    IdentityRecord,
+    JoinRecord,
     LeaderRecord,
     NodeInfo,
     NodeSpec,
     NodeStatus,
     Record,
+    ReplacementRecord,
     RequestRecord,
     Suspicion,
     TaskDesired,
     TaskObserved,
+    TokenRecord,
     WorkloadRecord,
 )
 from cloudless.rpc.v1 import objects_pb2 as pb
@@ -240,6 +248,13 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "request": (RequestRecord, pb.RequestRecord),
     "backup_settings": (BackupSettings, pb.BackupSettings),
     "backup_status": (BackupStatus, pb.BackupStatus),
+    "authority": (AuthorityRecord, pb.AuthorityRecord),
+    "token": (TokenRecord, pb.TokenRecord),
+    "identity": (IdentityRecord, pb.IdentityRecord),
+    "autopilot": (AutopilotRecord, pb.AutopilotRecord),
+    "autopilot_status": (AutopilotStatus, pb.AutopilotStatus),
+    "join": (JoinRecord, pb.JoinRecord),
+    "replacement": (ReplacementRecord, pb.ReplacementRecord),
 }
 _ARM_OF_CLASS = {value_class: (arm, message_class) for arm, (value_class, message_class) in _ARMS.items()}
 _ARM_OF_KIND: dict[Kind, str] = {
@@ -257,6 +272,13 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.REQUEST: "request",
     Kind.BACKUP_SETTINGS: "backup_settings",
     Kind.BACKUP_STATUS: "backup_status",
+    Kind.AUTHORITY: "authority",
+    Kind.TOKEN: "token",
+    Kind.IDENTITY: "identity",
+    Kind.AUTOPILOT: "autopilot",
+    Kind.AUTOPILOT_STATUS: "autopilot_status",
+    Kind.JOIN: "join",
+    Kind.REPLACEMENT: "replacement",
 }
 
 
@@ -298,8 +320,19 @@ def _check_names(key: Key, record: Record) -> None:
     match record:
         case WorkloadRecord():
             names: tuple[str, ...] = (record.namespace, record.name)
-        case TaskDesired() | NodeInfo() | CoordinatorRecord() | EventRecord():
+        case (
+            TaskDesired()
+            | NodeInfo()
+            | CoordinatorRecord()
+            | EventRecord()
+            | AuthorityRecord()
+            | TokenRecord()
+            | JoinRecord()
+            | ReplacementRecord()
+        ):
             names = (record.id,)
+        case IdentityRecord():
+            names = (kind_of(record.role).value, record.name)
         case TaskObserved():
             names = (record.task_id,)
         case Suspicion():

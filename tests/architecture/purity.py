@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 BANNED_MODULES = frozenset(
     "asyncio concurrent ctypes fcntl glob http importlib io logging loguru multiprocessing os pathlib queue random"
     " sched secrets select selectors shutil signal socket sqlite3 ssl subprocess sys tempfile threading time urllib"
-    " aiohttp click docker etcd etcd3gw google grpc prometheus_client requests rich yaml".split()
+    " aiohttp click docker cryptography etcd etcd3gw google grpc prometheus_client requests rich yaml".split()
 )
 BANNED_BUILTINS = frozenset("open print input exec eval compile breakpoint __import__ globals hash id".split())
 """`hash` of a string and `id` of anything differ between processes."""

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudless.core import model
+from cloudless.core.identity.names import kind_of
 from cloudless.core.keys import Key, Kind
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import objects_pb2 as pb
@@ -37,6 +38,13 @@ KEY_OF: dict[type[Any], Callable[[Any], Key]] = {
     model.RequestRecord: lambda r: Key(Kind.REQUEST, (r.id,)),
     model.BackupSettings: lambda r: Key(Kind.BACKUP_SETTINGS, ()),
     model.BackupStatus: lambda r: Key(Kind.BACKUP_STATUS, ()),
+    model.AuthorityRecord: lambda r: Key(Kind.AUTHORITY, (r.id,)),
+    model.TokenRecord: lambda r: Key(Kind.TOKEN, (r.id,)),
+    model.IdentityRecord: lambda r: Key(Kind.IDENTITY, (kind_of(r.role).value, r.name)),
+    model.AutopilotRecord: lambda r: Key(Kind.AUTOPILOT, ()),
+    model.AutopilotStatus: lambda r: Key(Kind.AUTOPILOT_STATUS, ()),
+    model.JoinRecord: lambda r: Key(Kind.JOIN, (r.id,)),
+    model.ReplacementRecord: lambda r: Key(Kind.REPLACEMENT, (r.id,)),
 }
 
 

@@ -18,6 +18,7 @@ BUILDERS: dict[str, Callable[..., str]] = {
     for name, function in inspect.getmembers(keys, inspect.isfunction)
     if function.__module__ == keys.__name__ and not name.startswith("_") and name != "parse"
 }
+SINGLE = (Kind.CLUSTER, Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS)
 NAMES = st.from_regex(keys.NAME_PATTERN, fullmatch=True).filter(str.isascii)
 REQUEST_IDS = st.from_regex(keys.REQUEST_ID_PATTERN, fullmatch=True)
 NUMBERS = st.integers(1, 2**63 - 1)
@@ -60,11 +61,12 @@ def test_key_is_taken_apart_into_what_it_was_built_from(name: str) -> None:
 
 
 def test_every_kind_has_its_builder() -> None:
-    assert {name.upper() for name in BUILDERS} | {"CLUSTER"} == {kind.name for kind in Kind}
+    assert {name.upper() for name in BUILDERS} | {kind.name for kind in SINGLE} == {kind.name for kind in Kind}
 
 
-def test_the_cluster_has_one_key() -> None:
-    assert keys.parse(keys.CLUSTER) == keys.Key(Kind.CLUSTER, ())
+@pytest.mark.parametrize("kind", SINGLE)
+def test_what_there_is_one_of_has_one_key(kind: Kind) -> None:
+    assert keys.parse(getattr(keys, kind.name)) == keys.Key(kind, ())
 
 
 @given(left=st.data(), right=st.data())

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from cloudless.adapters.grpc.channel import open_channel
+from cloudless.adapters.grpc.channel import INSECURE
 from cloudless.adapters.grpc.server import SERVER_OPTIONS
 from tests.bench.children import Child, start_module
 from tests.bench.load import Step
@@ -35,7 +35,7 @@ class Echo:
     async def start(cls, stack: AsyncExitStack) -> Echo:
         child = await start_module(stack, "tests.bench.echo")
         port = int(await child.read_line())
-        channel = open_channel(f"127.0.0.1:{port}")
+        channel = INSECURE.open(f"127.0.0.1:{port}")
         stack.push_async_callback(channel.close)
         await asyncio.wait_for(channel.channel_ready(), 10.0)
         return cls(child, channel)

@@ -18,7 +18,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from cloudless.adapters.grpc.channel import open_channel
+from cloudless.adapters.grpc.channel import INSECURE
 from cloudless.cli.dev.down import purge, take_down
 from cloudless.cli.dev.layout import HOST, Layout, build_layout
 from cloudless.cli.dev.preflight import require_ready
@@ -73,7 +73,7 @@ class Api:
     """The coordinators as a load sees them: one channel each, every call to the one named, no second try."""
 
     def __init__(self, stack: AsyncExitStack, addresses: list[str]) -> None:
-        self._channels = [open_channel(address) for address in addresses]
+        self._channels = [INSECURE.open(address) for address in addresses]
         for channel in self._channels:
             stack.push_async_callback(channel.close)
         self._calls: dict[tuple[int, str], Any] = {}

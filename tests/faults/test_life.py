@@ -6,12 +6,12 @@ import random
 import time
 
 from cloudless.adapters.member.marker import Marker
-from cloudless.cli.methods import GET_WORKLOAD, REMOVE_MEMBER
-from cloudless.errors import CloudlessError, MemberRemoved, outcome_of
-from cloudless.rpc.v1.cluster_pb2 import RemoveMemberRequest
+from cloudless.cli.methods import GET_WORKLOAD, LEAVE_CLUSTER, REMOVE_MEMBER, REPLACE_MEMBER
+from cloudless.errors import CloudlessError, Conflict, MemberRemoved, outcome_of
+from cloudless.rpc.v1.cluster_pb2 import LeaveClusterRequest, RemoveMemberRequest, ReplaceMemberRequest
 from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
 from tests.faults.rig.leading import leader_and_term, others_than
-from tests.faults.rig.members import add_joiner, assert_replaced, member_ids, roles, wait_voter
+from tests.faults.rig.members import add_joiner, assert_members_agree, assert_replaced, member_ids, members, roles
 from tests.faults.rig.scenario import scenario
 from tests.faults.rig.trial import STEADY, Trial
 from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of, stale
@@ -90,6 +90,39 @@ def test_a_member_replaced_under_load_is_resumed_after_a_crash_at_any_step(trial
         assert_replaced(cluster, joiner, before)
 
 
+@scenario(33, budget_s=300)
+def test_a_coordinator_that_is_gone_for_good_is_replaced_by_one_command(trial: Trial) -> None:
+    """The leader dies at some step of it; the next one goes on from what is there."""
+    cluster = trial.start()
+    for _ in trial.rounds():
+        leader, _term = leader_and_term(trial)
+        dead, before = random.choice(others_than(cluster, leader)), member_ids(cluster)
+        trial.load_up()
+        began_s = trial.note(f"{dead} is gone for good")
+        cluster.kill(dead, etcd=True)
+        left = others_than(cluster, dead)
+        gone = cluster.processes.pop(dead)
+        request = ReplaceMemberRequest(coordinator_id=dead, new_coordinator_id="coordinator-4")
+        cluster.until(lambda: give_up(cluster, request, *left), f"{dead} is given up")  # once its lease has ended
+        cluster.start(add_joiner(trial, "coordinator-4", left[0]))
+        cluster.until(lambda: dead not in member_ids(cluster, left[0]), f"{dead} is no member any more")
+        trial.note(f"kill the leader {leader}")
+        cluster.kill(leader)
+        cluster.start(leader)
+        trial.settle(within_s=60)
+        trial.figure("replaced_s", time.monotonic() - began_s)
+        assert member_ids(cluster) == {n: id for n, id in before.items() if n != dead} | {
+            "coordinator-4": member_ids(cluster)["coordinator-4"]
+        }
+        trial.note(f"{dead} comes back after all")
+        gone.settings |= {"RAFT_JOIN_ADDR": ",".join(cluster.api_addresses())}
+        cluster.processes[dead] = gone
+        cluster.start(dead)
+        assert cluster.exit_of(dead)[0] == outcome_of(MemberRemoved).exit_code
+        del cluster.processes[dead]
+        trial.settle()
+
+
 @scenario(34)
 def test_a_removed_member_ends_with_a_clear_message_and_joins_anew_when_emptied(trial: Trial) -> None:
     cluster = trial.start()
@@ -112,6 +145,24 @@ def test_a_removed_member_ends_with_a_clear_message_and_joins_anew_when_emptied(
         cluster.start(victim)
         trial.settle()
         assert_replaced(cluster, victim, before)
+
+
+@scenario(34)
+def test_a_removed_member_that_is_told_to_rejoin_puts_its_data_aside_and_joins_as_new(trial: Trial) -> None:
+    cluster = trial.start()
+    for _ in trial.rounds():
+        leader, _term = leader_and_term(trial)
+        victim, before = random.choice(others_than(cluster, leader)), member_ids(cluster)
+        trial.load_up()
+        trial.note(f"remove {victim}")
+        cluster.call(REMOVE_MEMBER, RemoveMemberRequest(coordinator_id=victim), *others_than(cluster, victim))
+        assert cluster.exit_of(victim)[0] == outcome_of(MemberRemoved).exit_code
+        cluster.processes[victim].settings["REJOIN"] = "true"
+        began_s = trial.note(f"start {victim}, told to rejoin")
+        cluster.start(victim)
+        trial.settle(within_s=60)
+        trial.figure("rejoined_s", time.monotonic() - began_s)
+        assert_replaced(cluster, victim, before, aside="removed")
 
 
 @scenario(35)
@@ -137,30 +188,63 @@ def test_every_member_moves_to_another_address_one_after_the_other(trial: Trial)
 
 
 @scenario(37, budget_s=300)
-def test_a_cluster_grows_from_one_to_five_and_shrinks_to_three(trial: Trial) -> None:
+def test_a_cluster_grows_from_one_to_three_to_five_and_shrinks_to_three(trial: Trial) -> None:
+    """Two at a time come and vote; one alone stands by as a learner; two leave by themselves."""
     first = "coordinator-1"
     cluster = trial.start(coordinators=(first,))
     for _ in trial.rounds():
-        for number in (2, 3, 4, 5):
-            trial.load_up()
-            began_s = trial.note(f"coordinator-{number} joins")
-            joiner = add_joiner(trial, f"coordinator-{number}", first)
-            cluster.start(joiner)
-            wait_voter(cluster, joiner)
-            trial.figure("joined_s", time.monotonic() - began_s)
-            trial.figure("gap_s", trial.load.longest_gap_s(began_s))
-        trial.settle()
-        for number in (5, 4):
-            leaver = f"coordinator-{number}"
+        grow(trial, first, "coordinator-2", "coordinator-3")
+        trial.settle(within_s=60)
+        stand_by(trial, first, "coordinator-4")
+        grow(trial, first, "coordinator-5", waiting=("coordinator-4",))
+        trial.settle(within_s=60)
+        for leaver in ("coordinator-5", "coordinator-4"):
             trial.load_up()
             began_s = trial.note(f"{leaver} leaves")
-            cluster.call(REMOVE_MEMBER, RemoveMemberRequest(coordinator_id=leaver), first)
-            assert cluster.exit_of(leaver)[0] == outcome_of(MemberRemoved).exit_code
+            cluster.call(LEAVE_CLUSTER, LeaveClusterRequest(coordinator_id=leaver), leaver)
+            assert cluster.exit_of(leaver)[0] == 0
+            assert list(cluster.processes[leaver].data_dir.glob("etcd.left-*"))
             del cluster.processes[leaver]
+            assert_members_agree(cluster, first)
             trial.figure("gap_s", trial.load.longest_gap_s(began_s))
         trial.settle()
         assert set(roles(cluster, first).values()) == {"voter"}
         assert len(roles(cluster, first)) == 3
+
+
+def grow(trial: Trial, first: str, *names: str, waiting: tuple[str, ...] = ()) -> None:
+    """Let coordinators join at once, under load; at every look etcd and cloudless tell the same members."""
+    cluster = trial.cluster
+    trial.load_up()
+    began_s = trial.note(f"{' and '.join(names)} join")
+    cluster.start(*(add_joiner(trial, name, first) for name in names))
+
+    def all_vote() -> bool:
+        assert_members_agree(cluster, first)
+        told = roles(cluster, first)
+        assert sum(role == "learner" for role in told.values()) <= 1, "one learner at a time"
+        return all(told.get(name) == "voter" for name in (*names, *waiting))
+
+    cluster.until(all_vote, f"{', '.join(names)} vote", 90.0)
+    trial.figure("joined_s", time.monotonic() - began_s)
+    trial.figure("gap_s", trial.load.longest_gap_s(began_s))
+
+
+def stand_by(trial: Trial, first: str, name: str) -> None:
+    """A coordinator that would make the number of voters even becomes a learner, and people are told why."""
+    cluster = trial.cluster
+    trial.load_up()
+    trial.note(f"{name} joins alone")
+    cluster.start(add_joiner(trial, name, first))
+
+    def stands_by() -> bool:
+        found = next((member for member in members(cluster, first) if member.name == name), None)
+        return (
+            found is not None and found.health == "standby" and "4 voters survive no more losses than 3" in found.note
+        )
+
+    cluster.until(stands_by, f"{name} stands by", 60.0)
+    assert roles(cluster, first)[name] == "learner"
 
 
 # --- what the scenarios do ---
@@ -168,6 +252,15 @@ def test_a_cluster_grows_from_one_to_five_and_shrinks_to_three(trial: Trial) -> 
 
 def member_ids_by_marker(cluster: LocalCluster) -> dict[str, str]:
     return {one.name: Marker.read(cluster.datadir(one.name).marker).member_id for one in cluster.coordinators}
+
+
+def give_up(cluster: LocalCluster, request: ReplaceMemberRequest, *via: str) -> bool:
+    """Return whether a dead coordinator could be given up; one whose lease has not ended counts as alive."""
+    try:
+        cluster.call(REPLACE_MEMBER, request, *via)
+    except Conflict:
+        return False
+    return True
 
 
 def linearizable_read(cluster: LocalCluster, via: str) -> None:

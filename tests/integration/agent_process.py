@@ -35,6 +35,7 @@ class AgentProcess:
         variables = {
             "PATH": os.environ["PATH"],
             "CLOUDLESS_NODE_ID": "n1",
+            "CLOUDLESS_TLS_ENABLED": "false",
             "CLOUDLESS_ZONE": "zone-a",
             "CLOUDLESS_COORDINATOR_ADDR": ",".join(coordinators),
             "CLOUDLESS_DATA_DIR": str(self.data_dir),

@@ -54,6 +54,8 @@ from cloudless.rpc.v1.node_pb2 import ListNodesRequest
 from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, ApplyWorkloadResponse, ListTasksRequest, Task
 from tests.architecture.tree import ROOT
 
+PLAIN = {"TLS_ENABLED": "false", "ALLOW_PLAIN_NETWORK": "true"}
+"""What most tests are not about; test_tls is."""
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 T = TypeVar("T")
@@ -186,7 +188,7 @@ class LocalCluster:
     def _declare(self, role: str, name: str, *uses: str) -> Process:
         home = self.root / name
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings = {"NODE_ID": name, "DATA_DIR": str(home / "data"), "LOG_LEVEL": "DEBUG"}
+        settings = {"NODE_ID": name, "DATA_DIR": str(home / "data"), "LOG_LEVEL": "DEBUG"} | PLAIN
         host, ports = self.place.host_of(name), self.place.ports_of(name, *uses)
         self.processes[name] = Process(name, role, host, ports, settings, home / f"{name}.log", home / "data")
         return self.processes[name]

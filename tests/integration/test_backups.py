@@ -31,10 +31,11 @@ REFUSED = outcome_of(BackupError).exit_code
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, binary: Found) -> Iterator[LocalCluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, binary: Found, key_file: Path) -> Iterator[LocalCluster]:
     """One coordinator and one agent that runs two tasks."""
     made = LocalCluster(tmp_path_factory.mktemp("backups"), binary.path)
     made.add_coordinators([ONE])
+    made.processes[ONE].settings["BACKUP_KEY_FILE"] = str(key_file)
     made.bootstrap_with(ONE)
     made.add_agent(AGENT)
     made.start(ONE, AGENT)
@@ -95,7 +96,7 @@ def test_the_leader_makes_backups_by_schedule_and_tells_of_them(cluster: LocalCl
     cluster.until(lambda: told(cluster).last_name, "a backup")
     status = told(cluster)
     assert status.verified
-    assert not status.encrypted
+    assert status.encrypted
     assert status.last_coordinator_id == ONE
     assert [path.name for path in (tmp_path / "there").iterdir()] == [status.last_name]
     kinds = {event.kind for event in cluster.call(LIST_EVENTS, ListEventsRequest()).events}

@@ -34,7 +34,7 @@ class Cli:
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
         self.layout = build_layout(state_dir, OFFSET)
-        self._environment = {**os.environ, "CLOUDLESS_COORDINATORS": ",".join(self.layout.api_addresses)}
+        self._environment = {**os.environ, "CLOUDLESS_CONTEXTS": str(state_dir.with_suffix(".contexts"))}
 
     def run(self, *words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

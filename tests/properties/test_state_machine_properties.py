@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from cloudless.core import keys
 from cloudless.core.model import (
     EventRecord,
+    IdentityRecord,
     LeaderRecord,
     NodeSpec,
     NodeStatus,
     Reachability,
     Record,
     RequestRecord,
+    Role,
     Suspicion,
     TaskDesired,
     TaskObserved,
@@ -29,6 +31,7 @@ from cloudless.testing.builders import (
     build_task_template,
     build_workload,
 )
+from tests.unit.identity.trust import build_authority, build_token
 
 TEMPLATE = build_task_template()
 
@@ -64,6 +67,12 @@ def record_for(key: str, variant: int) -> Record:
             return LeaderRecord(coordinator_id=f"c{variant}")
         case keys.Kind.SUSPICION:
             return Suspicion(coordinator_id=parsed.parts[1], term=int(parsed.parts[0]))
+        case keys.Kind.AUTHORITY:
+            return build_authority(variant, id=parsed.parts[0])
+        case keys.Kind.TOKEN:
+            return build_token(parsed.parts[0], uses_left=variant)
+        case keys.Kind.IDENTITY:
+            return IdentityRecord(name=parsed.parts[1], role=Role.AGENT, key_hashes=(str(variant),))
         case keys.Kind.EVENT:
             return EventRecord(id=parsed.parts[0], at_ms=variant, kind="K", subject="s", message="m")
         case _:
@@ -80,6 +89,9 @@ KEYS = [
     keys.election(2),
     keys.suspicion(3, "c1"),
     keys.event("e1"),
+    keys.authority("cluster-1"),
+    keys.token("t1"),
+    keys.identity("agent", "n0"),
 ]
 WRITES = st.lists(
     st.tuples(st.sampled_from(KEYS), st.sampled_from(["store", "store", "remove", "malform"]), st.integers(0, 7)),
@@ -116,6 +128,9 @@ def facts(machine: StateMachine) -> dict[str, Any]:
         "workloads": dict(machine.workloads),
         "tasks": dict(machine.tasks),
         "events": dict(machine.events),
+        "authorities": dict(machine.authorities),
+        "tokens": dict(machine.tokens),
+        "identities": dict(machine.identities),
         "quarantined": dict(machine.quarantined),
         "stray": dict(machine.stray_observed),
         "of": {name: sorted(machine.tasks_of("default", name)) for name in ("w0", "w1")},

@@ -14,6 +14,7 @@ from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.ports import is_free, resolve_ports
 from cloudless.agent.reports import Outbox, ReportBook
+from cloudless.core.discovery.learned import Known
 from cloudless.core.localtask import LocalTask
 from cloudless.core.model import Port, TaskDesired, TaskObserved, TaskSpec, TaskState
 from cloudless.errors import DataDirLocked, PortTaken
@@ -44,7 +45,7 @@ async def test_every_field_comes_back(journal: Journal) -> None:
     task = build_local()
     default = LocalTask(desired=task.desired)
     assert [f.name for f in fields(LocalTask) if getattr(task, f.name) == getattr(default, f.name)] == ["desired"]
-    head = Head(cluster_id="c", term_seen=1, revision_seen=2, incarnation=3, coordinators=("a:1", "b:2"))
+    head = Head(cluster_id="c", term_seen=1, revision_seen=2, incarnation=3, coordinators=(Known("c1", "a:1", 7),))
     await journal.save(task)
     await journal.save_head(head)
     assert await journal.load() == (head, (task,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from cloudless.adapters.backup.container import check_file, extract, read_header
 from cloudless.adapters.backup.parts import FilePart, collect_parts, install_part
 from cloudless.adapters.backup.sealing import clean_secret
 from cloudless.core.backup import IDENTITY, STATE, BackupMember, Manifest, Part, parse_manifest
-from cloudless.errors import CorruptBackup, InvalidSpec, WrongKey
+from cloudless.errors import CorruptBackup, DataDirInUse, InvalidSpec, WrongKey
 
 SECRET = b"a long enough passphrase"
 CONTENTS = {STATE: random.Random(1).randbytes(700_000) + bytes(300_000), IDENTITY: b"keys"}
@@ -207,25 +208,28 @@ def test_a_manifest_without_a_field_names_it(field: str) -> None:
         parse_manifest(document)
 
 
-def test_secret_parts_go_only_into_encrypted_backups_and_come_back_as_they_were(tmp_path: Path) -> None:
-    kinds = (FilePart(name=IDENTITY, files=("pki/cluster.key", "absent"), secret=True),)
+def test_files_of_a_part_come_back_as_they_were(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    (old / "pki").mkdir(parents=True)
-    new.mkdir()
-    (old / "pki" / "cluster.key").write_bytes(b"\0secret\xff")
-    (old / "pki" / "cluster.key").chmod(0o600)
-    assert collect_parts(old, encrypted=False, kinds=kinds) == {}
-    parts = collect_parts(old, encrypted=True, kinds=kinds)
-    assert install_part(new, IDENTITY, parts[IDENTITY], kinds) == ["pki/cluster.key"]
-    assert (new / "pki" / "cluster.key").read_bytes() == b"\0secret\xff"
-    assert (new / "pki" / "cluster.key").stat().st_mode & 0o777 == 0o600
+    old.mkdir()
+    (old / "cluster.key").write_bytes(b"\0secret\xff")
+    (old / "cluster.key").chmod(0o600)
+    (old / "node.key").write_bytes(b"stays where it is")
+    assert collect_parts(tmp_path / "nowhere") == {}
+    parts = collect_parts(old)
+    for _ in range(2):
+        assert install_part(new, IDENTITY, parts[IDENTITY]) == ["cluster.key"]
+    assert (new / "cluster.key").read_bytes() == b"\0secret\xff"
+    assert (new / "cluster.key").stat().st_mode & 0o777 == 0o600
+    (new / "cluster.key").write_bytes(b"of another cluster")
+    with pytest.raises(DataDirInUse):
+        install_part(new, IDENTITY, parts[IDENTITY])
+    assert (new / "cluster.key").read_bytes() == b"of another cluster"
 
 
 def test_a_part_writes_no_file_it_was_not_made_for(tmp_path: Path) -> None:
-    kinds = (FilePart(name=IDENTITY, files=("cluster.key",), secret=True),)
-    outside = (
-        b'{"files": {"../escaped": {"mode": 384, "content": "eA=="}, "cluster.key": {"mode": 384, "content": "eA=="}}}'
-    )
+    kinds = (FilePart(name=IDENTITY, files=("cluster.key",)),)
+    entry = {"mode": 0o600, "content": "eA=="}
+    outside = json.dumps({"files": {"../escaped": entry, "cluster.key": entry}}).encode()
     assert install_part(tmp_path, IDENTITY, outside, kinds) == ["cluster.key"]
     with pytest.raises(CorruptBackup):
         install_part(tmp_path, IDENTITY, b'{"files": {"cluster.key": 3}}', kinds)

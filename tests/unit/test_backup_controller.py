@@ -9,7 +9,7 @@ import pytest
 from cloudless.coordinator.backups import BackupController, DigestTape, Made
 from cloudless.coordinator.leases import RollingLease
 from cloudless.core import keys
-from cloudless.core.backup import Manifest, Part
+from cloudless.core.backup import Manifest, Part, find_status
 from cloudless.core.model import BackupSettings, BackupStatus, ClusterRecord, NodeSpec
 from cloudless.errors import CorruptBackup, Unavailable
 from cloudless.testing.virtual_time import eventually, running, virtually
@@ -52,7 +52,7 @@ async def named_cluster(cluster: Cluster) -> None:
 
 
 def status_of(cluster: Cluster) -> BackupStatus:
-    return cluster.replica.machine.backup_status or BackupStatus()
+    return find_status(cluster.replica.machine) or BackupStatus()
 
 
 def kinds(cluster: Cluster) -> list[str]:

@@ -167,7 +167,9 @@ def test_no_coordinator_exits_with_three_and_names_the_cure() -> None:
     assert "error:" in result.stderr
 
 
-@pytest.mark.parametrize("words", [["-c", "nonsense"], ["--consistency", "sometimes"], ["--consistency", "bounded:x"]])
+@pytest.mark.parametrize(
+    "words", [["-c", "srv+nonsense"], ["--consistency", "sometimes"], ["--consistency", "bounded:x"]]
+)
 def test_a_wrong_option_is_a_usage_error(words: list[str]) -> None:
     assert CliRunner().invoke(cli, [*words, "node", "list"]).exit_code == 2
 
@@ -409,3 +411,89 @@ def test_remove_asks_first(coordinator: FakeCoordinator) -> None:
     assert run(coordinator, "cluster", "remove", "coordinator-3", stdin="n\n").exit_code == 130
     assert coordinator.requests == []
     assert run(coordinator, "cluster", "remove", "coordinator-3", "--yes").exit_code == 0
+
+
+def test_members_show_their_health_and_who_waits(coordinator: FakeCoordinator) -> None:
+    record = objects_pb2.JoinRecord(id="coordinator-5", raft_address="10.0.0.5:3000", api_address="10.0.0.5:8080")
+    answer = cluster_pb2.ListMembersResponse(
+        members=[
+            cluster_pb2.Member(id=1, name="coordinator-1", started=True, health="healthy", raft_lag=0),
+            cluster_pb2.Member(id=4, name="coordinator-4", started=True, learner=True, health="standby", note="spare"),
+        ],
+        joiners=[cluster_pb2.Joiner(record=record, note="one learner at a time")],
+    )
+    coordinator.answer(methods.LIST_MEMBERS, answer)
+    result = run(coordinator, "cluster", "members")
+    assert result.exit_code == 0
+    for words in ("healthy", "standby", "spare", "coordinator-5", "one learner at a time"):
+        assert words in result.stdout
+    assert [member["name"] for member in json.loads(run(coordinator, "cluster", "members", "-o", "json").stdout)] == [
+        "coordinator-1",
+        "coordinator-4",
+    ]
+
+
+def test_autopilot_get_tells_what_is_waited_for(coordinator: FakeCoordinator) -> None:
+    wait = objects_pb2.AutopilotWait(subject="coordinator-3", reason="is not removed: nobody waits")
+    coordinator.answer(
+        methods.GET_AUTOPILOT,
+        cluster_pb2.GetAutopilotResponse(
+            settings=objects_pb2.AutopilotRecord(cleanup_dead_voters=True, dead_after_s=300, min_quorum=3),
+            status=objects_pb2.AutopilotStatus(doing="coordinator-2 promoted to voter: it has caught up", waits=[wait]),
+        ),
+    )
+    result = run(coordinator, "cluster", "autopilot", "get")
+    assert result.exit_code == 0
+    assert "removed after 300 s dead" in result.stdout
+    assert "coordinator-3 is not removed: nobody waits" in result.stdout
+    assert "coordinator-2 promoted to voter" in result.stdout
+
+
+def test_autopilot_set_sends_only_what_was_given(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.SET_AUTOPILOT, cluster_pb2.SetAutopilotResponse())
+    result = run(coordinator, "cluster", "autopilot", "set", "--dead-after", "60", "--no-cleanup")
+    assert result.exit_code == 0
+    (request,) = coordinator.requests
+    assert (request.dead_after_s, request.cleanup_dead_voters) == (60.0, False)
+    assert request.HasField("cleanup_dead_voters")
+    assert not request.HasField("min_quorum")
+    assert run(coordinator, "cluster", "autopilot", "set").exit_code == 2
+
+
+def test_leave_asks_the_one_that_is_to_leave(coordinator: FakeCoordinator) -> None:
+    leaver = FakeCoordinator()
+    try:
+        records = {"coordinator-1": coordinator.address, "coordinator-2": leaver.address}
+        coordinators = [
+            cluster_pb2.CoordinatorStatus(record=objects_pb2.CoordinatorRecord(id=id, api_address=address))
+            for id, address in records.items()
+        ]
+        coordinator.answer(methods.GET_STATUS, cluster_pb2.GetStatusResponse(coordinators=coordinators))
+        leaver.answer(methods.LEAVE_CLUSTER, cluster_pb2.LeaveClusterResponse())
+        result = run(coordinator, "cluster", "leave", "coordinator-2", "--yes")
+        assert result.exit_code == 0
+        assert [request.coordinator_id for request in leaver.requests] == ["coordinator-2"]
+        assert run(coordinator, "cluster", "leave", "coordinator-9", "--yes").exit_code == 4
+    finally:
+        leaver.stop()
+
+
+def test_replace_explains_and_waits_until_it_is_done(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.GET_STATUS, cluster_pb2.GetStatusResponse())
+    coordinator.answer(
+        methods.REPLACE_MEMBER, cluster_pb2.ReplaceMemberResponse(step="await-newcomer", newcomer="away")
+    )
+    record = objects_pb2.ReplacementRecord(id="coordinator-3")
+    steps = iter(["await-newcomer", "add-learner", "await-catch-up", ""])
+
+    def autopilot(_: object) -> cluster_pb2.GetAutopilotResponse:
+        step = next(steps)
+        found = [cluster_pb2.Replacement(record=record, step=step)] if step else []
+        return cluster_pb2.GetAutopilotResponse(replacements=found)
+
+    coordinator.answer(methods.GET_AUTOPILOT, autopilot)
+    result = run(coordinator, "cluster", "replace", "coordinator-3", "coordinator-9")
+    assert result.exit_code == 0
+    assert "export CLOUDLESS_NODE_ID=coordinator-9" in result.stdout
+    assert "coordinator/coordinator-3 is replaced" in result.stdout
+    assert "coordinator-9 becomes a learner" in result.stderr

@@ -65,10 +65,10 @@ def test_save_writes_what_was_sent_encrypted(coordinator: FakeCoordinator, tmp_p
     file = tmp_path / "new" / "all.backup"
     run(coordinator, "save", file, "--key-file", key_file)
     assert check_file(file, b"a passphrase for tests").manifest == MANIFEST
-    assert coordinator.requests == [pb.SaveBackupRequest(with_secrets=True)]
+    assert coordinator.requests == [pb.SaveBackupRequest()]
 
 
-def test_save_asks_for_secrets_only_if_it_encrypts(coordinator: FakeCoordinator, tmp_path: Path) -> None:
+def test_save_writes_it_readable_only_if_told_so(coordinator: FakeCoordinator, tmp_path: Path) -> None:
     coordinator.answer(SAVE_BACKUP, lambda _: sends())
     run(coordinator, "save", tmp_path / "a", "--unencrypted", "--quick")
     assert check_file(tmp_path / "a", None).manifest == MANIFEST

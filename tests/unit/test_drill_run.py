@@ -82,6 +82,7 @@ class Cluster:
                 metrics_port=web.server_address[1],
                 raft_port=1,
                 etcd_port=1,
+                enrol_port=1,
             )
             for name, fake, web in zip(NAMES, self.coordinators, self.web, strict=True)
         )

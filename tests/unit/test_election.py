@@ -1,4 +1,4 @@
-"""The election's and the membership's decisions, row by row, and that founders can never found two clusters."""
+"""The election's decisions, row by row, and that founders can never found two clusters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudless.core.election import CONFIDENCE, Doubt, HeldLease, Observation, Role, Step, decide, decide_doubt, role_of
-from cloudless.core.membership.founding import Founder, Standing, Verdict, decide_founding
-from cloudless.core.membership.planner import MembershipStep, MemberView, check_removal, plan_membership
+from cloudless.core.membership.founding import Founder, Standing, Verdict, decide_founding, find_bootstrap_hindrance
 from cloudless.core.model import LeaderRecord
 from cloudless.core.state.view import Candidate
 
@@ -168,56 +167,6 @@ def test_nobody_doubts_itself_or_nobody() -> None:
         )
 
 
-# --- members ---
-
-
-def member(id: int, **changes: object) -> MemberView:
-    view = MemberView(id=id, name=f"c{id}", peer_urls=(f"http://c{id}",), learner=False, started=True, linked=True)
-    return replace(view, **changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("members", "raft_leader_id", "expected"),
-    [
-        ([member(1)], 1, (MembershipStep.WAIT, 0)),
-        ([member(1), member(2), member(3)], 2, (MembershipStep.WAIT, 0)),
-        ([member(1), member(3), member(2)], 1, (MembershipStep.MOVE_LEADER, 2)),
-        ([member(1), member(2, linked=False), member(3)], 1, (MembershipStep.MOVE_LEADER, 3)),
-        ([member(1), member(2, linked=False), member(3, started=False)], 1, (MembershipStep.WAIT, 0)),
-        ([member(1), member(2, learner=True)], 1, (MembershipStep.PROMOTE, 2)),
-        ([member(1), member(2, learner=True, started=False)], 1, (MembershipStep.WAIT, 0)),
-        ([member(1), member(2, learner=True, started=False), member(3)], 1, (MembershipStep.MOVE_LEADER, 3)),
-    ],
-)
-def test_next_step_of_the_membership(
-    members: list[MemberView], raft_leader_id: int, expected: tuple[MembershipStep, int]
-) -> None:
-    decision = plan_membership(members, own_member_id=1, raft_leader_id=raft_leader_id)
-    assert (decision.step, decision.member_id) == expected
-
-
-def test_what_is_waited_for_is_said() -> None:
-    waiting = [member(1), member(2, learner=True, started=False)]
-    assert "not started" in plan_membership(waiting, own_member_id=1, raft_leader_id=1).reason
-
-
-@pytest.mark.parametrize(
-    ("members", "removed", "allowed"),
-    [
-        ([member(1)], 1, False),
-        ([member(1), member(2)], 2, True),
-        ([member(1), member(2, linked=False)], 1, False),
-        ([member(1), member(2, linked=False), member(3)], 2, True),
-        ([member(1), member(2, linked=False), member(3)], 3, False),
-        ([member(1), member(2, started=False), member(3), member(4)], 4, True),
-        ([member(1), member(2, learner=True)], 1, False),
-        ([member(1), member(2, learner=True)], 2, True),
-    ],
-)
-def test_a_removal_leaves_a_majority_that_answers(members: list[MemberView], removed: int, allowed: bool) -> None:
-    assert (check_removal(members, removed) == "") is allowed
-
-
 # --- founding ---
 
 ADDRESSES = ("a1:1", "a2:1", "a3:1")
@@ -269,6 +218,36 @@ def test_founders_with_their_addresses_in_any_order_found_the_same_cluster() -> 
         for decision in [decide_founding(own, order, {address: told[address] for address in order})]
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "silent", "own", "remembered", "reason"),
+    [
+        ({}, [], [], [], ""),
+        ({"a2:1": Standing.FRESH, "a3:1": Standing.FRESH}, [], ["lb:1"], [], ""),
+        ({"a2:1": Standing.FRESH}, ["a3:1"], [], [], "waiting for a3:1 to say that there is no cluster yet"),
+        ({"a2:1": Standing.LOST}, [], [], [], "had data and lost it"),
+        ({"a2:1": Standing.FORMING}, [], [], [], "is forming a cluster"),
+        ({"a2:1": Standing.FRESH}, [], [], ["a2:1"], "remembers a cluster"),
+        ({}, [], ["lb:1"], [], "lb:1 leads back to this node only"),
+    ],
+)
+def test_who_is_told_to_found_alone_does_so_only_if_all_who_could_know_of_a_cluster_deny_it(
+    told: dict[str, Standing], silent: list[str], own: list[str], remembered: list[str], reason: str
+) -> None:
+    hindrance = find_bootstrap_hindrance(told, silent, own, remembered)
+    assert reason in hindrance
+    assert bool(reason) is bool(hindrance)
+
+
+def test_a_founder_tells_itself_and_others_apart_by_instance_not_by_address() -> None:
+    own = founder(1, instance_id="i1")
+    told = answers(own, founder(1, instance_id="i1"), founder(3, instance_id="i3"))
+    assert decide_founding(own, ADDRESSES, told).reason == "a1:1 and a2:1 both lead to this node itself"
+    told = answers(own, founder(2, instance_id="i2"), founder(2, instance_id="i3", raft_address="x:1"))
+    assert decide_founding(own, ADDRESSES, told).reason == "the nodes at a2:1 and a3:1 share the node id c2"
+    told = answers(founder(1, instance_id="i9"), founder(2, instance_id="i2"), founder(3, instance_id="i3"))
+    assert decide_founding(own, ADDRESSES, told).reason == "the node at a1:1 has this node's id, c1"
 
 
 ANSWER = st.builds(

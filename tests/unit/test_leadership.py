@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 from loguru import logger
@@ -264,7 +265,7 @@ class FakeLink:
 
     lost_pairs: set[tuple[str, str]]
 
-    def __init__(self, address, news, clock, changed, settings, dial) -> None:
+    def __init__(self, coordinator_id, address, news, clock, changed, settings, dial) -> None:
         self._pair, self.address, self._changed = (news.own_id, address), address, changed
         self.up, self.lost = True, False
 
@@ -277,12 +278,18 @@ class FakeLink:
             await CLOCK.sleep(0.1)
 
 
+def nobody(address: str) -> NoReturn:
+    raise AssertionError(f"{address} was dialled by a link that is not one of the test's")
+
+
 def build_peers(one: Coordinator, voters: frozenset[str]) -> peers.Peers:
     def lease_id() -> int:
         return one.leadership.lease_id
 
     heard = HeardTable(CLOCK)
-    return peers.Peers(one.id, one.store, one.replica, heard, CLOCK, lease_id=lease_id, voters=lambda: voters)
+    return peers.Peers(
+        one.id, one.store, one.replica, heard, CLOCK, lease_id=lease_id, voters=lambda: voters, dial=nobody
+    )
 
 
 @pytest.mark.parametrize(("losers", "deposed"), [(1, False), (2, True)])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from cloudless.errors import BadSettings
-from cloudless.settings import read_coordinator_settings
+from cloudless.settings import read_agent_settings, read_coordinator_settings
 
 NAMED = {"CLOUDLESS_NODE_ID": "coordinator-1"}
 
@@ -20,3 +22,44 @@ def test_a_node_timeout_of_three_heartbeat_periods_is_long_enough(period: str) -
 def test_a_shorter_node_timeout_is_refused_with_the_least_that_would_do() -> None:
     with pytest.raises(BadSettings, match=r"at least three heartbeat periods \(0\.6 s\)"):
         read_coordinator_settings({**NAMED, "CLOUDLESS_HEARTBEAT_PERIOD": "0.2", "CLOUDLESS_NODE_TIMEOUT": "0.59"})
+
+
+def test_seeds_of_every_kind_are_read_and_kept_as_they_are_written() -> None:
+    seeds = "10.0.0.1, [fd00::1]:9,node-1,dns+c.example.org,srv+_cloudless._tcp.example.org"
+    read = ("10.0.0.1:8080", "[fd00::1]:9", "node-1:8080", "dns+c.example.org:8080", "srv+_cloudless._tcp.example.org")
+    assert read_coordinator_settings({**NAMED, "CLOUDLESS_RAFT_JOIN_ADDR": seeds}).join_addresses == read
+    agent = read_agent_settings({**NAMED, "CLOUDLESS_COORDINATOR_ADDR": seeds, "CLOUDLESS_DNS_SERVER": "10.0.0.53"})
+    assert (agent.coordinators, agent.dns_servers) == (read, (("10.0.0.53", 53),))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        (
+            "RAFT_JOIN_ADDR",
+            "10.0.0.1,srv+x",
+            r"CLOUDLESS_RAFT_JOIN_ADDR: entry 2 \(srv\+x\) must have the name of an SRV",
+        ),
+        ("RAFT_JOIN_ADDR", "fd00::1:8080", r"CLOUDLESS_RAFT_JOIN_ADDR: must have an IPv6 address in brackets"),
+        ("DNS_SERVER", "dns.example.org", r"CLOUDLESS_DNS_SERVER: must be addresses of DNS servers"),
+        ("RAFT_ADDR", "fd00::1:3000", r"CLOUDLESS_RAFT_ADDR: must have an IPv6 address in brackets"),
+    ],
+)
+def test_a_faulty_seed_names_the_setting_the_entry_and_the_cure(name: str, value: str, cure: str) -> None:
+    with pytest.raises(BadSettings, match=cure):
+        read_coordinator_settings({**NAMED, f"CLOUDLESS_{name}": value})
+
+
+def test_founders_are_counted_where_they_are_listed_and_not_where_dns_stands_for_them() -> None:
+    expecting = {**NAMED, "CLOUDLESS_BOOTSTRAP_EXPECT": "3"}
+    with pytest.raises(BadSettings, match="must list the 3 coordinators"):
+        read_coordinator_settings({**expecting, "CLOUDLESS_RAFT_JOIN_ADDR": "a,b"})
+    assert read_coordinator_settings({**expecting, "CLOUDLESS_RAFT_JOIN_ADDR": "dns+c.example.org"}).join_addresses
+
+
+def test_ipv6_addresses_keep_their_brackets_and_a_wildcard_becomes_this_machines_name() -> None:
+    given = {"CLOUDLESS_BIND_ADDR": "[::]:1", "CLOUDLESS_RAFT_ADDR": "[FD00::1]:2", "CLOUDLESS_HTTP_ADDR": ":3"}
+    settings = read_coordinator_settings({**NAMED, **given})
+    assert settings.bind_address == "[::]:1"
+    assert settings.advertise_address == f"{socket.gethostname()}:1"
+    assert (settings.raft_address, settings.http_address) == ("[fd00::1]:2", "0.0.0.0:3")

@@ -1,8 +1,8 @@
-"""The parts of a backup beside the state: which files of a data directory make up which part.
+"""The parts of a backup beside the state: which files of a coordinator's identity directory make up which part.
 
-A part made of files is one line in `FILE_PARTS`: its name, the files' names in the data directory, and whether they
-are secret. Secret parts go only into encrypted backups. A part none of whose files is there is left out; on restoring,
-each file comes back under its name and mode before the coordinator is first started.
+A part is one line in `FILE_PARTS`: its name and its files. Without the cluster key nobody could open the authorities'
+keys that the state holds sealed, and all nodes would have to enrol anew; so it goes along. A part none of whose files
+is there is left out; on restoring, each file comes back before the coordinator is first started.
 """
 
 from __future__ import annotations
@@ -15,43 +15,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudless.core.backup import IDENTITY
-from cloudless.errors import CorruptBackup
+from cloudless.errors import CorruptBackup, DataDirInUse
 
 _FILE_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePart:
-    """One part: `files` are paths relative to the data directory."""
+    """One part: `files` are relative to the identity directory."""
 
     name: str
     files: tuple[str, ...]
-    secret: bool
 
 
-FILE_PARTS: tuple[FilePart, ...] = (FilePart(name=IDENTITY, files=(), secret=True),)
+FILE_PARTS: tuple[FilePart, ...] = (FilePart(name=IDENTITY, files=("cluster.key", "authorities.json")),)
 
 
-def collect_parts(data_dir: Path, *, encrypted: bool, kinds: Iterable[FilePart] = FILE_PARTS) -> dict[str, bytes]:
+def collect_parts(directory: Path, kinds: Iterable[FilePart] = FILE_PARTS) -> dict[str, bytes]:
     """Return the parts' bytes by name. Raises OSError."""
     found = {}
     for kind in kinds:
-        if kind.secret and not encrypted:
-            continue
         files = {
             name: {"mode": path.stat().st_mode & 0o777, "content": base64.b64encode(path.read_bytes()).decode()}
             for name in kind.files
-            if (path := data_dir / name).is_file() and path.stat().st_size <= _FILE_BYTES_MAX
+            if (path := directory / name).is_file() and path.stat().st_size <= _FILE_BYTES_MAX
         }
         if files:
             found[kind.name] = json.dumps({"format": 1, "files": files}, sort_keys=True).encode()
     return found
 
 
-def install_part(data_dir: Path, name: str, content: bytes, kinds: Iterable[FilePart] = FILE_PARTS) -> list[str]:
-    """Write the files of a part into `data_dir`; return their names. A part or file not known here is left out.
+def install_part(directory: Path, name: str, content: bytes, kinds: Iterable[FilePart] = FILE_PARTS) -> list[str]:
+    """Write the files of a part into `directory`; return their names. A part or file not known here is left out.
 
-    Raises CorruptBackup, OSError.
+    Raises CorruptBackup, DataDirInUse if another one is there, OSError.
     """
     known = {file for kind in kinds if kind.name == name for file in kind.files}
     try:
@@ -63,10 +60,16 @@ def install_part(data_dir: Path, name: str, content: bytes, kinds: Iterable[File
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptBackup(f"part {name} of the backup cannot be understood: {error!r}") from error
+    for file, (_, raw) in files.items():
+        if (directory / file).exists() and (directory / file).read_bytes() != raw:
+            raise DataDirInUse(
+                f"{directory / file} is of another cluster", hint="restore with an empty identity directory"
+            )
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file, (mode, raw) in sorted(files.items()):
-        path = data_dir / file
+        path = directory / file
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode | 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode | 0o600)
         with os.fdopen(handle, "wb") as target:
             target.write(raw)
             target.flush()

@@ -30,6 +30,8 @@ from cloudless.errors import (
 )
 from cloudless.ports import (
     Compare,
+    Credentials,
+    CredentialSource,
     Delete,
     Done,
     Event,
@@ -57,11 +59,13 @@ _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_time_ms", 10_000),  # etcd refuses pings more often than every 5 s
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 500),  # how long one try to connect may take
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+_DRAIN_S = 5.0
 
 # A watch or request on a member without a leader fails at once instead of hanging in silence.
 _REQUIRE_LEADER = (("hasleader", "true"),)
@@ -75,14 +79,38 @@ _RESULTS = {
 
 
 class EtcdStore:
-    """One member's key space. `endpoint` is `host:port` of its client address."""
+    """One member's key space. `endpoint` is `host:port` of its client address, which its certificate must name."""
 
-    def __init__(self, endpoint: str) -> None:
-        self._channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
+    def __init__(self, endpoint: str, credentials: CredentialSource | None = None) -> None:
+        self._endpoint, self._credentials = endpoint, credentials
+        self._shown: Credentials | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._connect()
+
+    def _connect(self) -> None:
+        if self._credentials is None:
+            self._channel = grpc.aio.insecure_channel(self._endpoint, options=_CHANNEL_OPTIONS)
+        else:
+            self._shown = own = self._credentials()
+            tls = grpc.ssl_channel_credentials(own.roots_pem, own.key_pem, own.chain_pem)
+            self._channel = grpc.aio.secure_channel(self._endpoint, tls, options=_CHANNEL_OPTIONS)
         self._kv = KVStub(self._channel)  # type: ignore[no-untyped-call]
         self._lease = LeaseStub(self._channel)  # type: ignore[no-untyped-call]
         self._watch = WatchStub(self._channel)  # type: ignore[no-untyped-call]
         self._maintenance = MaintenanceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def renew(self) -> None:
+        """Use the credentials of now for what is asked from now on, if they have changed.
+
+        Calls under way end on the old connection; a watch there breaks after `_DRAIN_S` and is resumed by its owner.
+        """
+        if self._credentials is None or self._credentials() is self._shown:
+            return
+        old = self._channel
+        self._connect()
+        closing = asyncio.create_task(old.close(_DRAIN_S), name="old-etcd-channel")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def txn(self, txn: Txn, *, timeout_s: float) -> TxnResult:
         response = await _write(self._kv.Txn(_to_txn(txn), timeout=timeout_s, metadata=_REQUIRE_LEADER))

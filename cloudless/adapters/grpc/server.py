@@ -2,7 +2,8 @@
 
 The wrapper turns bytes that do not parse into InvalidSpec instead of a crash, typed errors into rich
 statuses, anything else into INTERNAL with a log entry, and counts and times every call. A port that
-another process serves is an error at start, never shared in silence.
+another process serves is an error at start, never shared in silence. With credentials every caller must
+have a certificate of the same authority; who it is and what it may ask is judged by the door before anything else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -23,6 +24,7 @@ from loguru import logger
 from cloudless.adapters.grpc.channel import MESSAGE_BYTES_MAX
 from cloudless.adapters.grpc.status import to_status
 from cloudless.errors import CloudlessError, InvalidSpec, PortInUse, Problem
+from cloudless.ports import Credentials, CredentialSource
 from cloudless.rpc import codec
 
 REQUEST_BYTES_MAX = 2 << 20
@@ -48,6 +50,28 @@ Observe = Callable[[str, str], None]
 Resolve = Callable[[str], Callable[..., Any]]
 
 
+class Door(Protocol):
+    """Judges every call; methods are `package.Service/Method`. Raises Unauthenticated, Denied."""
+
+    def enter(self, method: str, context: Any) -> Any:
+        """Return who calls; called in the task that serves the call, first of all."""
+        ...
+
+    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+        """Judge a request, or one message of a stream of them."""
+        ...
+
+
+class _OpenDoor:
+    """Everybody may do everything: where nobody can be told from anybody."""
+
+    def enter(self, method: str, context: Any) -> None:
+        return None
+
+    def check(self, method: str, caller: Any, message: Any, context: Any) -> None:
+        return None
+
+
 class _Unreadable:
     """Stands for a request whose bytes are not the message they should be."""
 
@@ -56,13 +80,27 @@ class _Unreadable:
 
 
 class GrpcServer:
-    """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error."""
+    """Services on one address. `resolve(name)` of a service returns the method to call, or raises a typed error.
+
+    With credentials callers at `address` must show a certificate. Those that have none yet come to `open_address`,
+    where nobody is asked for one: what they may do there is for the door to say.
+    """
 
     def __init__(
-        self, address: str, own_id: str, *, observe: Observe | None = None, rpcs_at_once_max: int = RPCS_AT_ONCE_MAX
+        self,
+        address: str,
+        own_id: str,
+        *,
+        observe: Observe | None = None,
+        rpcs_at_once_max: int = RPCS_AT_ONCE_MAX,
+        credentials: CredentialSource | None = None,
+        door: Door | None = None,
+        open_address: str = "",
     ) -> None:
-        self._address, self._own_id = address, own_id
+        self._address, self._own_id, self._credentials = address, own_id, credentials
         self._observe = observe or (lambda method, outcome: None)
+        self._door: Door = door or _OpenDoor()
+        self._open_address = open_address
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=rpcs_at_once_max)
         self._names: list[str] = []
         self._health = health.aio.HealthServicer()
@@ -81,13 +119,22 @@ class GrpcServer:
     async def start(self) -> int:
         """Listen and serve; return the port. Raises PortInUse."""
         reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        try:
-            port = self._server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address)) from error
-        if port == 0:
-            raise PortInUse(f"cannot listen on {self._address}", hint=_port_hint(self._address))
+        port = self._listen(self._address, ask_certificate=True)
+        if self._open_address and self._credentials is not None:
+            self._listen(self._open_address, ask_certificate=False)
         await self._server.start()
+        return port
+
+    def _listen(self, address: str, *, ask_certificate: bool) -> int:
+        try:
+            if self._credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _server_credentials(self._credentials, ask_certificate))
+        except RuntimeError as error:
+            raise PortInUse(f"cannot listen on {address}", hint=_port_hint(address)) from error
+        if port == 0:
+            raise PortInUse(f"cannot listen on {address}", hint=_port_hint(address))
         return port
 
     async def set_serving(self, serving: bool) -> None:
@@ -130,7 +177,7 @@ class GrpcServer:
     def _unary(self, name: str, behaviour: Callable[..., Awaitable[Message]]) -> Any:
         async def serve(request: Any, context: Any) -> Message:
             async with self._guard(name, context):
-                return await behaviour(_readable(request), context)
+                return await behaviour(self._admit(name, request, context), context)
             raise AssertionError("the guard aborts or returns")
 
         return serve
@@ -140,7 +187,7 @@ class GrpcServer:
             # Closed with the call: what a stream holds (files, other calls) must not wait for the collector.
             async with (
                 self._guard(name, context),
-                contextlib.aclosing(behaviour(_readable(request), context)) as stream,
+                contextlib.aclosing(behaviour(self._admit(name, request, context), context)) as stream,
             ):
                 async for message in stream:
                     yield message
@@ -148,19 +195,27 @@ class GrpcServer:
         return serve
 
     def _duplex(self, name: str, behaviour: Callable[..., AsyncGenerator[Message, None]]) -> Any:
-        async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+        async def readable(requests: AsyncIterator[Any], caller: Any, context: Any) -> AsyncIterator[Message]:
             async for request in requests:
-                yield _readable(request)
+                message = _readable(request)
+                self._door.check(name, caller, message, context)
+                yield message
 
         async def serve(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Message]:
-            async with (
-                self._guard(name, context),
-                contextlib.aclosing(behaviour(readable(requests), context)) as stream,
-            ):
-                async for message in stream:
-                    yield message
+            async with self._guard(name, context):
+                caller = self._door.enter(name, context)
+                async with contextlib.aclosing(behaviour(readable(requests, caller, context), context)) as stream:
+                    async for message in stream:
+                        yield message
 
         return serve
+
+    def _admit(self, name: str, request: Any, context: Any) -> Any:
+        """Return the request, if its caller may ask for this and it is readable. Raises InvalidSpec, Denied."""
+        caller = self._door.enter(name, context)
+        message = _readable(request)
+        self._door.check(name, caller, message, context)
+        return message
 
     @contextlib.asynccontextmanager
     async def _guard(self, name: str, context: Any) -> AsyncIterator[None]:
@@ -181,6 +236,27 @@ class GrpcServer:
             await context.abort_with_status(to_status(CloudlessError(f"internal error: {error!r}"), self._own_id))
         else:
             self._observe(name, "ok")
+
+
+def _server_credentials(source: CredentialSource, ask_certificate: bool) -> grpc.ServerCredentials:
+    """Return credentials that are asked for at each handshake, so that a renewed certificate needs no restart."""
+    shown = source()
+
+    def renewed() -> Any:
+        nonlocal shown
+        now = source()
+        if now is shown:
+            return None
+        shown = now
+        return _to_configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(_to_configuration(shown), renewed, ask_certificate)
+
+
+def _to_configuration(credentials: Credentials) -> Any:
+    return grpc.ssl_server_certificate_configuration(
+        [(credentials.key_pem, credentials.chain_pem)], root_certificates=credentials.roots_pem
+    )
 
 
 def _readable(request: Any) -> Any:

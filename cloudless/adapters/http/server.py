@@ -1,12 +1,18 @@
-"""A small HTTP server on aiohttp: fixed paths, each answered by a function at the time of asking."""
+"""A small HTTP server on aiohttp: fixed paths, each answered by a function at the time of asking.
+
+With a TLS context a path that is not `open` answers only those who have a certificate of the cluster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from cloudless.core.discovery.addresses import join_address, split_address
+from cloudless.core.identity.names import IdentityKind, find_identity
 from cloudless.errors import PortInUse
 
 
@@ -19,25 +25,43 @@ class Answer:
     content_type: str = "text/plain"
 
 
-class HttpServer:
-    """Serves `routes` (path → function) on `host:port`, GET and HEAD."""
+DENIED = Answer(403, "a client certificate of this cluster is needed\n")
 
-    def __init__(self, address: str, routes: Mapping[str, Callable[[], Answer]]) -> None:
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+
+class HttpServer:
+    """Serves `routes` (path → function) on `host:port`, GET and HEAD, and `posts` (path → function of the body).
+
+    With `tls`, callers without a certificate get answers from those of `open` only, and posts are for coordinators.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        routes: Mapping[str, Callable[[], Answer]],
+        posts: Mapping[str, Callable[[bytes], Awaitable[Answer]]] | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        open: Collection[str] = (),
+    ) -> None:
+        self._host, self._port = split_address(address)
+        self._tls = tls
         app = web.Application(client_max_size=1 << 20)
         for path, answer in routes.items():
-            app.router.add_get(path, _handler(answer))
+            app.router.add_get(path, _handler(_anybody if tls is None or path in open else _only_known, answer))
+        for path, take in (posts or {}).items():
+            app.router.add_post(path, _taker(_anybody if tls is None else _only_coordinators, take))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
 
     async def start(self) -> None:
         """Listen. Raises PortInUse."""
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, reuse_port=False, shutdown_timeout=0.2).start()
+            await web.TCPSite(
+                self._runner, self._host, self._port, ssl_context=self._tls, reuse_port=False, shutdown_timeout=0.2
+            ).start()
         except OSError as error:
             raise PortInUse(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror}",
+                f"cannot listen on {join_address(self._host, self._port)}: {error.strerror}",
                 hint="choose another port, or end its owner",
             ) from error
 
@@ -45,9 +69,37 @@ class HttpServer:
         await self._runner.cleanup()
 
 
-def _handler(answer: Callable[[], Answer]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+Admits = Callable[[web.Request], bool]
+
+
+def _anybody(request: web.Request) -> bool:
+    return True
+
+
+def _only_known(request: web.Request) -> bool:
+    """Return whether the caller showed a certificate; one that is not of the cluster got no connection."""
+    return bool(request.get_extra_info("peercert"))
+
+
+def _only_coordinators(request: web.Request) -> bool:
+    names = (request.get_extra_info("peercert") or {}).get("subjectAltName", ())
+    identities = [find_identity(value) for kind, value in names if kind == "URI"]
+    return any(found is not None and found.kind is IdentityKind.COORDINATOR for found in identities)
+
+
+def _handler(admits: Admits, answer: Callable[[], Answer]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        given = answer()
+        given = answer() if admits(request) else DENIED
+        return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
+
+    return handle
+
+
+def _taker(
+    admits: Admits, take: Callable[[bytes], Awaitable[Answer]]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        given = await take(await request.read()) if admits(request) else DENIED
         return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
 
     return handle

@@ -3,7 +3,9 @@
     <path>/lock          flock held for the life of the owning process; holds the owner's pid and host
     <path>/member.json   marker: what this node believes of its membership (outside etcd's own directory)
     <path>/progress.json how far this member and the others had got when last heard of
+    <path>/coordinators.json where all coordinators were when the cluster last said so
     <path>/etcd.pid      the running etcd, so that it can be adopted after the coordinator was killed
+    <path>/etcd.environment  there while the running etcd depends on variables that only its coordinator serves
     <path>/etcd.log      what etcd wrote; etcd.log.1 before that
     <path>/etcd/         etcd's own: write-ahead log and database
 
@@ -39,6 +41,8 @@ class DataDir:
         self.pidfile = self.path / "etcd.pid"
         self.marker = self.path / "member.json"
         self.progress = self.path / "progress.json"
+        self.coordinators = self.path / "coordinators.json"
+        self.environment_note = self.path / "etcd.environment"
         self.lock_file = self.path / "lock"
         self._lock_handle: int | None = None
 

@@ -9,6 +9,7 @@ would form a second cluster, and as "existing" it would vote twice under one id.
     FORMING       either            FORMING   a start was interrupted: finish it the same way
     BOOTSTRAPPED  yes               PRESENT   start and catch up
     BOOTSTRAPPED  no                LOST      remove this member from the cluster, then add it anew
+    LEFT          either            LEFT      it has left for good: join as a new member, and only if told to
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class MarkerState(Enum):
     ABSENT = "absent"
     FORMING = "forming"
     BOOTSTRAPPED = "bootstrapped"
+    LEFT = "left"
 
 
 class DataState(Enum):
@@ -37,6 +39,7 @@ class DataState(Enum):
     PRESENT = "present"
     LOST = "lost"
     FOREIGN = "foreign"
+    LEFT = "left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ def judge_data(datadir: DataDir) -> DataState:
     state = Marker.read(datadir.marker).state
     if state is MarkerState.FORMING:
         return DataState.FORMING
+    if state is MarkerState.LEFT:
+        return DataState.LEFT
     if state is MarkerState.BOOTSTRAPPED:
         return DataState.PRESENT if datadir.has_wal() else DataState.LOST
     return DataState.FOREIGN if datadir.has_wal() else DataState.FRESH

@@ -4,7 +4,8 @@
     peer_url    the address under which the cluster knows our member
     heard       how far the others' members have got, to tell them when they come back
     doubt       why the data must not be started again, "" if nothing is known against them
-    addresses   the other coordinators' API addresses, to ask them when we come back
+    addresses   the other living coordinators' API addresses; see `learned` for those that are down too
+    members     the member list, to know each other again when all have moved
 
 Unlike the marker this may be lost or damaged: it then bears witness to nothing.
 """
@@ -20,6 +21,7 @@ from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.durable import write_durably
 from cloudless.adapters.member.marker import Marker
 from cloudless.adapters.member.wal import last_index
+from cloudless.core.membership.relocation import Seat
 from cloudless.core.membership.returning import Reached, find_outdated
 
 _FORMAT = 1
@@ -34,6 +36,7 @@ class Progress:
     heard: Mapping[str, Reached] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
     doubt: str = ""
+    members: Mapping[str, Seat] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Progress:
@@ -49,6 +52,7 @@ class Progress:
                 heard={str(id): _reached(said) for id, said in document["heard"].items()},
                 addresses={str(id): str(address) for id, address in document["addresses"].items()},
                 doubt=str(document.get("doubt", "")),
+                members={str(id): Seat(**seat) for id, seat in document.get("members", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -83,14 +84,19 @@ class MemberSupervisor:
         log: Log | None = None,
         policy: RestartPolicy | None = None,
         memory_limit_bytes: int = 160 * 1024**2,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`memory_limit_bytes` is soft: Go collects earlier to stay under it."""
+        """`memory_limit_bytes` is soft: Go collects earlier to stay under it.
+
+        `environment` goes to etcd besides; an etcd that was started with any is not adopted: what it names may be gone.
+        """
         self._binary = binary
         self._config = config
         self._datadir = datadir
         self._log: Log = log or logging.getLogger(__name__)
         self._policy = policy or RestartPolicy()
-        self._environment = build_environment(memory_limit_bytes)
+        self._plain_environment = build_environment(memory_limit_bytes)
+        self._more_environment = dict(environment or {})
         self._process: EtcdProcess | None = None
         self._state = MemberState()
         self._failures = 0
@@ -168,8 +174,16 @@ class MemberSupervisor:
             self._state = replace(self._state, phase=Phase.RUNNING)
         return True
 
-    async def restart(self, config: MemberConfig | None = None, grace_s: float = _STOP_GRACE_S) -> None:
+    async def restart(
+        self,
+        config: MemberConfig | None = None,
+        grace_s: float = _STOP_GRACE_S,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """End the member and start it at once, with `config` if given (new peer URL, new certificates).
+
+        `environment` replaces what etcd was given besides (None: stays).
 
         If it cannot be started, `run` tries again and the state says why. Raises MemberFailed if it is down for good.
         """
@@ -177,6 +191,7 @@ class MemberSupervisor:
             if self._state.phase in (Phase.REMOVED, Phase.STOPPED):
                 raise MemberFailed(f"etcd is {self._state.phase.value}; it cannot be restarted")
             self._config = config or self._config
+            self._more_environment = self._more_environment if environment is None else dict(environment)
             await self._end_process(grace_s)
             self._state = replace(self._state, restarts=self._state.restarts + 1)
             self._try_spawn()
@@ -199,7 +214,8 @@ class MemberSupervisor:
         process = EtcdProcess.adopt(orphan) if orphan else None
         if orphan is None or process is None:
             return False
-        if effective(list(orphan.argv)) != effective(self._argv()):
+        noted = self._datadir.environment_note.exists() or self._more_environment
+        if noted or effective(list(orphan.argv)) != effective(self._argv()):
             self._log.warning(f"ending etcd pid {orphan.pid} of an earlier coordinator: its settings differ")
             await process.end(_STOP_GRACE_S)
             process.close()
@@ -217,7 +233,9 @@ class MemberSupervisor:
         self._log_start_bytes = self._log_size_bytes()
         argv = self._argv()
         try:
-            process = EtcdProcess.spawn(argv, self._environment, self._datadir.log_file)
+            self._note_environment()
+            environment = {**self._plain_environment, **self._more_environment}
+            process = EtcdProcess.spawn(argv, environment, self._datadir.log_file)
         except OSError as error:
             raise MemberFailed(f"{argv[0]} does not start: {error.strerror}") from error
         self._take(process)
@@ -226,6 +244,13 @@ class MemberSupervisor:
         if identity:
             write_pidfile(self._datadir.pidfile, identity)
         self._log.info(f"started etcd {self._binary.version} as pid {process.pid}")
+
+    def _note_environment(self) -> None:
+        """Leave a note beside an etcd that depends on more than its command line, for who finds it running later."""
+        if self._more_environment:
+            self._datadir.environment_note.write_text("\n".join(sorted(self._more_environment)))
+        else:
+            self._datadir.environment_note.unlink(missing_ok=True)
 
     def _take(self, process: EtcdProcess) -> None:
         if self._process:

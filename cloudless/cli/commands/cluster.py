@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 DIFFERENT = 1
 
 
-_COMMANDS = {
+_LAZY = {
+    "found": ("cloudless.cli.commands.found:found", "Make the founding file of a new cluster."),
+    "join": ("cloudless.cli.commands.members:join", "Explain how a coordinator joins, or wait until it has."),
+    "leave": ("cloudless.cli.commands.members:leave", "Let a coordinator go in good order."),
+    "remove": ("cloudless.cli.commands.members:remove", "Remove a member that does not go by itself."),
+    "replace": ("cloudless.cli.commands.members:replace", "Give a dead coordinator up for a new one."),
+    "promote": ("cloudless.cli.commands.members:promote", "Make a learner a voter now."),
+    "update-member": ("cloudless.cli.commands.members:update_member", "Announce a coordinator's new raft address."),
+    "autopilot": ("cloudless.cli.commands.autopilot:autopilot", "How the leader cares for the members: get, set."),
     "snapshot": ("cloudless.cli.commands.snapshot:snapshot", "Backups: save, list, inspect, verify, restore, prune."),
     "recover": ("cloudless.cli.commands.recover:recover", "Rebuild the cluster here after the majority was lost."),
 }
@@ -23,7 +31,7 @@ _COMMANDS = {
 
 @click.group(
     cls=LazyGroup,
-    lazy=_COMMANDS,
+    lazy=_LAZY,
     aliases={
         "info": "status", "health": "status", "ls": "members", "list": "members",
         "backup": "snapshot", "snapshots": "snapshot", "backups": "snapshot",
@@ -96,16 +104,22 @@ def _describe_backup(answer: GetStatusResponse) -> str:
 
 @cluster.command("members", cls=Command)
 def members() -> None:
-    """List the etcd members: voters and learners."""
+    """List the etcd members, voters and learners, with their health, and who waits to become one.
+
+    LAG is in raft entries behind the coordinator asked. NOTE says what ails a member or what the autopilot waits for.
+    """
     from cloudless.cli.methods import LIST_MEMBERS
     from cloudless.cli.output import show_list
-    from cloudless.cli.views import MEMBERS
+    from cloudless.cli.views import JOINERS, MEMBERS
     from cloudless.rpc.v1.cluster_pb2 import ListMembersRequest
 
     options = current()
     with options.client() as client:
         answer = client.call(LIST_MEMBERS, ListMembersRequest())
     show_list(options, MEMBERS, sorted(answer.members, key=lambda m: m.name))
+    if answer.joiners and options.output in ("table", "wide"):
+        click.echo()
+        show_list(options, JOINERS, answer.joiners)
 
 
 @cluster.command("leader", cls=Command)
@@ -141,116 +155,6 @@ def transfer_leader(coordinator_id: str) -> None:
     click.echo(f"{answer.leader_id} leads (term {answer.term})")
 
 
-@cluster.command("join", cls=Command)
-@click.argument("node_id", required=False, default="")
-@click.option("--wait", is_flag=True, help="Wait until NODE_ID is a voter instead of explaining.")
-@click.option("--wait-timeout", default=120.0, show_default=True, metavar="SECONDS", help="For --wait.")
-def join(node_id: str, wait: bool, wait_timeout: float) -> None:
-    """Explain how a new coordinator joins this cluster, or wait until NODE_ID has joined.
-
-    Joining is done by the new coordinator itself: it asks any of the addresses it is given, is added as a
-    learner, catches up and becomes a voter.
-    """
-    if not wait:
-        return _explain_join(node_id or "coordinator-4")
-    if not node_id:
-        raise click.UsageError("--wait needs the id of the coordinator to wait for")
-    _wait_for_voter(node_id, wait_timeout)
-
-
-def _explain_join(node_id: str) -> None:
-    from cloudless.cli.methods import GET_STATUS
-    from cloudless.rpc.v1.cluster_pb2 import GetStatusRequest
-
-    options = current()
-    with options.client() as client:
-        answer = client.call(GET_STATUS, GetStatusRequest())
-    known = sorted(c.record.api_address for c in answer.coordinators if c.record.api_address)
-    click.echo("On the new host, with its own address in place of HOST:\n")
-    variables = {
-        "CLOUDLESS_NODE_ID": node_id,
-        "CLOUDLESS_BIND_ADDR": "0.0.0.0:8080",
-        "CLOUDLESS_ADVERTISE_ADDR": "HOST:8080",
-        "CLOUDLESS_RAFT_ADDR": "HOST:3000",
-        "CLOUDLESS_RAFT_JOIN_ADDR": ",".join(known) or ",".join(options.coordinators),
-        "CLOUDLESS_DATA_DIR": "/var/lib/cloudless",
-    }
-    for name, value in variables.items():
-        click.echo(f"  export {name}={value}")
-    click.echo("  cloudless coordinator run\n")
-    click.echo(f"Then, here:  cloudless cluster join --wait {node_id}")
-
-
-def _wait_for_voter(node_id: str, timeout_s: float) -> None:
-    from cloudless.cli.methods import LIST_MEMBERS
-    from cloudless.cli.waiting import wait_for
-    from cloudless.rpc.v1.cluster_pb2 import ListMembersRequest
-
-    with current().client() as client:
-
-        def look() -> tuple[bool, None, str]:
-            members = {m.name: m for m in client.call(LIST_MEMBERS, ListMembersRequest()).members}
-            member = members.get(node_id)
-            if member is None:
-                return (
-                    False,
-                    None,
-                    f"{node_id} has not asked to join (members: {', '.join(sorted(filter(None, members)))})",
-                )
-            if not member.started or member.learner:
-                return (
-                    False,
-                    None,
-                    f"{node_id} is {'a learner that catches up' if member.started else 'added, not started'}",
-                )
-            return True, None, ""
-
-        wait_for(look, timeout_s, f"a voter: {node_id}")
-    click.echo(f"{node_id} is a voter")
-
-
-@cluster.command("remove", cls=Command)
-@click.argument("coordinator_id")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
-def remove(coordinator_id: str, yes: bool, request_id: str) -> None:
-    """Remove COORDINATOR_ID's member. Refused if what remains would have no healthy majority.
-
-    A removed coordinator stops; it joins again only with an empty data directory.
-    """
-    from cloudless.cli.methods import REMOVE_MEMBER
-    from cloudless.rpc.v1.cluster_pb2 import RemoveMemberRequest
-    from cloudless.rpc.v1.common_pb2 import WriteOptions
-
-    if not yes:
-        click.confirm(f"Remove {coordinator_id} from the cluster for good?", abort=True)
-    request = RemoveMemberRequest(options=WriteOptions(request_id=request_id), coordinator_id=coordinator_id)
-    with current().client() as client:
-        client.call(REMOVE_MEMBER, request)
-    click.echo(f"coordinator/{coordinator_id} removed")
-
-
-@cluster.command("update-member", cls=Command)
-@click.argument("coordinator_id")
-@click.option("--raft-address", required=True, metavar="HOST:PORT", help="Where its member will listen.")
-@click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
-def update_member(coordinator_id: str, raft_address: str, request_id: str) -> None:
-    """Tell the cluster the new raft address of COORDINATOR_ID, before it is restarted with it.
-
-    Needed only where the others have no quorum without it; otherwise it asks them itself when it starts.
-    """
-    from cloudless.cli.methods import UPDATE_MEMBER
-    from cloudless.rpc.v1.cluster_pb2 import UpdateMemberRequest
-    from cloudless.rpc.v1.common_pb2 import WriteOptions
-
-    request = UpdateMemberRequest(
-        options=WriteOptions(request_id=request_id), coordinator_id=coordinator_id, raft_address=raft_address
-    )
-    with current().client() as client:
-        client.call(UPDATE_MEMBER, request)
-    click.echo(f"coordinator/{coordinator_id} is expected at {raft_address}: restart it with CLOUDLESS_RAFT_ADDR")
-
-
 @cluster.command("digest", cls=Command)
 @click.option("--revision", default=0, metavar="N", help="Compare at this revision. Default: the newest all have.")
 def digest(revision: int) -> None:
@@ -259,7 +163,7 @@ def digest(revision: int) -> None:
     from cloudless.cli.output import show_plain, show_table
 
     options = current()
-    compared = compare_digests(options.coordinators, options.timeout_s, revision)
+    compared = compare_digests(options.addresses(), options.timeout_s, revision, options.credentials())
     if options.output in ("json", "yaml"):
         show_plain(options, compared.plain())
     else:

@@ -49,7 +49,7 @@ def recover(
         click.echo("An interrupted recovery was finished: start the coordinator.")
         return
     options = current()
-    prospect = look(data_dir, raft_address, ask, options.timeout_s)
+    prospect = look(data_dir, raft_address, ask, options)
     outlook = prospect.outlook
     if outlook.refusal and not (insist and outlook.insistable):
         more = "; --insist goes on all the same" if outlook.insistable else ""

@@ -69,7 +69,7 @@ def list_backups() -> None:
     from cloudless.cli.output import show_list
 
     options = current()
-    found, silent = list_everywhere(options.coordinators, options.timeout_s)
+    found, silent = list_everywhere(options)
     show_list(options, _listing(), found)
     for address, why in silent.items():
         click.echo(f"{address} was not asked: {why}", err=True)
@@ -104,7 +104,7 @@ def fetch(name: str, file: Path | None) -> None:
     from cloudless.cli.backups import fetch_from_any
 
     options = current()
-    size_bytes = fetch_from_any(options.coordinators, options.timeout_s, name, file or Path(name))
+    size_bytes = fetch_from_any(options, name, file or Path(name))
     click.echo(f"{file or name}: {_size(size_bytes)}")
 
 
@@ -173,9 +173,20 @@ def verify(file: Path, key_file: Path | None, quick: bool) -> None:
     "--raft-address", envvar="CLOUDLESS_RAFT_ADDR", show_envvar=True, required=True, metavar="HOST:PORT",
     help="Where the others will reach its member.",
 )  # fmt: skip
+@click.option("--identity-dir", type=click.Path(path_type=Path), envvar="CLOUDLESS_IDENTITY_DIR", show_envvar=True)
+@click.option("--tls/--no-tls", default=True, envvar="CLOUDLESS_TLS_ENABLED", show_envvar=True)
 @key_file_option
 @click.option("--quick", is_flag=True, help="Do not prove the backup first (its hashes are checked all the same).")
-def restore(file: Path, data_dir: Path, node_id: str, raft_address: str, key_file: Path | None, quick: bool) -> None:
+def restore(
+    file: Path,
+    data_dir: Path,
+    node_id: str,
+    raft_address: str,
+    identity_dir: Path | None,
+    tls: bool,
+    key_file: Path | None,
+    quick: bool,
+) -> None:
     """Make the first coordinator of a new cluster from FILE, in an empty data directory on this host.
 
     Then start it, and the others with empty directories and its address in CLOUDLESS_RAFT_JOIN_ADDR.
@@ -188,7 +199,7 @@ def restore(file: Path, data_dir: Path, node_id: str, raft_address: str, key_fil
     from cloudless.offline.restore import restore_backup
     from etcd.find import find
 
-    home = home_of(data_dir, node_id, raft_address)
+    home = home_of(data_dir, node_id, raft_address, "https" if tls else "http", identity_dir)
     secret = key_to_read(key_file, header_of(file).sealing.encrypted)
     done = asyncio.run(restore_backup(file, secret, home, find(), prove=not quick))
     click.echo(
@@ -208,7 +219,7 @@ def prune(dry_run: bool) -> None:
     from cloudless.cli.backups import prune_everywhere
 
     options = current()
-    deleted, silent = prune_everywhere(options.coordinators, options.timeout_s, dry_run)
+    deleted, silent = prune_everywhere(options, dry_run)
     for location, names in deleted.items():
         for name in names:
             click.echo(f"{name}: {'would go' if dry_run else 'deleted'} ({location})")

@@ -35,7 +35,10 @@ def dev() -> None:
 )
 @click.option("--detach", "-d", is_flag=True, help="Return once it is ready; `dev down` ends it.")
 @click.option("--timeout", default=90.0, show_default=True, metavar="SECONDS", help="How long starting may take.")
-def up(state_dir: Path, port_offset: int, manifest: Path | None, detach: bool, timeout: float) -> None:
+@click.option(
+    "--insecure", is_flag=True, help="Without TLS and identities: everybody on this machine may do everything."
+)
+def up(state_dir: Path, port_offset: int, manifest: Path | None, detach: bool, timeout: float, insecure: bool) -> None:
     """Start the cluster; stays in the foreground (Ctrl-C ends it all) unless --detach."""
     from cloudless.cli.dev.layout import build_layout
     from cloudless.cli.dev.table import Table
@@ -43,7 +46,9 @@ def up(state_dir: Path, port_offset: int, manifest: Path | None, detach: bool, t
 
     start = Start(read_manifest(manifest) if manifest else "", timeout)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _bring_up(Table(build_layout(state_dir, port_offset)), start, detach)
+    if insecure:
+        click.echo(click.style("WARNING: no TLS: whoever reaches these ports may do everything", fg="red"), err=True)
+    _bring_up(Table(build_layout(state_dir, port_offset, tls=not insecure)), start, detach)
 
 
 def _bring_up(table: Table, start: Any, detach: bool) -> None:
@@ -141,6 +146,7 @@ def _open(state_dir: Path, name: str) -> Table:
 def down(state_dir: Path, purge: bool) -> None:
     """End the cluster: no process and no port is left. Safe to repeat."""
     from cloudless.cli.dev import down as taking
+    from cloudless.cli.dev.identities import forget_context
     from cloudless.cli.dev.layout import build_layout
     from cloudless.cli.dev.progress import Progress
     from cloudless.cli.dev.table import Table
@@ -153,6 +159,7 @@ def down(state_dir: Path, purge: bool) -> None:
         table = Table(build_layout(state_dir))
     taking.take_down(table, Progress())
     if purge:
+        forget_context(table.layout)
         taking.purge(table.layout.state_dir)
     click.echo(f"nothing runs from {state_dir}" + (" (data deleted)" if purge else ""))
 

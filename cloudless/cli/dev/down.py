@@ -37,9 +37,9 @@ def take_down(table: Table, progress: Progress) -> None:
 def purge(state_dir: Path) -> None:
     """Delete a dev cluster's directory. Only one that `dev up` made: it holds nothing but our directories."""
     for path in state_dir.glob("*"):
-        if path.name.startswith(("coordinator-", "agent-")) and path.is_dir():
+        if path.name.startswith(("coordinator-", "agent-", "admin")) and path.is_dir():
             shutil.rmtree(path)
-        elif path.name in ("state.json", "state.lock", "port-offset"):
+        elif path.name in ("state.json", "state.lock", "port-offset", "founding"):
             path.unlink()
     if state_dir.is_dir() and not any(state_dir.iterdir()):
         state_dir.rmdir()

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 import click
 
+from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.cli.aio import AsyncClient
 from cloudless.cli.dev.health import Health
 from cloudless.cli.dev.history import History
+from cloudless.cli.dev.identities import credentials_of
+from cloudless.cli.dev.layout import Layout
 from cloudless.cli.dev.prober import Prober
 from cloudless.cli.dev.report import Kind, Report, Round, round_line
 from cloudless.cli.dev.rounds import Stage, run_round
@@ -51,9 +54,10 @@ async def _drill(table: Table, settings: DrillSettings) -> Report:
     namespace, slash, name = settings.workload.rpartition("/")
     workload = (namespace, name) if slash else ("default", settings.workload)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(AsyncClient(table.layout.api_addresses, 10.0))
+        dialler = _dialler(table.layout)
+        client = await stack.enter_async_context(AsyncClient(table.layout.api_addresses, 10.0, dialler))
         clients = {
-            plan.name: await stack.enter_async_context(AsyncClient((address,), 5.0))
+            plan.name: await stack.enter_async_context(AsyncClient((address,), 5.0, dialler))
             for plan, address in zip(table.layout.coordinators, table.layout.api_addresses, strict=True)
         }
         health = Health(table.layout, clients)
@@ -66,6 +70,11 @@ async def _drill(table: Table, settings: DrillSettings) -> Report:
         for a, b in stage.history.gaps
     ]
     return Report(tuple(rounds), tuple(notes))
+
+
+def _dialler(layout: Layout) -> Dialler:
+    credentials = credentials_of(layout)
+    return INSECURE if credentials is None else Dialler(lambda: credentials)
 
 
 async def _require_fit(client: AsyncClient, health: Health, workload: tuple[str, str]) -> None:
@@ -94,7 +103,7 @@ async def _set_stage(
 ) -> Stage:
     newest = await client.call(GET_DIGEST, GetDigestRequest())
     # A client of its own: its preferred coordinator must not be moved by the writers' failures.
-    watching = await stack.enter_async_context(AsyncClient(table.layout.api_addresses, 10.0))
+    watching = await stack.enter_async_context(AsyncClient(table.layout.api_addresses, 10.0, _dialler(table.layout)))
     stage = Stage(
         table, client, clients, Writer(client), Prober(), Witness(clients), History(watching, newest.revision + 1),
         health, workload, settle_s,

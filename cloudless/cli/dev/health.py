@@ -7,6 +7,7 @@ import time
 
 from cloudless.cli.aio import AsyncClient
 from cloudless.cli.dev import web
+from cloudless.cli.dev.identities import metrics_context
 from cloudless.cli.dev.layout import HOST, Layout
 from cloudless.cli.methods import GET_DIGEST, GET_STATUS, LIST_MEMBERS, LIST_NODES
 from cloudless.errors import CloudlessError
@@ -47,7 +48,8 @@ class Health:
         deadline_s = time.monotonic() + _METRICS_S
         while True:
             plans = self._layout.coordinators
-            values = {p.name: await web.read_metric(HOST, p.metrics_port, IS_LEADER) for p in plans}
+            tls = metrics_context(self._layout)
+            values = {p.name: await web.read_metric(HOST, p.metrics_port, IS_LEADER, tls) for p in plans}
             if sorted(v if v is not None else -1 for v in values.values()) == [0, 0, 1]:
                 return []
             if time.monotonic() > deadline_s:

@@ -3,6 +3,7 @@
 ::
 
     coordinator-N   gRPC 8080 + 2(N-1)   HTTP 8081 + 2(N-1)   metrics 9089+N   raft 3009+N   etcd client 3019+N
+                    enrolment 8069+N (with TLS only)
     agent-N         gRPC 8090 + N                             metrics 9100+N
 
 `--port-offset` is added to every port, so that several clusters fit on one machine. Pure: starts nothing.
@@ -33,6 +34,7 @@ class CoordinatorPlan:
     metrics_port: int
     raft_port: int
     etcd_port: int
+    enrol_port: int
 
     @property
     def ports(self) -> dict[str, int]:
@@ -42,6 +44,7 @@ class CoordinatorPlan:
             "metrics": self.metrics_port,
             "raft": self.raft_port,
             "etcd": self.etcd_port,
+            "enrol": self.enrol_port,
         }
 
 
@@ -76,12 +79,13 @@ _AGENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The whole cluster under `state_dir`."""
+    """The whole cluster under `state_dir`. Without `tls` everything is plain, for loopback only."""
 
     state_dir: Path
     port_offset: int
     coordinators: tuple[CoordinatorPlan, ...]
     agents: tuple[AgentPlan, ...]
+    tls: bool = False
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -95,6 +99,23 @@ class Layout:
     def api_addresses(self) -> tuple[str, ...]:
         """Return the addresses a client is given."""
         return tuple(f"{HOST}:{c.api_port}" for c in self.coordinators)
+
+    @property
+    def enrol_addresses(self) -> tuple[str, ...]:
+        return tuple(f"{HOST}:{c.enrol_port}" for c in self.coordinators)
+
+    @property
+    def founding_file(self) -> Path:
+        """What its coordinators begin with; there as long as the cluster is one with TLS."""
+        return self.state_dir / "founding"
+
+    @property
+    def admin_dir(self) -> Path:
+        """The identity of the person who started it."""
+        return self.state_dir / "admin"
+
+    def token_file(self, name: str) -> Path:
+        return self.state_dir / name / "token"
 
     def command(self, words: str) -> str:
         """Return `cloudless dev WORDS` as it has to be typed here to mean this cluster."""
@@ -130,7 +151,12 @@ class Layout:
         """Return the whole environment of process `name`: little of ours, and its settings."""
         plan = self.plan(name)
         settings = self._coordinator(plan, etcd_binary) if isinstance(plan, CoordinatorPlan) else self._agent(plan)
-        settings |= {"NODE_ID": name, "DATA_DIR": str(self.data_dir(name)), "LOG_LEVEL": "INFO"}
+        settings |= {
+            "TLS_ENABLED": "true" if self.tls else "false",
+            "NODE_ID": name,
+            "DATA_DIR": str(self.data_dir(name)),
+            "LOG_LEVEL": "INFO",
+        }
         return {**_kept(environ), **{f"CLOUDLESS_{key}": value for key, value in settings.items()}}
 
     def _coordinator(self, plan: CoordinatorPlan, etcd_binary: str) -> dict[str, str]:
@@ -144,6 +170,8 @@ class Layout:
             "METRICS_ADDR": f"{HOST}:{plan.metrics_port}",
             "RAFT_ADDR": f"{HOST}:{plan.raft_port}",
             "ETCD_CLIENT_ADDR": f"{HOST}:{plan.etcd_port}",
+            "ENROL_ADDR": f"{HOST}:{plan.enrol_port}",
+            **({"FOUNDING_FILE": str(self.founding_file)} if self.tls else {}),
             **({"ETCD_BIN": etcd_binary} if etcd_binary else {}),
         }
 
@@ -152,6 +180,8 @@ class Layout:
             "NODE_NAME": plan.name,
             "NODE_TYPE": plan.type,
             "COORDINATOR_ADDR": ",".join(self.api_addresses),
+            "ENROL_AT": ",".join(self.enrol_addresses),
+            **({"JOIN_TOKEN_FILE": str(self.token_file(plan.name))} if self.tls else {}),
             "AGENT_ADDR": f"{HOST}:{plan.api_port}",
             "METRICS_ADDR": f"{HOST}:{plan.metrics_port}",
             "REGION": "local",
@@ -165,13 +195,14 @@ class Layout:
         }
 
 
-def build_layout(state_dir: Path, port_offset: int = 0) -> Layout:
+def build_layout(state_dir: Path, port_offset: int = 0, *, tls: bool = False) -> Layout:
     """Return the seed's cluster, with every port moved by `port_offset`."""
     coordinators = tuple(
         CoordinatorPlan(
             name=f"coordinator-{n + 1}",
             api_port=8080 + 2 * n + port_offset, http_port=8081 + 2 * n + port_offset,
             metrics_port=9090 + n + port_offset, raft_port=3010 + n + port_offset, etcd_port=3020 + n + port_offset,
+            enrol_port=8070 + n + port_offset,
         )
         for n in range(3)
     )  # fmt: skip
@@ -182,7 +213,7 @@ def build_layout(state_dir: Path, port_offset: int = 0) -> Layout:
         )
         for n, (zone, kind, cores, memory, storage, bandwidth) in enumerate(_AGENTS, 1)
     )  # fmt: skip
-    return Layout(state_dir.resolve(), port_offset, coordinators, agents)
+    return Layout(state_dir.resolve(), port_offset, coordinators, agents, tls)
 
 
 def _kept(environ: Mapping[str, str]) -> dict[str, str]:

@@ -35,11 +35,17 @@ def keep_ports(layout: Layout) -> None:
 
 
 def _require_same_ports(layout: Layout) -> None:
-    """Refuse to start existing data on other ports: its members would look for each other at the old ones."""
+    """Refuse to start existing data on other ports, or with other addresses: its members would not find each other."""
     try:
         kept = int(layout.ports_file.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return
+    if layout.founding_file.exists() is not layout.tls:
+        made = "without --insecure" if layout.founding_file.exists() else "with --insecure"
+        raise StartupError(
+            f"the data in {layout.state_dir} belongs to a cluster that was made {made}",
+            hint=f"start it {made} again, or delete the data with `{layout.command('down --purge')}`",
+        )
     if kept != layout.port_offset:
         raise StartupError(
             f"the data in {layout.state_dir} belongs to a cluster with --port-offset {kept}",

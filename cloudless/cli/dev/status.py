@@ -11,6 +11,7 @@ import click
 
 from cloudless.cli.client import Client
 from cloudless.cli.commands.cluster import show_status
+from cloudless.cli.dev.identities import credentials_of
 from cloudless.cli.dev.layout import HOST, CoordinatorPlan
 from cloudless.cli.dev.table import Table, rss_mb
 from cloudless.cli.methods import GET_STATUS, LIST_TASKS
@@ -68,7 +69,7 @@ def show(table: Table, options: Options) -> None:
     show_table(options, ["NAME", "ROLE", "STATE", "PID", "RSS", "PORTS"], cells)
     click.echo()
     try:
-        with Client(table.layout.api_addresses, 3.0) as client:
+        with Client(table.layout.api_addresses, 3.0, credentials_of(table.layout)) as client:
             show_status(options, client.call(GET_STATUS, GetStatusRequest()))
     except CloudlessError as error:
         click.echo(f"the cluster does not answer: {error.message}")
@@ -77,17 +78,16 @@ def show(table: Table, options: Options) -> None:
 def next_steps(table: Table) -> str:
     """Return what a person may want to do with a fresh cluster, ready to copy."""
     layout = table.layout
-    lines = ["", "endpoints"]
+    scheme = "https" if layout.tls else "http"
+    lines = ["", "endpoints" if layout.tls else "endpoints (plain, nobody is asked who he is)"]
     for plan in layout.coordinators:
         lines.append(
-            f"  {plan.name}  api {HOST}:{plan.api_port}  http://{HOST}:{plan.http_port}"
-            f"  metrics http://{HOST}:{plan.metrics_port}/metrics"
+            f"  {plan.name}  api {HOST}:{plan.api_port}  {scheme}://{HOST}:{plan.http_port}"
+            f"  metrics {scheme}://{HOST}:{plan.metrics_port}/metrics"
         )
     lines += ["", "try next"]
     if shutil.which("cloudless") is None:
         lines += [f"  . {Path(sys.executable).with_name('activate')}   # puts cloudless on the PATH"]
-    if layout.port_offset:
-        lines += [f"  export CLOUDLESS_COORDINATORS={','.join(layout.api_addresses)}"]
     lines += ["  cloudless cluster status", "  cloudless node list"]
     replicas = _replica_addresses(table)
     if replicas:
@@ -105,7 +105,7 @@ def next_steps(table: Table) -> str:
 
 def _replica_addresses(table: Table) -> list[str]:
     try:
-        with Client(table.layout.api_addresses, 2.0) as client:
+        with Client(table.layout.api_addresses, 2.0, credentials_of(table.layout)) as client:
             tasks = client.call(LIST_TASKS, ListTasksRequest()).tasks
     except CloudlessError:
         return []

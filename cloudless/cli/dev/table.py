@@ -35,6 +35,7 @@ class Record:
 
     port_offset: int = 0
     etcd_binary: str = ""
+    tls: bool = False
     processes: dict[str, Identity] = field(default_factory=dict)
 
 
@@ -56,7 +57,7 @@ class Table:
                 f"no dev cluster under {state_dir}",
                 hint="`cloudless dev up` starts one, --state-dir names one elsewhere",
             )
-        return cls(build_layout(state_dir, record.port_offset), record.etcd_binary)
+        return cls(build_layout(state_dir, record.port_offset, tls=record.tls), record.etcd_binary)
 
     def identities(self) -> dict[str, Identity]:
         """Return the recorded processes by name, living or not."""
@@ -123,7 +124,9 @@ class Table:
         self.layout.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.layout.state_dir / "state.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            record = read_record(self.layout.record_file) or Record(self.layout.port_offset, self.etcd_binary)
+            record = read_record(self.layout.record_file) or Record(
+                self.layout.port_offset, self.etcd_binary, self.layout.tls
+            )
             yield record
             document = asdict(record) | {"processes": {name: asdict(who) for name, who in record.processes.items()}}
             write_durably(self.layout.record_file, json.dumps(document, indent=1))
@@ -147,7 +150,9 @@ def read_record(path: Path) -> Record | None:
             name: Identity(who["pid"], who["start_ticks"], who["boot_id"], tuple(who["argv"]))
             for name, who in document["processes"].items()
         }
-        return Record(int(document["port_offset"]), str(document["etcd_binary"]), processes)
+        return Record(
+            int(document["port_offset"]), str(document["etcd_binary"]), document.get("tls") is True, processes
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

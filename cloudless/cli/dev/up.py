@@ -2,7 +2,7 @@
 
 ::
 
-    etcd found ─► coordinators started ─► coordinator-1 answers ─► agents started
+    etcd found ─► coordinators started ─► coordinator-1 answers ─► (TLS: identities) ─► agents started
       ─► three voters ─► a leader ─► three nodes READY ─► workload runs
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cloudless.cli.client import Client
 from cloudless.cli.dev.foreground import undisturbed
+from cloudless.cli.dev.identities import credentials_of, keep_context, make_admin, make_tokens, prepare_founding
 from cloudless.cli.dev.preflight import keep_ports, require_ready
 from cloudless.cli.dev.progress import Detail, Progress
 from cloudless.cli.dev.table import Table
@@ -49,22 +50,27 @@ class Starter:
         self._progress = progress
         self._start = start
         self._deadline_s = time.monotonic() + start.timeout_s
-        self._client = Client(table.layout.api_addresses, 2.0)
+        self._tls = table.layout.tls
 
     def run(self) -> None:
         """Start everything and return when it is ready. Raises typed errors; what was started is left to the caller."""
-        with self._client:
-            require_ready(self._table)
-            keep_ports(self._table.layout)
-            self._find_etcd()
-            self._start_all([c.name for c in self._table.layout.coordinators], "coordinators started")
-            self._wait("coordinator-1 answers", self._first_answers)
-            self._start_all([a.name for a in self._table.layout.agents], "agents started")
+        layout = self._table.layout
+        require_ready(self._table)
+        keep_ports(layout)
+        self._find_etcd()
+        prepare_founding(layout)
+        self._start_all([c.name for c in layout.coordinators], "coordinators started")
+        self._wait("coordinator-1 answers", self._first_answers)
+        if self._tls:
+            self._wait("everybody has an identity", self._identities)
+        with Client(layout.api_addresses, 2.0, credentials_of(layout)) as self._client:
+            self._start_all([a.name for a in layout.agents], "agents started")
             self._wait("three voters", self._three_voters)
             self._wait("a leader", self._leader)
             self._wait("three nodes READY", self._nodes_ready)
             if self._start.manifest:
                 self._apply()
+        keep_context(layout)
 
     def _find_etcd(self) -> None:
         # Blocks for minutes when it has to fetch; imported here because its neighbours are slow to import.
@@ -129,8 +135,13 @@ class Starter:
 
     def _first_answers(self) -> str:
         first = self._table.layout.api_addresses[0]
-        with Client((first,), 1.0) as client:
+        with Client((first,), 1.0, credentials_of(self._table.layout)) as client:
             client.call(GET_STATUS, GetStatusRequest())
+        return ""
+
+    def _identities(self) -> str:
+        make_admin(self._table.layout)
+        make_tokens(self._table.layout)
         return ""
 
     def _three_voters(self) -> str:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+
+from cloudless.core.identity.names import ANY_COORDINATOR
 
 
-async def get(host: str, port: int, path: str = "/", timeout_s: float = 2.0) -> tuple[int, str]:
+async def get(
+    host: str, port: int, path: str = "/", timeout_s: float = 2.0, tls: ssl.SSLContext | None = None
+) -> tuple[int, str]:
     """Return (status, body). Raises OSError, TimeoutError, or ValueError for what is not HTTP."""
     async with asyncio.timeout(timeout_s):
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=tls, server_hostname=ANY_COORDINATOR if tls else None
+        )
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
             answer = await reader.read(-1)
@@ -21,10 +28,10 @@ async def get(host: str, port: int, path: str = "/", timeout_s: float = 2.0) -> 
     return int(words[1]), body
 
 
-async def read_metric(host: str, port: int, name: str) -> float | None:
+async def read_metric(host: str, port: int, name: str, tls: ssl.SSLContext | None = None) -> float | None:
     """Return the first sample of metric `name`, or None if it is not served."""
     try:
-        _, body = await get(host, port, "/metrics")
+        _, body = await get(host, port, "/metrics", tls=tls)
     except (OSError, TimeoutError, ValueError):
         return None
     for line in body.splitlines():

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cloudless.coordinator.api.caller import current_actor
 from cloudless.coordinator.commit import Committed, Committer, PreconditionFailed, with_request
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.replica import Replica
@@ -214,6 +215,7 @@ class Access:
             message=message,
             severity=Severity.INFO,
             source=self.own_id,
+            actor=current_actor(),
         )
         return PutRecord(keys.event(event_id), record, self._leases.events.held)
 

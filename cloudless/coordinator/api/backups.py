@@ -14,8 +14,8 @@ from cloudless.adapters.backup.target import Kept, Target
 from cloudless.coordinator.api.access import Access, Decided
 from cloudless.coordinator.backups import BackupMaker
 from cloudless.core import keys
-from cloudless.core.backup import check_settings, plan_backup
-from cloudless.core.model import BackupSettings, BackupStatus
+from cloudless.core.backup import check_settings, find_settings, plan_backup, settings_of, status_of
+from cloudless.core.model import BackupSettings
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import View
 from cloudless.errors import InvalidSpec
@@ -31,13 +31,13 @@ class Backups:
         self._access, self._maker = access, maker
 
     async def SaveBackup(self, request: pb.SaveBackupRequest, context: Any) -> AsyncIterator[pb.SaveBackupResponse]:
-        async with self._maker.collect(encrypted=request.with_secrets, prove=not request.skip_proof) as collected:
+        async with self._maker.collect(prove=not request.skip_proof) as collected:
             yield pb.SaveBackupResponse(manifest=json.dumps(collected.manifest.to_document()).encode())
             async for piece in _from_thread(collected.content()):
                 yield pb.SaveBackupResponse(content=piece)
 
     async def StoreBackup(self, request: pb.StoreBackupRequest, context: Any) -> pb.StoreBackupResponse:
-        made = await self._maker.store(_settings(self._access.view))
+        made = await self._maker.store(settings_of(self._access.view))
         return pb.StoreBackupResponse(
             header=self._access.header(),
             backup=pb.StoredBackup(
@@ -66,7 +66,7 @@ class Backups:
 
     async def PruneBackups(self, request: pb.PruneBackupsRequest, context: Any) -> pb.PruneBackupsResponse:
         target = self._maker.target()
-        deleted = await self._maker.prune(_settings(self._access.view), target, dry_run=request.dry_run)
+        deleted = await self._maker.prune(settings_of(self._access.view), target, dry_run=request.dry_run)
         return pb.PruneBackupsResponse(header=self._access.header(), deleted=deleted, location=self._place(target))
 
     async def GetBackupSchedule(
@@ -78,8 +78,8 @@ class Backups:
         due_at_ms = 0 if decision.wait_s is None else now_ms + round(1000 * decision.wait_s)
         return pb.GetBackupScheduleResponse(
             header=self._access.header(),
-            settings=codec.to_message(_settings(view), objects_pb2.BackupSettings),
-            status=codec.to_message(view.backup_status or BackupStatus(), objects_pb2.BackupStatus),
+            settings=codec.to_message(settings_of(view), objects_pb2.BackupSettings),
+            status=codec.to_message(status_of(view), objects_pb2.BackupStatus),
             due_at_ms=due_at_ms,
             reason=decision.reason,
         )
@@ -94,7 +94,7 @@ class Backups:
         key = keys.backup_settings()
 
         def decide(view: View) -> Decided:
-            if view.backup_settings == settings:
+            if find_settings(view) == settings:
                 return Decided(None, {})
             state = "on" if settings.enabled else "off"
             event = self._access.event("BackupScheduleChanged", "cluster/backups", f"{state}: {settings}")
@@ -115,10 +115,6 @@ class Backups:
 
     def _place(self, target: Target) -> str:
         return target.location if target.shared else f"{self._access.own_id}:{target.location}"
-
-
-def _settings(view: View) -> BackupSettings:
-    return view.backup_settings or BackupSettings()
 
 
 def _to_message(kept: Kept, location: str) -> pb.StoredBackup:

@@ -1,4 +1,4 @@
-"""ClusterService: status, members, joining and leaving, leadership."""
+"""ClusterService: status, digests, leadership. The members are `api.members'."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 from cloudless.coordinator.ailment import STALE_S
 from cloudless.coordinator.api.access import Access, deadline_s
 from cloudless.coordinator.leadership import Leadership
-from cloudless.coordinator.membership import Joiner, Members
+from cloudless.coordinator.membership import Members
 from cloudless.coordinator.peers import Peers
-from cloudless.core import keys
-from cloudless.core.backup import describe_trouble
+from cloudless.core.backup import describe_trouble, find_status
 from cloudless.core.lifecycle import LIVE
 from cloudless.core.model import BackupStatus, NodePhase, TaskState
 from cloudless.core.orchestration import summarise_node
@@ -19,11 +18,10 @@ from cloudless.ports import Clock
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
-from cloudless.settings import parse_address
 
 
 class Cluster:
-    """ClusterService of a coordinator whose member votes."""
+    """What ClusterService answers about the cluster as a whole."""
 
     def __init__(
         self, access: Access, leadership: Leadership, members: Members, peers: Peers, clock: Clock, version: str
@@ -66,7 +64,7 @@ class Cluster:
             etcd_db_bytes=etcd.db_size_bytes if etcd else 0,
             etcd_version=etcd.version if etcd else "",
             version=self._version,
-            backup=_to_backup_message(machine.backup_status),
+            backup=_to_backup_message(find_status(machine)),
         )
 
     def _problems(self, leader_id: str, phases: list[NodePhase]) -> list[str]:
@@ -92,27 +90,6 @@ class Cluster:
         found.extend(f"etcd: {error}" for error in (self._members.status.errors if self._members.status else ()))
         return found
 
-    async def ListMembers(self, request: pb.ListMembersRequest, context: Any) -> pb.ListMembersResponse:
-        await self._members.refresh()
-        status = self._members.status
-        assert status is not None
-        return pb.ListMembersResponse(
-            header=self._access.header(),
-            etcd_cluster_id=status.cluster_id,
-            members=[
-                pb.Member(
-                    id=member.id,
-                    name=member.name,
-                    peer_urls=member.peer_urls,
-                    client_urls=member.client_urls,
-                    learner=member.is_learner,
-                    started=bool(member.client_urls),
-                    raft_leader=member.id == status.leader_id,
-                )
-                for member in self._members.list
-            ],
-        )
-
     async def GetDigest(self, request: pb.GetDigestRequest, context: Any) -> pb.GetDigestResponse:
         replica = self._access.replica
         if request.revision < 0:
@@ -129,21 +106,6 @@ class Cluster:
             digest=f"{digest:032x}",
             entries=replica.machine.entry_count,
         )
-
-    async def JoinRaftCluster(self, request: pb.JoinRaftClusterRequest, context: Any) -> pb.JoinRaftClusterResponse:
-        raft_address = _check_member("node_id", request.node_id, request.raft_address)
-        return await self._members.admit(Joiner(request.node_id, raft_address, request.empty))
-
-    async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Any) -> pb.UpdateMemberResponse:
-        raft_address = _check_member("coordinator_id", request.coordinator_id, request.raft_address)
-        await self._members.move(request.coordinator_id, raft_address)
-        return pb.UpdateMemberResponse(header=self._access.header())
-
-    async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Any) -> pb.RemoveMemberResponse:
-        if not request.coordinator_id:
-            raise InvalidSpec([Problem("coordinator_id", "must be given")])
-        await self._members.remove(request.coordinator_id)
-        return pb.RemoveMemberResponse(header=self._access.header())
 
     async def TransferLeader(self, request: pb.TransferLeaderRequest, context: Any) -> pb.TransferLeaderResponse:
         """Answer once the new leader is known here."""
@@ -177,18 +139,3 @@ def _to_backup_message(status: BackupStatus | None) -> objects_pb2.BackupStatus 
         None if status is None else codec.to_message(status, objects_pb2.BackupStatus)
     )
     return message
-
-
-def _check_member(id_field: str, coordinator_id: str, raft_address: str) -> str:
-    """Return the raft address in full. Raises InvalidSpec with every fault of the two."""
-    problems = []
-    if not keys.NAME_PATTERN.fullmatch(coordinator_id):
-        problems.append(Problem(id_field, "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
-    address = raft_address
-    try:
-        address = parse_address(raft_address)
-    except ValueError as error:
-        problems.append(Problem("raft_address", str(error)))
-    if problems:
-        raise InvalidSpec(problems)
-    return address

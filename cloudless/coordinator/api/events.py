@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from cloudless.coordinator.api.access import Access, deadline_s
-from cloudless.core.keys import Kind
+from cloudless.core.keys import CONFIDENTIAL, Kind
 from cloudless.core.state import Applied, Transition
 from cloudless.errors import HistoryGone, InvalidSpec, Problem, TooLarge
 from cloudless.rpc import codec
@@ -134,11 +134,11 @@ class _Queue:
 
 
 def _parse_kinds(request: pb.WatchRequest) -> frozenset[Kind]:
-    known = {kind.value: kind for kind in Kind}
+    known = {kind.value: kind for kind in Kind if kind not in CONFIDENTIAL}
     unknown = sorted(set(request.kinds) - known.keys())
     if unknown:
         raise InvalidSpec([Problem("kinds", f"{unknown[0][:40]!r} is not one of {', '.join(sorted(known))}")])
-    return frozenset(known[name] for name in request.kinds) or frozenset(Kind) - {Kind.REQUEST}
+    return frozenset(known[name] for name in request.kinds) or frozenset(Kind) - CONFIDENTIAL - {Kind.REQUEST}
 
 
 def _to_change(transition: Transition) -> pb.Change:

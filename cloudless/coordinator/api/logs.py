@@ -9,10 +9,11 @@ from typing import Any
 import grpc.aio
 from loguru import logger
 
-from cloudless.adapters.grpc.channel import open_channel
+from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.coordinator.api.access import Access, deadline_s, not_found
 from cloudless.coordinator.api.workloads import find_workload
+from cloudless.core.identity.names import IdentityKind, server_name
 from cloudless.core.state import Task
 from cloudless.errors import AgentUnreachable, CloudlessError, InvalidSpec, Problem
 from cloudless.rpc.v1 import agent_pb2
@@ -28,8 +29,8 @@ CONNECT_TIMEOUT_S = 3.0
 class Logs:
     """Reads logs through the agents' own log service."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, access: Access, dialler: Dialler) -> None:
+        self._access, self._dialler = access, dialler
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.ReadLogsResponse]:
         if request.tail_lines < -1:
@@ -81,7 +82,7 @@ class Logs:
         node = self._access.view.nodes.get(task.desired.node_id)
         if node is None or node.info is None or not node.info.address:
             raise AgentUnreachable(f"the address of node {task.desired.node_id} is not known")
-        channel = open_channel(node.info.address)
+        channel = self._dialler.open(node.info.address, server_name(IdentityKind.AGENT, node.id))
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await channel.channel_ready()

@@ -19,7 +19,12 @@ from cloudless.rpc.v1 import workload_pb2 as pb
 
 KEPT_MAX = 10_000
 
-_WITHOUT_EFFECT = frozenset((Kind.CLUSTER, Kind.COORDINATOR, Kind.ELECTION, Kind.SUSPICION, Kind.EVENT, Kind.REQUEST))
+_WITHOUT_EFFECT = frozenset(
+    (
+        *(Kind.CLUSTER, Kind.COORDINATOR, Kind.ELECTION, Kind.SUSPICION, Kind.EVENT, Kind.REQUEST),
+        *(Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.JOIN, Kind.REPLACEMENT),
+    )
+)
 
 
 class WorkloadMessages:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloudless.core.backup.records import find_status, settings_of, status_of
 from cloudless.core.model import BackupSettings, BackupStatus
 from cloudless.core.state import View
 from cloudless.errors import Problem
@@ -39,8 +40,7 @@ class BackupDecision:
 
 def plan_backup(view: View, now_ms: int) -> BackupDecision:
     """Return whether a backup is due at `now_ms`, or how long until one is."""
-    settings = view.backup_settings or BackupSettings()
-    status = view.backup_status or BackupStatus()
+    settings, status = settings_of(view), status_of(view)
     if not settings.enabled:
         return BackupDecision(False, None, "scheduled backups are switched off")
     if view.cluster is None:
@@ -64,7 +64,7 @@ def _due(settings: BackupSettings, status: BackupStatus, created_at_ms: int) -> 
 
 def describe_trouble(view: View, now_ms: int) -> str:
     """Return what a person should know of the scheduled backups, "" if all is well: one failure may happen."""
-    settings, status = view.backup_settings or BackupSettings(), view.backup_status
+    settings, status = settings_of(view), find_status(view)
     if status is None or not settings.enabled:
         return ""
     if status.failures_in_a_row >= TROUBLE_FAILURES:

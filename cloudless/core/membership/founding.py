@@ -35,13 +35,18 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Founder:
-    """One founder's answer. `expects` are the addresses it was given; `token` is set once it is forming."""
+    """One founder's answer. `expects` are the addresses it was given; `token` is set once it is forming.
+
+    `instance_id` is drawn at each start of its process: it tells who is who where two share a node id, or two
+    addresses lead to one. "" where that is not known.
+    """
 
     node_id: str
     raft_address: str
     standing: Standing
     expects: tuple[str, ...] = ()
     token: str = ""
+    instance_id: str = ""
 
 
 class Verdict(Enum):
@@ -71,12 +76,11 @@ def decide_founding(
     if silent:
         return Founding(Verdict.WAIT, reason=f"waiting for {', '.join(silent)} to answer")
     by_id = {answer.node_id: answer for answer in answers.values()}
+    mistaken = _find_mistaken_identity(own, answers)
+    if mistaken:
+        return Founding(Verdict.REFUSE, reason=mistaken)
     if own.node_id not in by_id:
         return Founding(Verdict.REFUSE, reason=f"{own.node_id} is not among {', '.join(sorted(expected))}")
-    if len(by_id) != len(answers):
-        return Founding(
-            Verdict.REFUSE, reason="two of the expected addresses lead to the same node, or share a node id"
-        )
     if len({answer.raft_address for answer in answers.values()}) != len(answers):
         return Founding(Verdict.REFUSE, reason="two of the founders give the same raft address")
     lost = sorted(answer.node_id for answer in answers.values() if answer.standing is Standing.LOST)
@@ -90,6 +94,45 @@ def decide_founding(
     if any(answer.token not in ("", token) for answer in answers.values()):
         return Founding(Verdict.REFUSE, reason="another founder is forming a different cluster")
     return Founding(Verdict.FOUND, members, token)
+
+
+def find_bootstrap_hindrance(
+    answers: Mapping[str, Standing], silent: Sequence[str], own: Sequence[str], remembered: Sequence[str]
+) -> str:
+    """Return why a fresh node told to found alone must wait instead, "" if it may found.
+
+    Told so, it was once the first one; with an emptied directory it no longer is, and founding again would give a
+    second cluster. So whatever could know of the first one has to deny it: `answers` are the others' by address,
+    `silent` the seeds that do not answer or cannot be looked up, `own` those that lead back to this node,
+    `remembered` the addresses that its directory remembers of a cluster. Who really is the first of all is given no
+    seeds, or those that answer that they are fresh.
+    """
+    if remembered:
+        return f"this node remembers a cluster: waiting for one of its coordinators to answer ({', '.join(remembered)})"
+    for standing, word in ((Standing.LOST, "had data and lost it"), (Standing.FORMING, "is forming a cluster")):
+        if found := sorted(address for address, said in answers.items() if said is standing):
+            return f"the coordinator at {', '.join(found)} {word}: not founding beside it"
+    if silent:
+        return f"waiting for {', '.join(silent)} to say that there is no cluster yet"
+    if own and not answers:
+        return f"{', '.join(own)} leads back to this node only: without CLOUDLESS_RAFT_JOIN_ADDR it founds"
+    return ""
+
+
+def _find_mistaken_identity(own: Founder, answers: Mapping[str, Founder]) -> str:
+    """Return which two answers come from one node, or which two nodes go by one id; "" if all is clear."""
+    for address, answer in sorted(answers.items()):
+        for other_address, other in sorted(answers.items()):
+            if address < other_address and answer.node_id == other.node_id:
+                same = answer.instance_id == other.instance_id
+                if same and answer.instance_id == own.instance_id != "":
+                    return f"{address} and {other_address} both lead to this node itself"
+                if same:
+                    return f"{address} and {other_address} lead to the same node, {answer.node_id}"
+                return f"the nodes at {address} and {other_address} share the node id {answer.node_id}"
+        if answer.node_id == own.node_id and answer.instance_id != own.instance_id and answer.instance_id:
+            return f"the node at {address} has this node's id, {own.node_id}"
+    return ""
 
 
 def build_token(members: Sequence[tuple[str, str]]) -> str:

@@ -7,6 +7,21 @@ record has exactly one kind of writer, which is why one object may be spread ove
 from cloudless.core.model.backup import BackupSettings, BackupStatus
 from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
 from cloudless.core.model.event import EventRecord, Severity
+from cloudless.core.model.identity import (
+    AuthorityPhase,
+    AuthorityPurpose,
+    AuthorityRecord,
+    IdentityRecord,
+    Role,
+    TokenRecord,
+)
+from cloudless.core.model.membership import (
+    AutopilotRecord,
+    AutopilotStatus,
+    AutopilotWait,
+    JoinRecord,
+    ReplacementRecord,
+)
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Resources
@@ -29,6 +44,10 @@ Record = (
     | CoordinatorRecord
     | LeaderRecord
     | Suspicion
+    | AutopilotRecord
+    | AutopilotStatus
+    | JoinRecord
+    | ReplacementRecord
     | NodeSpec
     | NodeInfo
     | NodeStatus
@@ -39,10 +58,19 @@ Record = (
     | RequestRecord
     | BackupSettings
     | BackupStatus
+    | AuthorityRecord
+    | TokenRecord
+    | IdentityRecord
 )
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "AuthorityPhase",
+    "AuthorityPurpose",
+    "AuthorityRecord",
+    "AutopilotRecord",
+    "AutopilotStatus",
+    "AutopilotWait",
     "BackupSettings",
     "BackupStatus",
     "ClusterRecord",
@@ -50,7 +78,9 @@ __all__ = [
     "Desired",
     "EventRecord",
     "ExecutorKind",
+    "IdentityRecord",
     "Instance",
+    "JoinRecord",
     "LeaderRecord",
     "NodeInfo",
     "NodePhase",
@@ -60,10 +90,12 @@ __all__ = [
     "Port",
     "Reachability",
     "Record",
+    "ReplacementRecord",
     "RequestRecord",
     "Resources",
     "RestartCondition",
     "RestartPolicy",
+    "Role",
     "Rollout",
     "RolloutStrategy",
     "Severity",
@@ -73,6 +105,7 @@ __all__ = [
     "TaskObserved",
     "TaskSpec",
     "TaskState",
+    "TokenRecord",
     "WorkloadRecord",
     "WorkloadSpec",
 ]

@@ -14,7 +14,10 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """One happening. `kind` is a stable CamelCase name; `subject` is `node/x`, `workload/ns/name`, `task/id`, …"""
+    """One happening. `kind` is a stable CamelCase name; `subject` is `node/x`, `workload/ns/name`, `task/id`, …
+
+    `actor` is who asked for it (`person/ann`); empty for what the cluster did by itself, or without TLS.
+    """
 
     id: str
     at_ms: int
@@ -24,3 +27,4 @@ class EventRecord:
     severity: Severity = Severity.INFO
     source: str = ""
     term: int = 0
+    actor: str = ""

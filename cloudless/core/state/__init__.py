@@ -6,11 +6,13 @@
 from cloudless.core.state.digest import fingerprint
 from cloudless.core.state.events import Malformed, Removed, StateEvent, Stored
 from cloudless.core.state.machine import Applied, StateMachine, Transition
-from cloudless.core.state.view import Candidate, Node, Quarantined, Task, View, Workload
+from cloudless.core.state.view import Authority, Candidate, Enrolment, Node, Quarantined, Task, Token, View, Workload
 
 __all__ = [
     "Applied",
+    "Authority",
     "Candidate",
+    "Enrolment",
     "Malformed",
     "Node",
     "Quarantined",
@@ -19,6 +21,7 @@ __all__ = [
     "StateMachine",
     "Stored",
     "Task",
+    "Token",
     "Transition",
     "View",
     "Workload",

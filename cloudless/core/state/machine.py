@@ -18,8 +18,6 @@ from typing import TypeVar
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import (
-    BackupSettings,
-    BackupStatus,
     ClusterRecord,
     CoordinatorRecord,
     EventRecord,
@@ -35,7 +33,17 @@ from cloudless.core.model import (
 )
 from cloudless.core.state.digest import MODULUS
 from cloudless.core.state.events import Malformed, Removed, StateEvent, Stored
-from cloudless.core.state.view import Candidate, Node, Quarantined, Task, Workload
+from cloudless.core.state.trust import TrustTables
+from cloudless.core.state.view import (
+    Authority,
+    Candidate,
+    Enrolment,
+    Node,
+    Quarantined,
+    Task,
+    Token,
+    Workload,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +77,17 @@ class StateMachine:
         self._digest = 0
         self._entries: dict[str, Entry] = {}
         self._cluster: ClusterRecord | None = None
-        self._backup_settings: BackupSettings | None = None
-        self._backup_status: BackupStatus | None = None
         self._nodes: dict[str, Node] = {}
         self._workloads: dict[tuple[str, str], Workload] = {}
         self._tasks: dict[str, Task] = {}
         self._stray_observed: dict[str, int] = {}
         self._coordinators: dict[str, CoordinatorRecord] = {}
         self._events: dict[str, EventRecord] = {}
+        self._trust = TrustTables()
         self._quarantined: dict[str, Quarantined] = {}
         self._candidates: dict[str, Candidate] = {}
         self._suspicions: dict[int, dict[str, Suspicion]] = {}
+        self._held: dict[Kind, dict[tuple[str, ...], Stored]] = {}
         self._tasks_of: dict[tuple[str, str], dict[str, None]] = {}
         self._tasks_on: dict[str, dict[str, None]] = {}
 
@@ -103,14 +111,6 @@ class StateMachine:
         return self._cluster
 
     @property
-    def backup_settings(self) -> BackupSettings | None:
-        return self._backup_settings
-
-    @property
-    def backup_status(self) -> BackupStatus | None:
-        return self._backup_status
-
-    @property
     def nodes(self) -> Mapping[str, Node]:
         return self._nodes
 
@@ -131,6 +131,18 @@ class StateMachine:
         return self._events
 
     @property
+    def authorities(self) -> Mapping[str, Authority]:
+        return self._trust.authorities
+
+    @property
+    def tokens(self) -> Mapping[str, Token]:
+        return self._trust.tokens
+
+    @property
+    def identities(self) -> Mapping[tuple[str, str], Enrolment]:
+        return self._trust.identities
+
+    @property
     def quarantined(self) -> Mapping[str, Quarantined]:
         return self._quarantined
 
@@ -149,6 +161,9 @@ class StateMachine:
 
     def suspicions(self, term: int) -> Mapping[str, Suspicion]:
         return self._suspicions.get(term, {})
+
+    def held(self, kind: Kind) -> Mapping[tuple[str, ...], Stored]:
+        return self._held.get(kind, {})
 
     def keys(self) -> Collection[str]:
         """Return every key held, quarantined ones included."""
@@ -356,19 +371,17 @@ class StateMachine:
     def _unindex_event(self, entry: Stored) -> None:
         self._events.pop(entry.parsed.parts[0], None)
 
-    def _index_backup_settings(self, entry: Stored) -> None:
-        assert isinstance(entry.record, BackupSettings)
-        self._backup_settings = entry.record
+    def _index_trust(self, entry: Stored) -> None:
+        self._trust.index(entry)
 
-    def _unindex_backup_settings(self, entry: Stored) -> None:
-        self._backup_settings = None
+    def _unindex_trust(self, entry: Stored) -> None:
+        self._trust.unindex(entry)
 
-    def _index_backup_status(self, entry: Stored) -> None:
-        assert isinstance(entry.record, BackupStatus)
-        self._backup_status = entry.record
+    def _index_held(self, entry: Stored) -> None:
+        self._held.setdefault(entry.parsed.kind, {})[entry.parsed.parts] = entry
 
-    def _unindex_backup_status(self, entry: Stored) -> None:
-        self._backup_status = None
+    def _unindex_held(self, entry: Stored) -> None:
+        self._held[entry.parsed.kind].pop(entry.parsed.parts, None)
 
     def _index_nothing(self, entry: Stored) -> None:
         """Requests are not watched, so none comes here; the tables stay total."""
@@ -388,6 +401,16 @@ def _record_of(entry: Entry | None) -> Record | None:
 
 _Fold = Callable[[StateMachine, Stored], None]
 
+_HELD = (
+    Kind.AUTOPILOT,
+    Kind.AUTOPILOT_STATUS,
+    Kind.JOIN,
+    Kind.REPLACEMENT,
+    Kind.BACKUP_SETTINGS,
+    Kind.BACKUP_STATUS,
+)
+"""Kinds of few objects that are asked for as they are."""
+
 _INDEX: dict[Kind, _Fold] = {
     Kind.CLUSTER: StateMachine._index_cluster,
     Kind.COORDINATOR: StateMachine._index_coordinator,
@@ -401,8 +424,10 @@ _INDEX: dict[Kind, _Fold] = {
     Kind.TASK_OBSERVED: StateMachine._index_task_observed,
     Kind.EVENT: StateMachine._index_event,
     Kind.REQUEST: StateMachine._index_nothing,
-    Kind.BACKUP_SETTINGS: StateMachine._index_backup_settings,
-    Kind.BACKUP_STATUS: StateMachine._index_backup_status,
+    Kind.AUTHORITY: StateMachine._index_trust,
+    Kind.TOKEN: StateMachine._index_trust,
+    Kind.IDENTITY: StateMachine._index_trust,
+    **dict.fromkeys(_HELD, StateMachine._index_held),
 }
 _UNINDEX: dict[Kind, _Fold] = {
     Kind.CLUSTER: StateMachine._unindex_cluster,
@@ -417,6 +442,8 @@ _UNINDEX: dict[Kind, _Fold] = {
     Kind.TASK_OBSERVED: StateMachine._unindex_task_observed,
     Kind.EVENT: StateMachine._unindex_event,
     Kind.REQUEST: StateMachine._index_nothing,
-    Kind.BACKUP_SETTINGS: StateMachine._unindex_backup_settings,
-    Kind.BACKUP_STATUS: StateMachine._unindex_backup_status,
+    Kind.AUTHORITY: StateMachine._unindex_trust,
+    Kind.TOKEN: StateMachine._unindex_trust,
+    Kind.IDENTITY: StateMachine._unindex_trust,
+    **dict.fromkeys(_HELD, StateMachine._unindex_held),
 }

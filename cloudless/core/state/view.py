@@ -10,14 +10,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cloudless.core.keys import Kind
 from cloudless.core.lifecycle import is_final
 from cloudless.core.model import (
-    BackupSettings,
-    BackupStatus,
+    AuthorityRecord,
     ClusterRecord,
     CoordinatorRecord,
     Desired,
     EventRecord,
+    IdentityRecord,
     LeaderRecord,
     NodeInfo,
     NodePhase,
@@ -28,8 +29,10 @@ from cloudless.core.model import (
     TaskDesired,
     TaskObserved,
     TaskState,
+    TokenRecord,
     WorkloadRecord,
 )
+from cloudless.core.state.events import Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,26 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Authority:
+    record: AuthorityRecord
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    record: TokenRecord
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Somebody's identity record."""
+
+    record: IdentityRecord
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A stored value that this coordinator cannot read and therefore ignores."""
 
@@ -135,13 +158,6 @@ class View(Protocol):
     @property
     def cluster(self) -> ClusterRecord | None: ...
     @property
-    def backup_settings(self) -> BackupSettings | None:
-        """How backups are to be made; None until somebody has said."""
-        ...
-
-    @property
-    def backup_status(self) -> BackupStatus | None: ...
-    @property
     def nodes(self) -> Mapping[str, Node]: ...
     @property
     def workloads(self) -> Mapping[tuple[str, str], Workload]:
@@ -155,10 +171,23 @@ class View(Protocol):
     @property
     def events(self) -> Mapping[str, EventRecord]: ...
     @property
+    def authorities(self) -> Mapping[str, Authority]: ...
+    @property
+    def tokens(self) -> Mapping[str, Token]: ...
+    @property
+    def identities(self) -> Mapping[tuple[str, str], Enrolment]:
+        """Everyone who was let in, by (kind, name)."""
+        ...
+
+    @property
     def quarantined(self) -> Mapping[str, Quarantined]: ...
     @property
     def stray_observed(self) -> Mapping[str, int]:
         """Ids of tasks that have a report but no desired record, with the report's mod revision."""
+        ...
+
+    def held(self, kind: Kind) -> Mapping[tuple[str, ...], Stored]:
+        """Return the objects of a kind that has no index of its own, by the variable parts of their keys."""
         ...
 
     def tasks_of(self, namespace: str, workload: str) -> Collection[str]:

@@ -229,12 +229,17 @@ class Welcome(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_S_FIELD_NUMBER: _builtins.int
     COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
+    COORDINATORS_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
     cluster_id: _builtins.str
     heartbeat_period_s: _builtins.float
     """Beat this often. The coordinator counts a node unreachable after several silent periods."""
     @_builtins.property
-    def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the living ones are; what agents of an earlier version read instead of `coordinators`."""
+
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___KnownCoordinator]: ...
     def __init__(
         self,
         *,
@@ -242,10 +247,11 @@ class Welcome(_message.Message):
         cluster_id: _builtins.str = ...,
         heartbeat_period_s: _builtins.float = ...,
         coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        coordinators: _abc.Iterable[Global___KnownCoordinator] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "coordinator_id", b"coordinator_id", "heartbeat_period_s", b"heartbeat_period_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "coordinator_id", b"coordinator_id", "coordinators", b"coordinators", "heartbeat_period_s", b"heartbeat_period_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,23 +386,56 @@ Global___ReportsAck: _TypeAlias = ReportsAck  # noqa: Y015
 
 @_typing.final
 class CoordinatorList(_message.Message):
+    """Sent whenever a coordinator comes, moves, or is removed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    COORDINATORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As Welcome.coordinator_addresses."""
+
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___KnownCoordinator]: ...
     def __init__(
         self,
         *,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        coordinators: _abc.Iterable[Global___KnownCoordinator] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "coordinators", b"coordinators"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoordinatorList: _TypeAlias = CoordinatorList  # noqa: Y015
+
+@_typing.final
+class KnownCoordinator(_message.Message):
+    """One that belongs to the cluster, living or not. Who is not listed was removed, and is not to be dialled any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    address: _builtins.str
+    """API address (host:port); empty while the teller does not know it: keep the one you know."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KnownCoordinator: _TypeAlias = KnownCoordinator  # noqa: Y015
 
 @_typing.final
 class Shed(_message.Message):
@@ -522,6 +561,7 @@ class JournalHead(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
+    COORDINATORS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     cluster_id: _builtins.str
     term_seen: _builtins.int
@@ -531,6 +571,10 @@ class JournalHead(_message.Message):
     """See NodeInfo.agent_id."""
     @_builtins.property
     def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of an earlier version, without ids; read, no longer written."""
+
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___LearnedCoordinator]:
         """Coordinators learned from coordinators; the settings' own list is not repeated here."""
 
     def __init__(
@@ -543,11 +587,38 @@ class JournalHead(_message.Message):
         incarnation: _builtins.int = ...,
         coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
         agent_id: _builtins.str = ...,
+        coordinators: _abc.Iterable[Global___LearnedCoordinator] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "format", b"format", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "coordinators", b"coordinators", "format", b"format", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JournalHead: _TypeAlias = JournalHead  # noqa: Y015
+
+@_typing.final
+class LearnedCoordinator(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CONFIRMED_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    address: _builtins.str
+    confirmed_ms: _builtins.int
+    """Wall clock of when a coordinator last named it; forgotten after 30 days."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        confirmed_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "confirmed_ms", b"confirmed_ms", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnedCoordinator: _TypeAlias = LearnedCoordinator  # noqa: Y015

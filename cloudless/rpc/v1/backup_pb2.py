@@ -26,7 +26,7 @@ from cloudless.rpc.v1 import common_pb2 as cloudless_dot_rpc_dot_v1_dot_common__
 from cloudless.rpc.v1 import objects_pb2 as cloudless_dot_rpc_dot_v1_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63loudless/rpc/v1/backup.proto\x12\x10\x63loudless.rpc.v1\x1a\x1d\x63loudless/rpc/v1/common.proto\x1a\x1e\x63loudless/rpc/v1/objects.proto\"=\n\x11SaveBackupRequest\x12\x12\n\nskip_proof\x18\x01 \x01(\x08\x12\x14\n\x0cwith_secrets\x18\x02 \x01(\x08\"7\n\x12SaveBackupResponse\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x14\n\x12StoreBackupRequest\"\x87\x01\n\x13StoreBackupResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12.\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x1e.cloudless.rpc.v1.StoredBackup\x12\x0e\n\x06pruned\x18\x03 \x03(\t\"k\n\x0cStoredBackup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x15\n\rcreated_at_ms\x18\x04 \x01(\x03\x12\x10\n\x08revision\x18\x05 \x01(\x03\"\x14\n\x12ListBackupsRequest\"\x9a\x01\n\x13ListBackupsResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12/\n\x07\x62\x61\x63kups\x18\x02 \x03(\x0b\x32\x1e.cloudless.rpc.v1.StoredBackup\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x0e\n\x06shared\x18\x04 \x01(\x08\"\"\n\x12\x46\x65tchBackupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x13\x46\x65tchBackupResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"&\n\x13PruneBackupsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"k\n\x14PruneBackupsResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t\x12\x10\n\x08location\x18\x03 \x01(\t\"G\n\x18GetBackupScheduleRequest\x12+\n\x04read\x18\x01 \x01(\x0b\x32\x1d.cloudless.rpc.v1.ReadOptions\"\xd4\x01\n\x19GetBackupScheduleResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12\x32\n\x08settings\x18\x02 \x01(\x0b\x32 .cloudless.rpc.v1.BackupSettings\x12.\n\x06status\x18\x03 \x01(\x0b\x32\x1e.cloudless.rpc.v1.BackupStatus\x12\x11\n\tdue_at_ms\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x7f\n\x18SetBackupScheduleRequest\x12/\n\x07options\x18\x01 \x01(\x0b\x32\x1e.cloudless.rpc.v1.WriteOptions\x12\x32\n\x08settings\x18\x02 \x01(\x0b\x32 .cloudless.rpc.v1.BackupSettings\"\x81\x01\n\x19SetBackupScheduleResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12\x32\n\x08settings\x18\x02 \x01(\x0b\x32 .cloudless.rpc.v1.BackupSettings2\xbb\x05\n\rBackupService\x12Y\n\nSaveBackup\x12#.cloudless.rpc.v1.SaveBackupRequest\x1a$.cloudless.rpc.v1.SaveBackupResponse0\x01\x12Z\n\x0bStoreBackup\x12$.cloudless.rpc.v1.StoreBackupRequest\x1a%.cloudless.rpc.v1.StoreBackupResponse\x12Z\n\x0bListBackups\x12$.cloudless.rpc.v1.ListBackupsRequest\x1a%.cloudless.rpc.v1.ListBackupsResponse\x12\\\n\x0b\x46\x65tchBackup\x12$.cloudless.rpc.v1.FetchBackupRequest\x1a%.cloudless.rpc.v1.FetchBackupResponse0\x01\x12]\n\x0cPruneBackups\x12%.cloudless.rpc.v1.PruneBackupsRequest\x1a&.cloudless.rpc.v1.PruneBackupsResponse\x12l\n\x11GetBackupSchedule\x12*.cloudless.rpc.v1.GetBackupScheduleRequest\x1a+.cloudless.rpc.v1.GetBackupScheduleResponse\x12l\n\x11SetBackupSchedule\x12*.cloudless.rpc.v1.SetBackupScheduleRequest\x1a+.cloudless.rpc.v1.SetBackupScheduleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63loudless/rpc/v1/backup.proto\x12\x10\x63loudless.rpc.v1\x1a\x1d\x63loudless/rpc/v1/common.proto\x1a\x1e\x63loudless/rpc/v1/objects.proto\"\'\n\x11SaveBackupRequest\x12\x12\n\nskip_proof\x18\x01 \x01(\x08\"7\n\x12SaveBackupResponse\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x14\n\x12StoreBackupRequest\"\x87\x01\n\x13StoreBackupResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12.\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x1e.cloudless.rpc.v1.StoredBackup\x12\x0e\n\x06pruned\x18\x03 \x03(\t\"k\n\x0cStoredBackup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x15\n\rcreated_at_ms\x18\x04 \x01(\x03\x12\x10\n\x08revision\x18\x05 \x01(\x03\"\x14\n\x12ListBackupsRequest\"\x9a\x01\n\x13ListBackupsResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12/\n\x07\x62\x61\x63kups\x18\x02 \x03(\x0b\x32\x1e.cloudless.rpc.v1.StoredBackup\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x0e\n\x06shared\x18\x04 \x01(\x08\"\"\n\x12\x46\x65tchBackupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x13\x46\x65tchBackupResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"&\n\x13PruneBackupsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"k\n\x14PruneBackupsResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t\x12\x10\n\x08location\x18\x03 \x01(\t\"G\n\x18GetBackupScheduleRequest\x12+\n\x04read\x18\x01 \x01(\x0b\x32\x1d.cloudless.rpc.v1.ReadOptions\"\xd4\x01\n\x19GetBackupScheduleResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12\x32\n\x08settings\x18\x02 \x01(\x0b\x32 .cloudless.rpc.v1.BackupSettings\x12.\n\x06status\x18\x03 \x01(\x0b\x32\x1e.cloudless.rpc.v1.BackupStatus\x12\x11\n\tdue_at_ms\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x7f\n\x18SetBackupScheduleRequest\x12/\n\x07options\x18\x01 \x01(\x0b\x32\x1e.cloudless.rpc.v1.WriteOptions\x12\x32\n\x08settings\x18\x02 \x01(\x0b\x32 .cloudless.rpc.v1.BackupSettings\"\x81\x01\n\x19SetBackupScheduleResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12\x32\n\x08settings\x18\x02 \x01(\x0b\x32 .cloudless.rpc.v1.BackupSettings2\xbb\x05\n\rBackupService\x12Y\n\nSaveBackup\x12#.cloudless.rpc.v1.SaveBackupRequest\x1a$.cloudless.rpc.v1.SaveBackupResponse0\x01\x12Z\n\x0bStoreBackup\x12$.cloudless.rpc.v1.StoreBackupRequest\x1a%.cloudless.rpc.v1.StoreBackupResponse\x12Z\n\x0bListBackups\x12$.cloudless.rpc.v1.ListBackupsRequest\x1a%.cloudless.rpc.v1.ListBackupsResponse\x12\\\n\x0b\x46\x65tchBackup\x12$.cloudless.rpc.v1.FetchBackupRequest\x1a%.cloudless.rpc.v1.FetchBackupResponse0\x01\x12]\n\x0cPruneBackups\x12%.cloudless.rpc.v1.PruneBackupsRequest\x1a&.cloudless.rpc.v1.PruneBackupsResponse\x12l\n\x11GetBackupSchedule\x12*.cloudless.rpc.v1.GetBackupScheduleRequest\x1a+.cloudless.rpc.v1.GetBackupScheduleResponse\x12l\n\x11SetBackupSchedule\x12*.cloudless.rpc.v1.SetBackupScheduleRequest\x1a+.cloudless.rpc.v1.SetBackupScheduleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,35 +34,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cloudless.rpc.v1.backup_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAVEBACKUPREQUEST']._serialized_start=114
-  _globals['_SAVEBACKUPREQUEST']._serialized_end=175
-  _globals['_SAVEBACKUPRESPONSE']._serialized_start=177
-  _globals['_SAVEBACKUPRESPONSE']._serialized_end=232
-  _globals['_STOREBACKUPREQUEST']._serialized_start=234
-  _globals['_STOREBACKUPREQUEST']._serialized_end=254
-  _globals['_STOREBACKUPRESPONSE']._serialized_start=257
-  _globals['_STOREBACKUPRESPONSE']._serialized_end=392
-  _globals['_STOREDBACKUP']._serialized_start=394
-  _globals['_STOREDBACKUP']._serialized_end=501
-  _globals['_LISTBACKUPSREQUEST']._serialized_start=503
-  _globals['_LISTBACKUPSREQUEST']._serialized_end=523
-  _globals['_LISTBACKUPSRESPONSE']._serialized_start=526
-  _globals['_LISTBACKUPSRESPONSE']._serialized_end=680
-  _globals['_FETCHBACKUPREQUEST']._serialized_start=682
-  _globals['_FETCHBACKUPREQUEST']._serialized_end=716
-  _globals['_FETCHBACKUPRESPONSE']._serialized_start=718
-  _globals['_FETCHBACKUPRESPONSE']._serialized_end=756
-  _globals['_PRUNEBACKUPSREQUEST']._serialized_start=758
-  _globals['_PRUNEBACKUPSREQUEST']._serialized_end=796
-  _globals['_PRUNEBACKUPSRESPONSE']._serialized_start=798
-  _globals['_PRUNEBACKUPSRESPONSE']._serialized_end=905
-  _globals['_GETBACKUPSCHEDULEREQUEST']._serialized_start=907
-  _globals['_GETBACKUPSCHEDULEREQUEST']._serialized_end=978
-  _globals['_GETBACKUPSCHEDULERESPONSE']._serialized_start=981
-  _globals['_GETBACKUPSCHEDULERESPONSE']._serialized_end=1193
-  _globals['_SETBACKUPSCHEDULEREQUEST']._serialized_start=1195
-  _globals['_SETBACKUPSCHEDULEREQUEST']._serialized_end=1322
-  _globals['_SETBACKUPSCHEDULERESPONSE']._serialized_start=1325
-  _globals['_SETBACKUPSCHEDULERESPONSE']._serialized_end=1454
-  _globals['_BACKUPSERVICE']._serialized_start=1457
-  _globals['_BACKUPSERVICE']._serialized_end=2156
+  _globals['_SAVEBACKUPREQUEST']._serialized_end=153
+  _globals['_SAVEBACKUPRESPONSE']._serialized_start=155
+  _globals['_SAVEBACKUPRESPONSE']._serialized_end=210
+  _globals['_STOREBACKUPREQUEST']._serialized_start=212
+  _globals['_STOREBACKUPREQUEST']._serialized_end=232
+  _globals['_STOREBACKUPRESPONSE']._serialized_start=235
+  _globals['_STOREBACKUPRESPONSE']._serialized_end=370
+  _globals['_STOREDBACKUP']._serialized_start=372
+  _globals['_STOREDBACKUP']._serialized_end=479
+  _globals['_LISTBACKUPSREQUEST']._serialized_start=481
+  _globals['_LISTBACKUPSREQUEST']._serialized_end=501
+  _globals['_LISTBACKUPSRESPONSE']._serialized_start=504
+  _globals['_LISTBACKUPSRESPONSE']._serialized_end=658
+  _globals['_FETCHBACKUPREQUEST']._serialized_start=660
+  _globals['_FETCHBACKUPREQUEST']._serialized_end=694
+  _globals['_FETCHBACKUPRESPONSE']._serialized_start=696
+  _globals['_FETCHBACKUPRESPONSE']._serialized_end=734
+  _globals['_PRUNEBACKUPSREQUEST']._serialized_start=736
+  _globals['_PRUNEBACKUPSREQUEST']._serialized_end=774
+  _globals['_PRUNEBACKUPSRESPONSE']._serialized_start=776
+  _globals['_PRUNEBACKUPSRESPONSE']._serialized_end=883
+  _globals['_GETBACKUPSCHEDULEREQUEST']._serialized_start=885
+  _globals['_GETBACKUPSCHEDULEREQUEST']._serialized_end=956
+  _globals['_GETBACKUPSCHEDULERESPONSE']._serialized_start=959
+  _globals['_GETBACKUPSCHEDULERESPONSE']._serialized_end=1171
+  _globals['_SETBACKUPSCHEDULEREQUEST']._serialized_start=1173
+  _globals['_SETBACKUPSCHEDULEREQUEST']._serialized_end=1300
+  _globals['_SETBACKUPSCHEDULERESPONSE']._serialized_start=1303
+  _globals['_SETBACKUPSCHEDULERESPONSE']._serialized_end=1432
+  _globals['_BACKUPSERVICE']._serialized_start=1435
+  _globals['_BACKUPSERVICE']._serialized_end=2134
 # @@protoc_insertion_point(module_scope)

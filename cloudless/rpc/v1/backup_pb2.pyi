@@ -25,20 +25,16 @@ class SaveBackupRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SKIP_PROOF_FIELD_NUMBER: _builtins.int
-    WITH_SECRETS_FIELD_NUMBER: _builtins.int
     skip_proof: _builtins.bool
     """Do not prove, before sending, that a member can be made from it."""
-    with_secrets: _builtins.bool
-    """Also send what is secret beyond the state (keys, tokens): the receiver encrypts the file."""
     def __init__(
         self,
         *,
         skip_proof: _builtins.bool = ...,
-        with_secrets: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["skip_proof", b"skip_proof", "with_secrets", b"with_secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["skip_proof", b"skip_proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

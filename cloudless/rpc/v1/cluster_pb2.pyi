@@ -198,12 +198,21 @@ class Member(_message.Message):
     LEARNER_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     RAFT_LEADER_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    RAFT_LAG_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     name: _builtins.str
     """The coordinator's id."""
     learner: _builtins.bool
     started: _builtins.bool
     raft_leader: _builtins.bool
+    health: _builtins.str
+    """"healthy", "ailing", "silent" (as seen by the coordinator asked), "dead", "starting", "catching-up" or "standby"."""
+    note: _builtins.str
+    """What ails it, or what the autopilot waits for before it does something about it."""
+    raft_lag: _builtins.int
+    """Raft entries behind the coordinator asked; -1 if that is not known."""
     @_builtins.property
     def peer_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -218,10 +227,13 @@ class Member(_message.Message):
         learner: _builtins.bool = ...,
         started: _builtins.bool = ...,
         raft_leader: _builtins.bool = ...,
+        health: _builtins.str = ...,
+        note: _builtins.str = ...,
+        raft_lag: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "id", b"id", "learner", b"learner", "name", b"name", "peer_urls", b"peer_urls", "raft_leader", b"raft_leader", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_urls", b"client_urls", "health", b"health", "id", b"id", "learner", b"learner", "name", b"name", "note", b"note", "peer_urls", b"peer_urls", "raft_lag", b"raft_lag", "raft_leader", b"raft_leader", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,25 +246,56 @@ class ListMembersResponse(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    JOINERS_FIELD_NUMBER: _builtins.int
     etcd_cluster_id: _builtins.int
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    @_builtins.property
+    def joiners(self) -> _containers.RepeatedCompositeFieldContainer[Global___Joiner]:
+        """Who asks to join, first in the queue first."""
+
     def __init__(
         self,
         *,
         header: _common_pb2.ResponseHeader | None = ...,
         members: _abc.Iterable[Global___Member] | None = ...,
         etcd_cluster_id: _builtins.int = ...,
+        joiners: _abc.Iterable[Global___Joiner] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etcd_cluster_id", b"etcd_cluster_id", "header", b"header", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etcd_cluster_id", b"etcd_cluster_id", "header", b"header", "joiners", b"joiners", "members", b"members"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
+
+@_typing.final
+class Joiner(_message.Message):
+    """A coordinator in the queue of those who join, and why it is not a member yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    @_builtins.property
+    def record(self) -> _objects_pb2.JoinRecord: ...
+    def __init__(
+        self,
+        *,
+        record: _objects_pb2.JoinRecord | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Joiner: _TypeAlias = Joiner  # noqa: Y015
 
 @_typing.final
 class GetDigestRequest(_message.Message):
@@ -335,10 +378,17 @@ class GetFormationResponse(_message.Message):
     FOUNDERS_FIELD_NUMBER: _builtins.int
     CLUSTER_TOKEN_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
-    ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
     SUPERSEDES_FIELD_NUMBER: _builtins.int
     LOG_TERM_FIELD_NUMBER: _builtins.int
     LOG_INDEX_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    FOUNDERS_EXPECTED_FIELD_NUMBER: _builtins.int
+    ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    RAFT_INDEX_FIELD_NUMBER: _builtins.int
+    AWAITED_FIELD_NUMBER: _builtins.int
+    DROPPED_MEMBER_IDS_FIELD_NUMBER: _builtins.int
+    SERVES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     raft_address: _builtins.str
     phase: _builtins.str
@@ -346,14 +396,23 @@ class GetFormationResponse(_message.Message):
     "lost": belonged to one, but its data is gone.
     """
     cluster_token: _builtins.str
-    etcd_cluster_id: _builtins.str
-    """The etcd cluster its data belong to, hexadecimal; empty if it has none."""
     log_term: _builtins.int
     """Where its log ends, if asked for and there is one: Raft's order of who is further."""
     log_index: _builtins.int
+    instance_id: _builtins.str
+    """Drawn anew at each start of the process: who reads its own behind another address has reached itself."""
+    founders_expected: _builtins.int
+    """How many founders it waits for by names in DNS (`founders` then holds node ids, once it has found that many); else 0."""
+    etcd_cluster_id: _builtins.str
+    """The etcd cluster its data belong to, hexadecimal; empty if it has none."""
+    member_id: _builtins.int
+    """The member whose data it has, 0 if it has none, and how far its log goes, 0 until its etcd answers."""
+    raft_index: _builtins.int
+    serves: _builtins.bool
+    """Whether its member votes in a cluster that had a quorum when it started."""
     @_builtins.property
     def founders(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sorted raft addresses of the founders it expects; only for bootstrap-expect."""
+        """Sorted API addresses of the founders it expects; only for bootstrap-expect."""
 
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardMember]:
@@ -363,6 +422,14 @@ class GetFormationResponse(_message.Message):
     def supersedes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Clusters that this one was rebuilt from: data of theirs must not be started again."""
 
+    @_builtins.property
+    def awaited(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of one that belongs to a cluster: coordinators that are awaited in place of a dead one, and learners that were
+        removed because they made no headway. Both may put their old data aside and ask anew.
+        """
+
+    @_builtins.property
+    def dropped_member_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -372,14 +439,21 @@ class GetFormationResponse(_message.Message):
         founders: _abc.Iterable[_builtins.str] | None = ...,
         cluster_token: _builtins.str = ...,
         heard: _abc.Iterable[Global___HeardMember] | None = ...,
-        etcd_cluster_id: _builtins.str = ...,
         supersedes: _abc.Iterable[_builtins.str] | None = ...,
         log_term: _builtins.int = ...,
         log_index: _builtins.int = ...,
+        instance_id: _builtins.str = ...,
+        founders_expected: _builtins.int = ...,
+        etcd_cluster_id: _builtins.str = ...,
+        member_id: _builtins.int = ...,
+        raft_index: _builtins.int = ...,
+        awaited: _abc.Iterable[_builtins.str] | None = ...,
+        dropped_member_ids: _abc.Iterable[_builtins.int] | None = ...,
+        serves: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_token", b"cluster_token", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "heard", b"heard", "log_index", b"log_index", "log_term", b"log_term", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "supersedes", b"supersedes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "cluster_token", b"cluster_token", "dropped_member_ids", b"dropped_member_ids", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "founders_expected", b"founders_expected", "heard", b"heard", "instance_id", b"instance_id", "log_index", b"log_index", "log_term", b"log_term", "member_id", b"member_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "raft_index", b"raft_index", "serves", b"serves", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,6 +493,7 @@ class JoinRaftClusterRequest(_message.Message):
     EMPTY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ETCD_VERSION_FIELD_NUMBER: _builtins.int
+    API_ADDRESS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The joining coordinator's id and raft address (host:port)."""
     raft_address: _builtins.str
@@ -426,6 +501,8 @@ class JoinRaftClusterRequest(_message.Message):
     """Whether it has no etcd data: a member of the same name that once started is then replaced."""
     version: _builtins.str
     etcd_version: _builtins.str
+    api_address: _builtins.str
+    """Where it can be asked meanwhile (host:port): who does not answer there is passed over, and not promoted."""
     def __init__(
         self,
         *,
@@ -434,10 +511,11 @@ class JoinRaftClusterRequest(_message.Message):
         empty: _builtins.bool = ...,
         version: _builtins.str = ...,
         etcd_version: _builtins.str = ...,
+        api_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["empty", b"empty", "etcd_version", b"etcd_version", "node_id", b"node_id", "raft_address", b"raft_address", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_address", b"api_address", "empty", b"empty", "etcd_version", b"etcd_version", "node_id", b"node_id", "raft_address", b"raft_address", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -502,8 +580,11 @@ class RemoveMemberRequest(_message.Message):
 
     OPTIONS_FIELD_NUMBER: _builtins.int
     COORDINATOR_ID_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     coordinator_id: _builtins.str
-    """The coordinator's id."""
+    """The coordinator's id, or its member's in hex."""
+    force: _builtins.bool
+    """Skip the check whether the coordinators of the remaining voters answer. etcd's own check remains."""
     @_builtins.property
     def options(self) -> _common_pb2.WriteOptions: ...
     def __init__(
@@ -511,10 +592,11 @@ class RemoveMemberRequest(_message.Message):
         *,
         options: _common_pb2.WriteOptions | None = ...,
         coordinator_id: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "force", b"force", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,6 +621,370 @@ class RemoveMemberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveMemberResponse: _TypeAlias = RemoveMemberResponse  # noqa: Y015
+
+@_typing.final
+class LeaveClusterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    COORDINATOR_ID_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    coordinator_id: _builtins.str
+    """The id of the coordinator that is asked: a request that went astray does nothing."""
+    force: _builtins.bool
+    """As in RemoveMemberRequest."""
+    @_builtins.property
+    def options(self) -> _common_pb2.WriteOptions: ...
+    def __init__(
+        self,
+        *,
+        options: _common_pb2.WriteOptions | None = ...,
+        coordinator_id: _builtins.str = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "force", b"force", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveClusterRequest: _TypeAlias = LeaveClusterRequest  # noqa: Y015
+
+@_typing.final
+class LeaveClusterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> _common_pb2.ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: _common_pb2.ResponseHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveClusterResponse: _TypeAlias = LeaveClusterResponse  # noqa: Y015
+
+@_typing.final
+class PromoteMemberRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    COORDINATOR_ID_FIELD_NUMBER: _builtins.int
+    coordinator_id: _builtins.str
+    """The coordinator's id."""
+    @_builtins.property
+    def options(self) -> _common_pb2.WriteOptions: ...
+    def __init__(
+        self,
+        *,
+        options: _common_pb2.WriteOptions | None = ...,
+        coordinator_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator_id", b"coordinator_id", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMemberRequest: _TypeAlias = PromoteMemberRequest  # noqa: Y015
+
+@_typing.final
+class PromoteMemberResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    voters: _builtins.int
+    @_builtins.property
+    def header(self) -> _common_pb2.ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: _common_pb2.ResponseHeader | None = ...,
+        voters: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMemberResponse: _TypeAlias = PromoteMemberResponse  # noqa: Y015
+
+@_typing.final
+class ReplaceMemberRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    COORDINATOR_ID_FIELD_NUMBER: _builtins.int
+    NEW_COORDINATOR_ID_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    coordinator_id: _builtins.str
+    """The id of the coordinator that is gone."""
+    new_coordinator_id: _builtins.str
+    """Who takes its place; empty: the next that asks to join."""
+    cancel: _builtins.bool
+    """Withdraw it: the member stays what it is."""
+    @_builtins.property
+    def options(self) -> _common_pb2.WriteOptions: ...
+    def __init__(
+        self,
+        *,
+        options: _common_pb2.WriteOptions | None = ...,
+        coordinator_id: _builtins.str = ...,
+        new_coordinator_id: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "coordinator_id", b"coordinator_id", "new_coordinator_id", b"new_coordinator_id", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceMemberRequest: _TypeAlias = ReplaceMemberRequest  # noqa: Y015
+
+@_typing.final
+class ReplaceMemberResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    NEWCOMER_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """"await-newcomer", "remove-dead", "add-learner", "await-catch-up" or "done"."""
+    newcomer: _builtins.str
+    """"away", "queued", "learner" or "voter"."""
+    cancelled: _builtins.bool
+    """Whether it was withdrawn."""
+    @_builtins.property
+    def header(self) -> _common_pb2.ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: _common_pb2.ResponseHeader | None = ...,
+        step: _builtins.str = ...,
+        newcomer: _builtins.str = ...,
+        cancelled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "header", b"header", "newcomer", b"newcomer", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaceMemberResponse: _TypeAlias = ReplaceMemberResponse  # noqa: Y015
+
+@_typing.final
+class GetAutopilotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAutopilotRequest: _TypeAlias = GetAutopilotRequest  # noqa: Y015
+
+@_typing.final
+class GetAutopilotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    JOINERS_FIELD_NUMBER: _builtins.int
+    REPLACEMENTS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Of the settings; 0: nobody has set any."""
+    @_builtins.property
+    def header(self) -> _common_pb2.ResponseHeader: ...
+    @_builtins.property
+    def settings(self) -> _objects_pb2.AutopilotRecord: ...
+    @_builtins.property
+    def status(self) -> _objects_pb2.AutopilotStatus: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    @_builtins.property
+    def joiners(self) -> _containers.RepeatedCompositeFieldContainer[Global___Joiner]: ...
+    @_builtins.property
+    def replacements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replacement]: ...
+    def __init__(
+        self,
+        *,
+        header: _common_pb2.ResponseHeader | None = ...,
+        settings: _objects_pb2.AutopilotRecord | None = ...,
+        revision: _builtins.int = ...,
+        status: _objects_pb2.AutopilotStatus | None = ...,
+        members: _abc.Iterable[Global___Member] | None = ...,
+        joiners: _abc.Iterable[Global___Joiner] | None = ...,
+        replacements: _abc.Iterable[Global___Replacement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "settings", b"settings", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "joiners", b"joiners", "members", b"members", "replacements", b"replacements", "revision", b"revision", "settings", b"settings", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAutopilotResponse: _TypeAlias = GetAutopilotResponse  # noqa: Y015
+
+@_typing.final
+class Replacement(_message.Message):
+    """A voter that was given up, and how far its replacement is; see ReplaceMemberResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    NEWCOMER_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    newcomer: _builtins.str
+    @_builtins.property
+    def record(self) -> _objects_pb2.ReplacementRecord: ...
+    def __init__(
+        self,
+        *,
+        record: _objects_pb2.ReplacementRecord | None = ...,
+        step: _builtins.str = ...,
+        newcomer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newcomer", b"newcomer", "record", b"record", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replacement: _TypeAlias = Replacement  # noqa: Y015
+
+@_typing.final
+class SetAutopilotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    CLEANUP_DEAD_VOTERS_FIELD_NUMBER: _builtins.int
+    DEAD_AFTER_S_FIELD_NUMBER: _builtins.int
+    STABILIZATION_S_FIELD_NUMBER: _builtins.int
+    MIN_QUORUM_FIELD_NUMBER: _builtins.int
+    LEARNER_STALL_S_FIELD_NUMBER: _builtins.int
+    CATCH_UP_LAG_MAX_FIELD_NUMBER: _builtins.int
+    CATCH_UP_STABLE_S_FIELD_NUMBER: _builtins.int
+    VOTERS_MAX_FIELD_NUMBER: _builtins.int
+    EVEN_VOTERS_FIELD_NUMBER: _builtins.int
+    defaults: _builtins.bool
+    """Begin from the defaults instead of from the present settings."""
+    cleanup_dead_voters: _builtins.bool
+    dead_after_s: _builtins.float
+    stabilization_s: _builtins.float
+    min_quorum: _builtins.int
+    learner_stall_s: _builtins.float
+    catch_up_lag_max: _builtins.int
+    catch_up_stable_s: _builtins.float
+    voters_max: _builtins.int
+    even_voters: _builtins.bool
+    @_builtins.property
+    def options(self) -> _common_pb2.WriteOptions: ...
+    def __init__(
+        self,
+        *,
+        options: _common_pb2.WriteOptions | None = ...,
+        defaults: _builtins.bool = ...,
+        cleanup_dead_voters: _builtins.bool | None = ...,
+        dead_after_s: _builtins.float | None = ...,
+        stabilization_s: _builtins.float | None = ...,
+        min_quorum: _builtins.int | None = ...,
+        learner_stall_s: _builtins.float | None = ...,
+        catch_up_lag_max: _builtins.int | None = ...,
+        catch_up_stable_s: _builtins.float | None = ...,
+        voters_max: _builtins.int | None = ...,
+        even_voters: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_catch_up_lag_max", b"_catch_up_lag_max", "_catch_up_stable_s", b"_catch_up_stable_s", "_cleanup_dead_voters", b"_cleanup_dead_voters", "_dead_after_s", b"_dead_after_s", "_even_voters", b"_even_voters", "_learner_stall_s", b"_learner_stall_s", "_min_quorum", b"_min_quorum", "_stabilization_s", b"_stabilization_s", "_voters_max", b"_voters_max", "catch_up_lag_max", b"catch_up_lag_max", "catch_up_stable_s", b"catch_up_stable_s", "cleanup_dead_voters", b"cleanup_dead_voters", "dead_after_s", b"dead_after_s", "even_voters", b"even_voters", "learner_stall_s", b"learner_stall_s", "min_quorum", b"min_quorum", "options", b"options", "stabilization_s", b"stabilization_s", "voters_max", b"voters_max"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_catch_up_lag_max", b"_catch_up_lag_max", "_catch_up_stable_s", b"_catch_up_stable_s", "_cleanup_dead_voters", b"_cleanup_dead_voters", "_dead_after_s", b"_dead_after_s", "_even_voters", b"_even_voters", "_learner_stall_s", b"_learner_stall_s", "_min_quorum", b"_min_quorum", "_stabilization_s", b"_stabilization_s", "_voters_max", b"_voters_max", "catch_up_lag_max", b"catch_up_lag_max", "catch_up_stable_s", b"catch_up_stable_s", "cleanup_dead_voters", b"cleanup_dead_voters", "dead_after_s", b"dead_after_s", "defaults", b"defaults", "even_voters", b"even_voters", "learner_stall_s", b"learner_stall_s", "min_quorum", b"min_quorum", "options", b"options", "stabilization_s", b"stabilization_s", "voters_max", b"voters_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__catch_up_lag_max: _TypeAlias = _typing.Literal["catch_up_lag_max"]  # noqa: Y015
+    _WhichOneofArgType__catch_up_lag_max: _TypeAlias = _typing.Literal["_catch_up_lag_max", b"_catch_up_lag_max"]  # noqa: Y015
+    _WhichOneofReturnType__catch_up_stable_s: _TypeAlias = _typing.Literal["catch_up_stable_s"]  # noqa: Y015
+    _WhichOneofArgType__catch_up_stable_s: _TypeAlias = _typing.Literal["_catch_up_stable_s", b"_catch_up_stable_s"]  # noqa: Y015
+    _WhichOneofReturnType__cleanup_dead_voters: _TypeAlias = _typing.Literal["cleanup_dead_voters"]  # noqa: Y015
+    _WhichOneofArgType__cleanup_dead_voters: _TypeAlias = _typing.Literal["_cleanup_dead_voters", b"_cleanup_dead_voters"]  # noqa: Y015
+    _WhichOneofReturnType__dead_after_s: _TypeAlias = _typing.Literal["dead_after_s"]  # noqa: Y015
+    _WhichOneofArgType__dead_after_s: _TypeAlias = _typing.Literal["_dead_after_s", b"_dead_after_s"]  # noqa: Y015
+    _WhichOneofReturnType__even_voters: _TypeAlias = _typing.Literal["even_voters"]  # noqa: Y015
+    _WhichOneofArgType__even_voters: _TypeAlias = _typing.Literal["_even_voters", b"_even_voters"]  # noqa: Y015
+    _WhichOneofReturnType__learner_stall_s: _TypeAlias = _typing.Literal["learner_stall_s"]  # noqa: Y015
+    _WhichOneofArgType__learner_stall_s: _TypeAlias = _typing.Literal["_learner_stall_s", b"_learner_stall_s"]  # noqa: Y015
+    _WhichOneofReturnType__min_quorum: _TypeAlias = _typing.Literal["min_quorum"]  # noqa: Y015
+    _WhichOneofArgType__min_quorum: _TypeAlias = _typing.Literal["_min_quorum", b"_min_quorum"]  # noqa: Y015
+    _WhichOneofReturnType__stabilization_s: _TypeAlias = _typing.Literal["stabilization_s"]  # noqa: Y015
+    _WhichOneofArgType__stabilization_s: _TypeAlias = _typing.Literal["_stabilization_s", b"_stabilization_s"]  # noqa: Y015
+    _WhichOneofReturnType__voters_max: _TypeAlias = _typing.Literal["voters_max"]  # noqa: Y015
+    _WhichOneofArgType__voters_max: _TypeAlias = _typing.Literal["_voters_max", b"_voters_max"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__catch_up_lag_max) -> _WhichOneofReturnType__catch_up_lag_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__catch_up_stable_s) -> _WhichOneofReturnType__catch_up_stable_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cleanup_dead_voters) -> _WhichOneofReturnType__cleanup_dead_voters | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_after_s) -> _WhichOneofReturnType__dead_after_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__even_voters) -> _WhichOneofReturnType__even_voters | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learner_stall_s) -> _WhichOneofReturnType__learner_stall_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_quorum) -> _WhichOneofReturnType__min_quorum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stabilization_s) -> _WhichOneofReturnType__stabilization_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__voters_max) -> _WhichOneofReturnType__voters_max | None: ...
+
+Global___SetAutopilotRequest: _TypeAlias = SetAutopilotRequest  # noqa: Y015
+
+@_typing.final
+class SetAutopilotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def header(self) -> _common_pb2.ResponseHeader: ...
+    @_builtins.property
+    def settings(self) -> _objects_pb2.AutopilotRecord: ...
+    def __init__(
+        self,
+        *,
+        header: _common_pb2.ResponseHeader | None = ...,
+        settings: _objects_pb2.AutopilotRecord | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "revision", b"revision", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAutopilotResponse: _TypeAlias = SetAutopilotResponse  # noqa: Y015
 
 @_typing.final
 class UpdateMemberRequest(_message.Message):

@@ -69,6 +69,31 @@ class ClusterServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberResponse.FromString,
                 _registered_method=True)
+        self.LeaveCluster = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/LeaveCluster',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.LeaveClusterRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.LeaveClusterResponse.FromString,
+                _registered_method=True)
+        self.PromoteMember = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/PromoteMember',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.PromoteMemberRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.PromoteMemberResponse.FromString,
+                _registered_method=True)
+        self.ReplaceMember = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/ReplaceMember',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.ReplaceMemberRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.ReplaceMemberResponse.FromString,
+                _registered_method=True)
+        self.GetAutopilot = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/GetAutopilot',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetAutopilotRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetAutopilotResponse.FromString,
+                _registered_method=True)
+        self.SetAutopilot = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/SetAutopilot',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotResponse.FromString,
+                _registered_method=True)
         self.TransferLeader = channel.unary_unary(
                 '/cloudless.rpc.v1.ClusterService/TransferLeader',
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
@@ -108,14 +133,15 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def JoinRaftCluster(self, request, context):
-        """Add the calling coordinator's member as a learner and tell it how to start. Safe to repeat.
+        """Put the calling coordinator into the queue of those who join; once its member is a learner, tell it how to start.
+        UNAVAILABLE with the reason while it has to wait. Safe to repeat. Also POST /v1/join on the HTTP port.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """Remove a coordinator's member. Refused if what remains would have no healthy majority.
+        """Remove a coordinator's member. Refused if what remains would have no healthy majority, unless forced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +149,41 @@ class ClusterServiceServicer:
 
     def UpdateMember(self, request, context):
         """Change the raft address of a coordinator's member, before it is restarted with the new one. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveCluster(self, request, context):
+        """Make the coordinator that is asked leave: leadership moves, its member is removed, its process ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteMember(self, request, context):
+        """Make a learner a voter now, even if the number of voters becomes even by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceMember(self, request, context):
+        """Give a dead coordinator up: as soon as a newcomer is there, it takes the place. Answers with how far that is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAutopilot(self, request, context):
+        """The autopilot's settings, what it does or waits for, and the health of every member.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAutopilot(self, request, context):
+        """Change the autopilot's settings; what is not given stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +233,31 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.UpdateMember,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberResponse.SerializeToString,
+            ),
+            'LeaveCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveCluster,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.LeaveClusterRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.LeaveClusterResponse.SerializeToString,
+            ),
+            'PromoteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteMember,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.PromoteMemberRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.PromoteMemberResponse.SerializeToString,
+            ),
+            'ReplaceMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceMember,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.ReplaceMemberRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.ReplaceMemberResponse.SerializeToString,
+            ),
+            'GetAutopilot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAutopilot,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetAutopilotRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetAutopilotResponse.SerializeToString,
+            ),
+            'SetAutopilot': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAutopilot,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotResponse.SerializeToString,
             ),
             'TransferLeader': grpc.unary_unary_rpc_method_handler(
                     servicer.TransferLeader,
@@ -368,6 +454,141 @@ class ClusterService:
             '/cloudless.rpc.v1.ClusterService/UpdateMember',
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.UpdateMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/LeaveCluster',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.LeaveClusterRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.LeaveClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/PromoteMember',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.PromoteMemberRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.PromoteMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/ReplaceMember',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.ReplaceMemberRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.ReplaceMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAutopilot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/GetAutopilot',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetAutopilotRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetAutopilotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAutopilot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/SetAutopilot',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -177,6 +177,67 @@ SEVERITY_WARNING: Severity.ValueType  # 2
 SEVERITY_ERROR: Severity.ValueType  # 3
 Global___Severity: _TypeAlias = Severity  # noqa: Y015
 
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    ROLE_COORDINATOR: _Role.ValueType  # 1
+    ROLE_AGENT: _Role.ValueType  # 2
+    ROLE_VIEWER: _Role.ValueType  # 3
+    ROLE_OPERATOR: _Role.ValueType  # 4
+    ROLE_ADMIN: _Role.ValueType  # 5
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+ROLE_COORDINATOR: Role.ValueType  # 1
+ROLE_AGENT: Role.ValueType  # 2
+ROLE_VIEWER: Role.ValueType  # 3
+ROLE_OPERATOR: Role.ValueType  # 4
+ROLE_ADMIN: Role.ValueType  # 5
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _AuthorityPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuthorityPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuthorityPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUTHORITY_PURPOSE_UNSPECIFIED: _AuthorityPurpose.ValueType  # 0
+    AUTHORITY_PURPOSE_CLUSTER: _AuthorityPurpose.ValueType  # 1
+    AUTHORITY_PURPOSE_ETCD_PEERS: _AuthorityPurpose.ValueType  # 2
+    AUTHORITY_PURPOSE_ETCD_CLIENTS: _AuthorityPurpose.ValueType  # 3
+
+class AuthorityPurpose(_AuthorityPurpose, metaclass=_AuthorityPurposeEnumTypeWrapper): ...
+
+AUTHORITY_PURPOSE_UNSPECIFIED: AuthorityPurpose.ValueType  # 0
+AUTHORITY_PURPOSE_CLUSTER: AuthorityPurpose.ValueType  # 1
+AUTHORITY_PURPOSE_ETCD_PEERS: AuthorityPurpose.ValueType  # 2
+AUTHORITY_PURPOSE_ETCD_CLIENTS: AuthorityPurpose.ValueType  # 3
+Global___AuthorityPurpose: _TypeAlias = AuthorityPurpose  # noqa: Y015
+
+class _AuthorityPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuthorityPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuthorityPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUTHORITY_PHASE_UNSPECIFIED: _AuthorityPhase.ValueType  # 0
+    AUTHORITY_PHASE_DISTRIBUTING: _AuthorityPhase.ValueType  # 1
+    AUTHORITY_PHASE_ISSUING: _AuthorityPhase.ValueType  # 2
+    AUTHORITY_PHASE_RETIRING: _AuthorityPhase.ValueType  # 3
+
+class AuthorityPhase(_AuthorityPhase, metaclass=_AuthorityPhaseEnumTypeWrapper): ...
+
+AUTHORITY_PHASE_UNSPECIFIED: AuthorityPhase.ValueType  # 0
+AUTHORITY_PHASE_DISTRIBUTING: AuthorityPhase.ValueType  # 1
+AUTHORITY_PHASE_ISSUING: AuthorityPhase.ValueType  # 2
+AUTHORITY_PHASE_RETIRING: AuthorityPhase.ValueType  # 3
+Global___AuthorityPhase: _TypeAlias = AuthorityPhase  # noqa: Y015
+
 @_typing.final
 class Resources(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -322,6 +383,171 @@ class Suspicion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Suspicion: _TypeAlias = Suspicion  # noqa: Y015
+
+@_typing.final
+class AutopilotRecord(_message.Message):
+    """How the leader cares for the members; see cloudless.core.model.membership for what breaks if it is wrong."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEANUP_DEAD_VOTERS_FIELD_NUMBER: _builtins.int
+    DEAD_AFTER_S_FIELD_NUMBER: _builtins.int
+    STABILIZATION_S_FIELD_NUMBER: _builtins.int
+    MIN_QUORUM_FIELD_NUMBER: _builtins.int
+    LEARNER_STALL_S_FIELD_NUMBER: _builtins.int
+    CATCH_UP_LAG_MAX_FIELD_NUMBER: _builtins.int
+    CATCH_UP_STABLE_S_FIELD_NUMBER: _builtins.int
+    VOTERS_MAX_FIELD_NUMBER: _builtins.int
+    EVEN_VOTERS_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_MS_FIELD_NUMBER: _builtins.int
+    cleanup_dead_voters: _builtins.bool
+    dead_after_s: _builtins.float
+    stabilization_s: _builtins.float
+    min_quorum: _builtins.int
+    learner_stall_s: _builtins.float
+    catch_up_lag_max: _builtins.int
+    catch_up_stable_s: _builtins.float
+    voters_max: _builtins.int
+    even_voters: _builtins.bool
+    updated_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        cleanup_dead_voters: _builtins.bool = ...,
+        dead_after_s: _builtins.float = ...,
+        stabilization_s: _builtins.float = ...,
+        min_quorum: _builtins.int = ...,
+        learner_stall_s: _builtins.float = ...,
+        catch_up_lag_max: _builtins.int = ...,
+        catch_up_stable_s: _builtins.float = ...,
+        voters_max: _builtins.int = ...,
+        even_voters: _builtins.bool = ...,
+        updated_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up_lag_max", b"catch_up_lag_max", "catch_up_stable_s", b"catch_up_stable_s", "cleanup_dead_voters", b"cleanup_dead_voters", "dead_after_s", b"dead_after_s", "even_voters", b"even_voters", "learner_stall_s", b"learner_stall_s", "min_quorum", b"min_quorum", "stabilization_s", b"stabilization_s", "updated_at_ms", b"updated_at_ms", "voters_max", b"voters_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotRecord: _TypeAlias = AutopilotRecord  # noqa: Y015
+
+@_typing.final
+class AutopilotWait(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotWait: _TypeAlias = AutopilotWait  # noqa: Y015
+
+@_typing.final
+class AutopilotStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    DROPPED_MEMBER_IDS_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    doing: _builtins.str
+    since_ms: _builtins.int
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___AutopilotWait]: ...
+    @_builtins.property
+    def dropped_member_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        doing: _builtins.str = ...,
+        waits: _abc.Iterable[Global___AutopilotWait] | None = ...,
+        since_ms: _builtins.int = ...,
+        dropped_member_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "dropped_member_ids", b"dropped_member_ids", "since_ms", b"since_ms", "term", b"term", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutopilotStatus: _TypeAlias = AutopilotStatus  # noqa: Y015
+
+@_typing.final
+class JoinRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RAFT_ADDRESS_FIELD_NUMBER: _builtins.int
+    API_ADDRESS_FIELD_NUMBER: _builtins.int
+    ETCD_VERSION_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    raft_address: _builtins.str
+    api_address: _builtins.str
+    etcd_version: _builtins.str
+    asked_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        raft_address: _builtins.str = ...,
+        api_address: _builtins.str = ...,
+        etcd_version: _builtins.str = ...,
+        asked_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_address", b"api_address", "asked_at_ms", b"asked_at_ms", "etcd_version", b"etcd_version", "id", b"id", "raft_address", b"raft_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinRecord: _TypeAlias = JoinRecord  # noqa: Y015
+
+@_typing.final
+class ReplacementRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    MEMBER_ID_FIELD_NUMBER: _builtins.int
+    NEW_ID_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    member_id: _builtins.int
+    new_id: _builtins.str
+    voters: _builtins.int
+    asked_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        member_id: _builtins.int = ...,
+        new_id: _builtins.str = ...,
+        voters: _builtins.int = ...,
+        asked_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at_ms", b"asked_at_ms", "id", b"id", "member_id", b"member_id", "new_id", b"new_id", "voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplacementRecord: _TypeAlias = ReplacementRecord  # noqa: Y015
 
 @_typing.final
 class NodeSpec(_message.Message):
@@ -994,6 +1220,7 @@ class EventRecord(_message.Message):
     SEVERITY_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     at_ms: _builtins.int
     kind: _builtins.str
@@ -1002,6 +1229,7 @@ class EventRecord(_message.Message):
     severity: Global___Severity.ValueType
     source: _builtins.str
     term: _builtins.int
+    actor: _builtins.str
     def __init__(
         self,
         *,
@@ -1013,10 +1241,11 @@ class EventRecord(_message.Message):
         severity: Global___Severity.ValueType = ...,
         source: _builtins.str = ...,
         term: _builtins.int = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "id", b"id", "kind", b"kind", "message", b"message", "severity", b"severity", "source", b"source", "subject", b"subject", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at_ms", b"at_ms", "id", b"id", "kind", b"kind", "message", b"message", "severity", b"severity", "source", b"source", "subject", b"subject", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1140,6 +1369,162 @@ class BackupStatus(_message.Message):
 Global___BackupStatus: _TypeAlias = BackupStatus  # noqa: Y015
 
 @_typing.final
+class AuthorityRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    PHASE_SINCE_MS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    SEALED_KEY_FIELD_NUMBER: _builtins.int
+    SEALED_WITH_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_MS_FIELD_NUMBER: _builtins.int
+    LEAF_LIFETIME_S_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    purpose: Global___AuthorityPurpose.ValueType
+    generation: _builtins.int
+    phase: Global___AuthorityPhase.ValueType
+    phase_since_ms: _builtins.int
+    certificate_pem: _builtins.str
+    sealed_key: _builtins.bytes
+    """AES-256-GCM under the cluster key: never the key itself."""
+    sealed_with: _builtins.str
+    pin: _builtins.str
+    """Hex SHA-256 of the public key."""
+    not_after_ms: _builtins.int
+    leaf_lifetime_s: _builtins.int
+    created_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        purpose: Global___AuthorityPurpose.ValueType = ...,
+        generation: _builtins.int = ...,
+        phase: Global___AuthorityPhase.ValueType = ...,
+        phase_since_ms: _builtins.int = ...,
+        certificate_pem: _builtins.str = ...,
+        sealed_key: _builtins.bytes = ...,
+        sealed_with: _builtins.str = ...,
+        pin: _builtins.str = ...,
+        not_after_ms: _builtins.int = ...,
+        leaf_lifetime_s: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "created_at_ms", b"created_at_ms", "generation", b"generation", "id", b"id", "leaf_lifetime_s", b"leaf_lifetime_s", "not_after_ms", b"not_after_ms", "phase", b"phase", "phase_since_ms", b"phase_since_ms", "pin", b"pin", "purpose", b"purpose", "sealed_key", b"sealed_key", "sealed_with", b"sealed_with"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorityRecord: _TypeAlias = AuthorityRecord  # noqa: Y015
+
+@_typing.final
+class TokenRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SECRET_HASH_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    USES_TOTAL_FIELD_NUMBER: _builtins.int
+    USES_LEFT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    REVOKED_AT_MS_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    secret_hash: _builtins.str
+    """Hex SHA-256: never the secret itself."""
+    role: Global___Role.ValueType
+    uses_total: _builtins.int
+    uses_left: _builtins.int
+    created_at_ms: _builtins.int
+    created_by: _builtins.str
+    expires_at_ms: _builtins.int
+    revoked_at_ms: _builtins.int
+    pin: _builtins.str
+    description: _builtins.str
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        secret_hash: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        uses_total: _builtins.int = ...,
+        uses_left: _builtins.int = ...,
+        created_at_ms: _builtins.int = ...,
+        created_by: _builtins.str = ...,
+        expires_at_ms: _builtins.int = ...,
+        revoked_at_ms: _builtins.int = ...,
+        pin: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "created_by", b"created_by", "description", b"description", "expires_at_ms", b"expires_at_ms", "id", b"id", "names", b"names", "namespaces", b"namespaces", "pin", b"pin", "revoked_at_ms", b"revoked_at_ms", "role", b"role", "secret_hash", b"secret_hash", "uses_left", b"uses_left", "uses_total", b"uses_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenRecord: _TypeAlias = TokenRecord  # noqa: Y015
+
+@_typing.final
+class IdentityRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    KEY_HASHES_FIELD_NUMBER: _builtins.int
+    ENROLLED_AT_MS_FIELD_NUMBER: _builtins.int
+    ENROLLED_BY_FIELD_NUMBER: _builtins.int
+    REVOKED_AT_MS_FIELD_NUMBER: _builtins.int
+    REVOKED_REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    role: Global___Role.ValueType
+    enrolled_at_ms: _builtins.int
+    enrolled_by: _builtins.str
+    revoked_at_ms: _builtins.int
+    revoked_reason: _builtins.str
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def key_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hex SHA-256 of each public key, newest first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        key_hashes: _abc.Iterable[_builtins.str] | None = ...,
+        enrolled_at_ms: _builtins.int = ...,
+        enrolled_by: _builtins.str = ...,
+        revoked_at_ms: _builtins.int = ...,
+        revoked_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolled_at_ms", b"enrolled_at_ms", "enrolled_by", b"enrolled_by", "key_hashes", b"key_hashes", "name", b"name", "namespaces", b"namespaces", "revoked_at_ms", b"revoked_at_ms", "revoked_reason", b"revoked_reason", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentityRecord: _TypeAlias = IdentityRecord  # noqa: Y015
+
+@_typing.final
 class StoredRecord(_message.Message):
     """What a key's value is: one record and the format it was written in. A reader refuses a format newer
     than its own and quarantines what does not parse.
@@ -1160,6 +1545,13 @@ class StoredRecord(_message.Message):
     TASK_OBSERVED_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    AUTOPILOT_FIELD_NUMBER: _builtins.int
+    AUTOPILOT_STATUS_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
     BACKUP_SETTINGS_FIELD_NUMBER: _builtins.int
     BACKUP_STATUS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
@@ -1188,6 +1580,20 @@ class StoredRecord(_message.Message):
     @_builtins.property
     def request(self) -> Global___RequestRecord: ...
     @_builtins.property
+    def authority(self) -> Global___AuthorityRecord: ...
+    @_builtins.property
+    def token(self) -> Global___TokenRecord: ...
+    @_builtins.property
+    def identity(self) -> Global___IdentityRecord: ...
+    @_builtins.property
+    def autopilot(self) -> Global___AutopilotRecord: ...
+    @_builtins.property
+    def autopilot_status(self) -> Global___AutopilotStatus: ...
+    @_builtins.property
+    def join(self) -> Global___JoinRecord: ...
+    @_builtins.property
+    def replacement(self) -> Global___ReplacementRecord: ...
+    @_builtins.property
     def backup_settings(self) -> Global___BackupSettings: ...
     @_builtins.property
     def backup_status(self) -> Global___BackupStatus: ...
@@ -1207,14 +1613,21 @@ class StoredRecord(_message.Message):
         task_observed: Global___TaskObserved | None = ...,
         event: Global___EventRecord | None = ...,
         request: Global___RequestRecord | None = ...,
+        authority: Global___AuthorityRecord | None = ...,
+        token: Global___TokenRecord | None = ...,
+        identity: Global___IdentityRecord | None = ...,
+        autopilot: Global___AutopilotRecord | None = ...,
+        autopilot_status: Global___AutopilotStatus | None = ...,
+        join: Global___JoinRecord | None = ...,
+        replacement: Global___ReplacementRecord | None = ...,
         backup_settings: Global___BackupSettings | None = ...,
         backup_status: Global___BackupStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "backup_settings", "backup_status"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "autopilot", "autopilot_status", "join", "replacement", "backup_settings", "backup_status"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

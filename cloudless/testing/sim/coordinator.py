@@ -102,6 +102,7 @@ class CoordinatorLife:
             self.heard,
             clock,
             SessionSettings(coordinator_id=own_id, heartbeat_period_s=world.heartbeat_period_s),
+            lambda: {id: id for id in sorted(world.peers)},  # all are members for good; an address is an id here
         )
         self.orchestrator = Orchestrator(self.replica, clock)
         self.access = Access(own_id, self.replica, self.committer, self.leases, clock, self.ids)

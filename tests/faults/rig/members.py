@@ -43,5 +43,11 @@ def add_joiner(trial: Trial, name: str, through: str) -> str:
     return name
 
 
-def wait_voter(cluster: LocalCluster, name: str, timeout_s: float = 60.0) -> None:
-    cluster.until(lambda: roles(cluster).get(name) == "voter", f"{name} votes", timeout_s)
+def assert_members_agree(cluster: LocalCluster, via: str) -> None:
+    """What `cluster members` tells is what etcd itself tells, whatever is under way."""
+
+    def told_alike() -> bool:
+        of_etcd = {(m.id, m.name, m.is_learner, tuple(m.peer_urls)) for m in cluster.members(via)}
+        return of_etcd == {(m.id, m.name, m.learner, tuple(m.peer_urls)) for m in members(cluster, via)}
+
+    cluster.until(told_alike, "etcd and cloudless tell the same members", 5.0)

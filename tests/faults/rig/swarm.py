@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from loguru import logger
 
+from cloudless.adapters.grpc.channel import INSECURE
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
@@ -30,6 +31,7 @@ from cloudless.agent.tasks import TaskRunner
 from cloudless.core.model import Resources
 from cloudless.settings import AgentSettings
 from cloudless.testing.fake_executor import FakeExecutor
+from cloudless.testing.fixed_seeds import FixedSeeds
 
 ZONE = "swarm"
 _TELL_S = 0.25
@@ -75,13 +77,13 @@ class SwarmAgent:
         self.runner = TaskRunner(settings, limits, {executor.name: executor}, journal, reports, clock)
         head = Head(incarnation=time.time_ns() // 1_000_000, agent_id=name)
         self.links = Links(
-            coordinators,
+            FixedSeeds(coordinators),
             SessionParts(
                 info=build_node_info(settings, (executor.name,), name),
                 limits=limits,
                 clock=clock,
                 random=SystemRandom(),
-                dial=grpc_dial(limits),
+                dial=grpc_dial(INSECURE, limits),
                 gate=Gate(head, journal, name),
                 runner=self.runner,
                 reports=reports,

@@ -1,0 +1,67 @@
+"""What this node proves itself by: an identity that the cluster gave it, kept on disk, renewed while the agent runs.
+
+A node without one asks for it with its join token, as long as it takes. A node that has one starts at once, whatever
+the clock says of it: its tasks must run though no coordinator can be reached. A certificate that ran out meanwhile is
+exchanged for a new one by the key it was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cloudless.adapters.grpc.asking import ask_identity
+from cloudless.adapters.pki.credentials import Credentials
+from cloudless.adapters.pki.identity_dir import IdentityDir
+from cloudless.adapters.pki.joining import IdentityKeeper, enrol_patiently
+from cloudless.core.identity.renewal import Freshness
+from cloudless.core.model import Role
+from cloudless.errors import BadCredentials
+from cloudless.ports import Clock
+from cloudless.settings import AgentSettings, read_token
+
+
+class NodeCredentials:
+    """A `CredentialSource`: this node's identity, as it was last renewed."""
+
+    def __init__(self, settings: AgentSettings, directory: IdentityDir, held: Credentials, clock: Clock) -> None:
+        self.directory, self._enrol_addresses, self._clock = directory, settings.enrol_addresses, clock
+        self._find_coordinators: Callable[[], Sequence[str]] = lambda: settings.coordinators
+        self._renewed: Callable[[], None] = lambda: None
+        self._keeper = IdentityKeeper(directory, held, self._find_addresses, ask_identity, clock, self._on_change)
+
+    def __call__(self) -> Credentials:
+        return self._keeper.credentials
+
+    async def run(self, find_coordinators: Callable[[], Sequence[str]], renewed: Callable[[], None]) -> None:
+        """Renew the certificate whenever it is due, for ever; `renewed` is told each time."""
+        self._find_coordinators, self._renewed = find_coordinators, renewed
+        await self._keeper.run()
+
+    def _find_addresses(self) -> Sequence[str]:
+        """Return whom to ask: who has a good certificate shows it, who has none comes to the other door."""
+        expired = self().freshness(self._clock.wall_ms()) is Freshness.EXPIRED
+        return self._enrol_addresses if expired else self._find_coordinators()
+
+    def _on_change(self, credentials: Credentials) -> None:
+        self._renewed()
+
+
+async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCredentials:
+    """Return this node's credentials; ask for them, as long as it takes, if there are none.
+
+    Raises BadCredentials without token, and what the cluster refuses the token by.
+    """
+    directory = IdentityDir(settings.identity_dir)
+    held = directory.load()
+    if held is None:
+        token = read_token(settings.join_token, settings.join_token_file)
+        if not token:
+            raise BadCredentials(
+                f"this node has no identity in {directory.path}",
+                hint="set CLOUDLESS_JOIN_TOKEN (cloudless token create --role agent), or CLOUDLESS_TLS_ENABLED=false "
+                "on loopback",
+            )
+        held = await enrol_patiently(
+            directory, token, settings.node_id, Role.AGENT, settings.enrol_addresses, ask_identity, clock
+        )
+    return NodeCredentials(settings, directory, held, clock)

@@ -1,0 +1,112 @@
+"""The door of every call: who comes, may they, and if not, who is told.
+
+The transport has verified the certificate against the trusted CAs; here it becomes a caller, whom the records must
+know, and the table of rules is asked. A stream is asked about when it opens and again with each message that speaks
+for somebody. Works before there is state: then coordinators are known by their certificates alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cloudless.adapters.pki.certificate import read_peer
+from cloudless.coordinator.api.caller import Presence, set_presence
+from cloudless.coordinator.api.request_facts import find_facts
+from cloudless.core.identity.access import Allowed, Caller, Forbidden, admit, authorise, judge_identity, needs_facts
+from cloudless.core.identity.names import IdentityKind
+from cloudless.core.identity.rules import RULES
+from cloudless.core.state import View
+from cloudless.errors import BadCredentials, Denied, Unauthenticated, Unavailable
+
+Told = Callable[[str, str, str, str], None]
+"""Told of each refusal: subject, actor, method, reason."""
+CERTIFICATE_KEY = "x509_pem_cert"
+
+
+class Guard:
+    """Decides for one server. `find_view` returns None until the state is loaded.
+
+    Without TLS nobody can be told from anybody: `open_door` then lets everyone do everything. It is for loopback.
+    """
+
+    def __init__(
+        self,
+        find_view: Callable[[], View | None],
+        find_cluster_id: Callable[[], str],
+        *,
+        tell: Told = lambda subject, actor, method, reason: None,
+        open_door: bool = False,
+    ) -> None:
+        self._find_view, self._find_cluster_id, self._tell, self._open_door = (
+            find_view, find_cluster_id, tell, open_door,
+        )  # fmt: skip
+
+    def enter(self, method: str, context: Any) -> Caller | None:
+        """Let a call in, or raise Unauthenticated or Denied. Call it in the task that serves the call, first of all."""
+        set_presence(None)
+        if self._open_door:
+            return None
+        presence = self._identify(method, context)
+        set_presence(presence)
+        caller = presence.caller if presence is not None else None
+        self._judge(admit(caller, method), method, caller, context)
+        return caller
+
+    def check(self, method: str, caller: Caller | None, message: Any, context: Any) -> None:
+        """Judge what a request, or one message of a stream, says. Raises Denied."""
+        if self._open_door or not needs_facts(caller, method):
+            return
+        facts = find_facts(method, message, self._find_view())
+        self._judge(authorise(caller, method, facts), method, caller, context)
+
+    def _identify(self, method: str, context: Any) -> Presence | None:
+        pem = find_certificate(context.auth_context())
+        if pem is None:
+            return None
+        rule = RULES.get(method)
+        try:
+            peer = read_peer(pem)
+        except BadCredentials as error:
+            if rule is not None and rule.anyone:
+                return None
+            raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
+        identity, view = peer.identity, self._find_view()
+        ours = identity.cluster_id == self._find_cluster_id()
+        if view is None and ours and identity.kind is not IdentityKind.COORDINATOR and not (rule and rule.anyone):
+            raise Unavailable(
+                "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
+            )
+        known = view.identities.get((identity.kind.value, identity.name)) if view is not None else None
+        found = judge_identity(identity, self._find_cluster_id(), known.record if known else None, peer.key_hash)
+        if isinstance(found, Caller):
+            return Presence(found, peer)
+        if rule is not None and rule.anyone:
+            return None
+        raise self._refuse(found, method, identity.subject, context)
+
+    def _judge(self, verdict: Allowed | Forbidden, method: str, caller: Caller | None, context: Any) -> None:
+        if isinstance(verdict, Forbidden):
+            raise self._refuse(verdict, method, caller.subject if caller else "", context)
+
+    def _refuse(self, verdict: Forbidden, method: str, actor: str, context: Any) -> Denied | Unauthenticated:
+        self._tell(actor or f"address/{place_of(context)}", actor, method.rpartition(".")[2], verdict.reason)
+        kind = Denied if verdict.known else Unauthenticated
+        return kind(verdict.reason, hint=verdict.hint)
+
+
+def find_certificate(auth_context: Mapping[str, Sequence[bytes]]) -> bytes | None:
+    """Return the certificate that a gRPC peer has shown, as PEM, None if it has shown none."""
+    shown = auth_context.get(CERTIFICATE_KEY) or ()
+    return bytes(shown[0]) if shown else None
+
+
+def place_of(context: Any) -> str:
+    """Return the address a call comes from, without its port: `ipv4:10.0.0.1:4711` is `10.0.0.1`."""
+    peer = str(context.peer() or "")
+    kind, _, rest = peer.partition(":")
+    if kind == "ipv4":
+        return rest.rpartition(":")[0]
+    if kind == "ipv6":
+        return rest.replace("%5B", "[").replace("%5D", "]").rpartition(":")[0].strip("[]")
+    return kind or "unknown"

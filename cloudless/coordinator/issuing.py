@@ -1,0 +1,142 @@
+"""What a coordinator signs with: the authorities of the replicated state, opened with its cluster key.
+
+Until the state is there, the vault's copy of it serves; once it is, the copy follows it. A coordinator without the
+cluster key serves everything but signing, and says so: another one signs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from loguru import logger
+
+from cloudless.adapters.pki.authority import Authority, open_authority
+from cloudless.adapters.pki.sealing import ClusterKey
+from cloudless.adapters.pki.vault import Holdings, Vault, found, roots_pem
+from cloudless.core.identity.names import Identity
+from cloudless.core.keys import Kind
+from cloudless.core.model import AuthorityPurpose, AuthorityRecord
+from cloudless.core.state import Applied, StateMachine
+from cloudless.errors import BadCredentials, Unavailable
+from cloudless.ports import Clock
+from cloudless.rpc import codec
+from cloudless.rpc.v1 import identity_pb2 as pb
+from cloudless.rpc.v1 import objects_pb2
+
+KEEP_RETRY_PAUSE_S = 5.0
+
+
+Offload = Callable[..., Awaitable[Any]]
+"""Runs a function that waits for a disk: in a thread, except where time is virtual."""
+
+
+class Issuer:
+    """Signs for one coordinator. `run` keeps the vault's copy true."""
+
+    def __init__(self, vault: Vault, machine: StateMachine, clock: Clock, offload: Offload = asyncio.to_thread) -> None:
+        self._vault, self._machine, self._clock, self._offload = vault, machine, clock, offload
+        self._kept = vault.load()
+        self._opened: dict[str, Authority] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's id as certificates say it; "" before there are any."""
+        if self._kept is not None:
+            return self._kept.cluster_id
+        return self._machine.cluster.id if self._machine.cluster is not None else ""
+
+    def records(self) -> tuple[AuthorityRecord, ...]:
+        """Return all authorities, replicated ones if there are any."""
+        held = tuple(held.record for _, held in sorted(self._machine.authorities.items()))
+        return held or (self._kept.records if self._kept is not None else ())
+
+    def roots_pem(self, purpose: AuthorityPurpose) -> str:
+        """Return the certificates to trust for `purpose`, the one that signs first."""
+        return roots_pem(self.records(), purpose)
+
+    def get_cluster_key(self) -> ClusterKey:
+        """Raises Unavailable where there is none."""
+        if self._kept is None:
+            raise Unavailable(
+                "this coordinator cannot sign: it has no cluster key", hint="another coordinator has it: ask that one"
+            )
+        return self._kept.cluster_key
+
+    def get_holdings(self) -> Holdings:
+        """Return everything a joining coordinator needs. Raises Unavailable."""
+        return Holdings(self.cluster_id, self.get_cluster_key(), self.records())
+
+    def get_authority(self, purpose: AuthorityPurpose = AuthorityPurpose.CLUSTER) -> Authority:
+        """Return the authority that signs, opened. Raises Unavailable."""
+        holdings = self.get_holdings()
+        record = holdings.get_issuing(purpose)
+        known = self._opened.get(record.id)
+        if known is not None and known.record == record:
+            return known
+        try:
+            self._opened[record.id] = opened = open_authority(record, holdings.cluster_key)
+        except BadCredentials as error:
+            raise Unavailable(f"this coordinator cannot sign: {error.message}", hint=error.hint) from error
+        return opened
+
+    def issue(self, identity: Identity, key: ec.EllipticCurvePublicKey) -> pb.Issued:
+        """Sign a certificate and return it with what belongs to it. Raises Unavailable."""
+        authority = self.get_authority()
+        certificate = authority.sign_identity(identity, key, self._clock.wall_ms())
+        return pb.Issued(
+            chain_pem=authority.chain_pem(certificate),
+            roots_pem=self.roots_pem(AuthorityPurpose.CLUSTER),
+            cluster_id=identity.cluster_id,
+            identity=identity.uri,
+        )
+
+    def build_handover(self) -> pb.Handover:
+        """Return what a joining coordinator is given besides its certificate. Raises Unavailable."""
+        holdings = self.get_holdings()
+        return pb.Handover(
+            cluster_key=holdings.cluster_key.raw,
+            authorities=[codec.to_message(record, objects_pb2.AuthorityRecord) for record in holdings.records],
+        )
+
+    async def found(self, cluster_id: str) -> Holdings:
+        """Return the holdings a new cluster begins with: those kept here, or fresh ones, kept from now on.
+
+        They are on disk before anybody else can see them: a CA whose key was lost with a crash would lock all out.
+        """
+        if self._kept is None:
+            holdings = found(cluster_id, self._clock.wall_ms())
+            await self._offload(self._vault.keep, holdings)
+            self._kept = holdings
+        return self._kept
+
+    # --- keeping the copy true ---
+
+    def on_applied(self, applied: Applied) -> None:
+        """Take notice of a change of state."""
+        if any(transition.kind is Kind.AUTHORITY for transition in applied.transitions):
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Write replicated authorities to disk whenever they change, until cancelled."""
+        self._changed.set()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            records = tuple(held.record for _, held in sorted(self._machine.authorities.items()))
+            if self._kept is None or not records or records == self._kept.records:
+                continue
+            if any(record.sealed_with != self._kept.cluster_key.name for record in records):
+                logger.error("the cluster's authorities are sealed with another key than this coordinator's")
+                continue
+            holdings = Holdings(self._kept.cluster_id, self._kept.cluster_key, records)
+            try:
+                await self._offload(self._vault.keep, holdings)
+                self._kept = holdings
+            except (OSError, BadCredentials) as error:
+                logger.warning("the authorities could not be written to disk: {}", error)
+                await self._clock.sleep(KEEP_RETRY_PAUSE_S)
+                self._changed.set()

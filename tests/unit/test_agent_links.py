@@ -1,0 +1,319 @@
+"""Which coordinators an agent dials, over time: seeds that change, coordinators that come, move and are removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import cast
+
+from cloudless.agent.assignments import Gate
+from cloudless.agent.config import AgentLimits
+from cloudless.agent.dialling import StreamBroken
+from cloudless.agent.journal import Head, Journal
+from cloudless.agent.links import Links
+from cloudless.agent.phonebook import Seeds
+from cloudless.agent.reports import ReportBook
+from cloudless.agent.session import EndKind, SessionParts
+from cloudless.agent.tasks import TaskRunner
+from cloudless.core.discovery.endpoints import Endpoint
+from cloudless.core.discovery.learned import AGE_MAX_MS, Known
+from cloudless.core.model import NodeInfo
+from cloudless.errors import FormationRefused
+from cloudless.rpc.v1 import agent_pb2 as pb
+from cloudless.testing.fixed_seeds import FixedSeeds
+from cloudless.testing.virtual_time import VirtualClock, eventually, running, virtually
+
+CLOCK = VirtualClock()
+
+
+class MemoryJournal:
+    async def save_head(self, head: Head) -> None:
+        return
+
+
+@dataclass
+class World:
+    """Coordinators by the address at which they answer, and what they tell. `dialled` is in order."""
+
+    at: dict[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    clusters: dict[str, str] = field(default_factory=dict)
+    refusing: set[str] = field(default_factory=set)
+    dialled: list[str] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
+
+    def dial(self, address: str) -> Stream:
+        self.dialled.append(address)
+        stream = Stream(self, address)
+        self.streams.append(stream)
+        return stream
+
+    def tell(self, told: dict[str, str]) -> None:
+        """Change the list of coordinators and send it to every agent."""
+        self.told = told
+        for stream in self.streams:
+            stream.queue.put_nowait(pb.CoordinatorMessage(coordinators=pb.CoordinatorList(coordinators=self.known())))
+
+    def known(self) -> list[pb.KnownCoordinator]:
+        return [pb.KnownCoordinator(id=id, address=address) for id, address in self.told.items()]
+
+    def die(self, address: str) -> None:
+        del self.at[address]
+        for stream in self.streams:
+            if stream.address == address:
+                stream.queue.put_nowait(None)
+
+
+class Stream:
+    """The agent's end of a session with whoever answers at an address."""
+
+    def __init__(self, world: World, address: str) -> None:
+        self._world, self.address = world, address
+        self.queue: asyncio.Queue[pb.CoordinatorMessage | None] = asyncio.Queue()
+
+    async def write(self, message: pb.AgentMessage) -> None:
+        if self.address not in self._world.at:
+            raise StreamBroken("nobody listens")
+        if message.WhichOneof("body") == "hello":
+            if self.address in self._world.refusing:
+                raise StreamBroken("refused", FormationRefused("node n1 belongs to cluster one, this is other"))
+            welcome = pb.Welcome(
+                coordinator_id=self._world.at[self.address],
+                cluster_id=self._world.clusters.get(self.address, "one"),
+                heartbeat_period_s=1.0,
+                coordinators=self._world.known(),
+            )
+            self.queue.put_nowait(pb.CoordinatorMessage(welcome=welcome))
+        elif message.WhichOneof("body") == "heartbeat":
+            ack = pb.HeartbeatAck(sequence=message.heartbeat.sequence)
+            self.queue.put_nowait(pb.CoordinatorMessage(heartbeat_ack=ack))
+
+    async def read(self) -> pb.CoordinatorMessage:
+        message = await self.queue.get()
+        if message is None:
+            raise StreamBroken("ended")
+        return message
+
+    def cancel(self) -> None:
+        return
+
+    async def close(self) -> None:
+        self._world.streams.remove(self)
+
+
+class ChangingSeeds:
+    """Seeds whose name can be looked up from a moment on, and changes when told to."""
+
+    def __init__(self, *endpoints: Endpoint) -> None:
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._coming = endpoints
+        self.looked = 0
+
+    def become(self, *endpoints: Endpoint) -> None:
+        self._coming = endpoints
+
+    def current(self) -> tuple[Endpoint, ...]:
+        return self._endpoints
+
+    async def refresh(self) -> bool:
+        self.looked += 1
+        await asyncio.sleep(0.05)
+        before, self._endpoints = self._endpoints, self._coming
+        return before != self._endpoints
+
+    def pause_s(self) -> float:
+        return 5.0 if self.looked else 0.0
+
+    def problems(self) -> Mapping[str, str]:
+        return {}
+
+
+def linking(world: World, seeds: Seeds, head: Head | None = None) -> tuple[Links, Gate]:
+    gate = Gate(head or Head(), cast("Journal", MemoryJournal()), "n1")
+    limits = AgentLimits()
+    parts = SessionParts(
+        info=NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7), dial=world.dial, gate=gate,
+        runner=cast("TaskRunner", None), reports=ReportBook(), on_round_trip=lambda seconds: None,
+        on_refused=lambda kind: None, on_resent=lambda count: None,
+    )  # fmt: skip
+    return Links(seeds, parts), gate
+
+
+def both_up(links: Links) -> bool:
+    return links.primary is not None and links.count_warm() == 1
+
+
+THREE = {"c1": "a:1", "c2": "b:1", "c3": "c:1"}
+AT = {address: id for id, address in THREE.items()}
+
+
+@virtually
+async def test_an_agent_whose_seeds_are_all_gone_comes_back_by_what_it_learned() -> None:
+    world = World(dict(AT), dict(THREE))
+    links, gate = linking(world, FixedSeeds(["a:1"]))
+    async with running(links.run()):
+        await eventually(lambda: both_up(links))
+    assert {one.id: one.address for one in gate.head.coordinators} == THREE
+    world.die("a:1")
+    again, _ = linking(world, FixedSeeds(["a:1", "gone:1"]), gate.head)
+    async with running(again.run()):
+        await eventually(lambda: both_up(again))
+
+
+@virtually
+async def test_what_was_learned_long_ago_is_not_dialled() -> None:
+    world = World(dict(AT), dict(THREE))
+    old = Head(cluster_id="one", coordinators=(Known("c2", "b:1", CLOCK.wall_ms() - AGE_MAX_MS - 1),))
+    links, _ = linking(world, FixedSeeds(["gone:1"]), old)
+    async with running(links.run()):
+        await asyncio.sleep(60)
+    assert set(world.dialled) == {"gone:1"}
+
+
+@virtually
+async def test_a_coordinator_that_joins_is_known_and_dialled_at_once_when_needed() -> None:
+    world = World({"a:1": "c1"}, {"c1": "a:1"})
+    links, _ = linking(world, FixedSeeds(["a:1"]))
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None)
+        world.at["b:1"] = "c2"
+        world.tell({"c1": "a:1", "c2": "b:1"})
+        assert await eventually(lambda: both_up(links)) < 1.0
+
+
+@virtually
+async def test_one_that_moved_is_dialled_at_its_new_address_and_no_longer_at_the_old() -> None:
+    world = World(dict(AT), dict(THREE))
+    links, _ = linking(world, FixedSeeds(["a:1"]))
+    async with running(links.run()):
+        await eventually(lambda: both_up(links))
+        world.die("c:1")
+        world.at["z:1"] = "c3"
+        world.tell(THREE | {"c3": "z:1"})
+        world.die("b:1")
+        await eventually(lambda: both_up(links))
+        began = len(world.dialled)
+        world.die("a:1")
+        await asyncio.sleep(30)
+        assert "c:1" not in world.dialled[began:]
+        assert links.primary is not None
+        assert links.primary.address == "z:1"
+
+
+@virtually
+async def test_a_removed_coordinator_is_dialled_no_more_even_where_a_seed_names_it() -> None:
+    """By another name too: who answered there is remembered."""
+    world = World({"a:1": "c1", "b:1": "c2", "seed:1": "c3"})
+    links, _ = linking(world, FixedSeeds(["a:1", "seed:1"]))
+    async with running(links.run()):
+        await eventually(lambda: both_up(links))
+        assert sorted(world.dialled) == ["a:1", "seed:1"]
+        world.tell(THREE)
+        await asyncio.sleep(1)
+        world.tell({"c1": "a:1", "c2": "b:1"})
+        world.die("seed:1")
+        await eventually(lambda: world.dialled[-1] == "b:1")
+        await eventually(lambda: both_up(links))
+        world.die("b:1")
+        began = len(world.dialled)
+        await asyncio.sleep(120)
+        assert set(world.dialled[began:]) == {"b:1"}
+
+
+@virtually
+async def test_an_agent_without_any_coordinator_tries_even_removed_ones() -> None:
+    world = World(dict(AT), dict(THREE))
+    links, _ = linking(world, FixedSeeds(["c:1"]))
+    async with running(links.run()):
+        await eventually(lambda: both_up(links))
+        world.tell({"c1": "a:1", "c2": "b:1"})
+        await asyncio.sleep(1)
+        world.at["c:1"] = "c3"
+        world.told = {"c3": "c:1"}
+        for address in ("a:1", "b:1"):
+            world.die(address)
+        await eventually(lambda: links.primary is not None and links.primary.coordinator_id == "c3")
+
+
+@virtually
+async def test_names_are_looked_up_while_an_address_is_sought_and_not_while_both_sessions_stand() -> None:
+    world = World(dict(AT), {})
+    seeds = ChangingSeeds(Endpoint("a:1"), Endpoint("b:1"))
+    links, _ = linking(world, seeds)
+    async with running(links.run()):
+        await eventually(lambda: both_up(links))
+        looked = seeds.looked
+        await asyncio.sleep(600)
+        assert seeds.looked <= looked + 1
+        seeds.become(Endpoint("c:1"))
+        world.die("a:1")
+        assert await eventually(lambda: both_up(links)) < 10
+
+
+@virtually
+async def test_a_name_that_cannot_be_looked_up_yet_is_looked_up_again_until_it_can() -> None:
+    world = World(dict(AT), {})
+    seeds = ChangingSeeds()
+    links, _ = linking(world, seeds)
+    async with running(links.run()):
+        await asyncio.sleep(20)
+        assert seeds.looked > 2
+        assert not world.dialled
+        seeds.become(Endpoint("a:1"), Endpoint("b:1"))
+        await eventually(lambda: both_up(links))
+
+
+@virtually
+async def test_a_lookup_that_hangs_holds_up_no_dial_to_known_addresses_for_long() -> None:
+    class Hanging(ChangingSeeds):
+        async def refresh(self) -> bool:
+            await asyncio.sleep(3600)
+            return False
+
+    world = World(dict(AT), dict(THREE))
+    known = tuple(Known(id, address, CLOCK.wall_ms()) for id, address in THREE.items())
+    links, _ = linking(world, Hanging(), Head(cluster_id="one", coordinators=known))
+    async with running(links.run()):
+        assert await eventually(lambda: both_up(links)) < AgentLimits().seeds_first_wait_s + 0.5
+
+
+@virtually
+async def test_better_priorities_are_dialled_first_and_the_others_when_those_fail() -> None:
+    world = World(dict(AT), {})
+    seeds = ChangingSeeds(Endpoint("c:1", 20), Endpoint("a:1", 10), Endpoint("b:1", 10))
+    links, _ = linking(world, seeds)
+    async with running(links.run()):
+        await eventually(lambda: both_up(links))
+        assert sorted(world.dialled) == ["a:1", "b:1"]
+        world.die("a:1")
+        await eventually(lambda: world.dialled[-1] == "c:1")
+        await eventually(lambda: both_up(links))
+
+
+@virtually
+async def test_another_clusters_coordinators_are_refused_whoever_says_so_first() -> None:
+    world = World(dict(AT), {}, clusters={"b:1": "other"}, refusing={"c:1"})
+    links, gate = linking(world, FixedSeeds(["a:1", "b:1", "c:1"]), Head(cluster_id="one"))
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None and links.ends[EndKind.FOREIGN] >= 2)
+        assert links.primary is not None
+        assert links.primary.address == "a:1"
+        began = len(world.dialled)
+        await asyncio.sleep(10)
+        assert len(world.dialled) - began <= 2, "strangers are left alone for a while"
+    assert gate.head.cluster_id == "one"
+
+
+@virtually
+async def test_an_earlier_versions_list_without_ids_is_followed_too() -> None:
+    world = World(dict(AT), {})
+    links, gate = linking(world, FixedSeeds(["a:1"]))
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None)
+        plain = pb.CoordinatorList(addresses=["a:1", "b:1"])
+        for stream in world.streams:
+            stream.queue.put_nowait(pb.CoordinatorMessage(coordinators=plain))
+        await eventually(lambda: both_up(links))
+    assert [one.address for one in gate.head.coordinators] == ["a:1", "b:1"]
