@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudless.adapters.member.datadir import DataDir
+from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.cli.backups import peer_url_of
 from cloudless.cli.client import Client
 from cloudless.cli.methods import GET_FORMATION, GET_STATUS
@@ -23,6 +24,7 @@ from cloudless.core.recovery import Neighbour, Outlook, Survivor, judge_recovery
 from cloudless.errors import CloudlessError, DataDirInUse, DataDirLocked, InvalidSpec, Problem
 from cloudless.offline.rebuild import find_ready, finish
 from cloudless.offline.recover import Recovered, Survey, rebuild_from_survivor, survey
+from cloudless.offline.restore import IDENTITY_DIR
 from cloudless.ports import Credentials
 from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetStatusRequest
 from etcd.find import Found
@@ -63,14 +65,19 @@ class Outcome:
     stopped_pid: int
 
 
-def look(data_dir: Path, raft_address: str | None, ask: tuple[str, ...], options: Options) -> Prospect:
+def look(
+    data_dir: Path, raft_address: str | None, ask: tuple[str, ...], options: Options, identity_dir: Path | None = None
+) -> Prospect:
     """Return what could be rebuilt here. Changes nothing. Raises RecoveryRefused, InvalidSpec."""
     if not data_dir.is_dir():
         raise DataDirInUse(f"there is no directory {data_dir}", hint="give the survivor's with --data-dir")
     datadir = DataDir(data_dir)
     found = survey(datadir)
     known = {address: node_id for node_id, address in found.addresses.items() if node_id != found.node_id}
-    timeout_s, credentials = min(_ASK_TIMEOUT_S, options.timeout_s), options.credentials()
+    timeout_s, credentials = (
+        min(_ASK_TIMEOUT_S, options.timeout_s),
+        _credentials(identity_dir or data_dir / IDENTITY_DIR, options),
+    )
     addresses = {**known, **{address: known.get(address, "") for address in ask}}
     with ThreadPoolExecutor(max_workers=8) as threads:
         asked = threads.map(lambda address: _ask(address, found, timeout_s, credentials), addresses)
@@ -116,6 +123,12 @@ def finish_interrupted(data_dir: Path) -> bool:
         return ready is not None
     finally:
         datadir.unlock()
+
+
+def _credentials(identity_dir: Path, options: Options) -> Credentials | None:
+    """Return what to ask the others with: this host's coordinator's own identity, else the person's."""
+    own = IdentityDir(identity_dir).load() if identity_dir.is_dir() else None
+    return own or options.credentials()
 
 
 def _peer_url(raft_address: str | None, noted: str) -> str:

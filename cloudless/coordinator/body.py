@@ -144,17 +144,14 @@ class Body:
         self._must_restart = asyncio.Event()
         self.auditor = Auditor(settings.node_id, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
-        self.backups = self._build_backup_maker(formation)
         self._started_ms = self.clock.wall_ms()
-        self.services = self._build_services()
+        self.services = self._build_services(formation)
 
-    def _build_backup_maker(self, formation: Formation) -> BackupMaker:
-        return BackupMaker(
+    def _build_services(self, formation: Formation) -> dict[str, tuple[object, ...]]:
+        """Return, by service, the objects whose methods serve it."""
+        self.backups = BackupMaker(
             self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
         )
-
-    def _build_services(self) -> dict[str, tuple[object, ...]]:
-        """Return, by service, the objects whose methods serve it."""
         access = Access(self.settings.node_id, self.replica, self.committer, self.leases, self.clock, self.ids)
         members = MemberCalls(access, self.members, self.departure)
         return {

@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 @click.option(
     "--ask", multiple=True, metavar="HOST:PORT", help="Another coordinator to ask; those known are asked anyway."
 )
+@click.option("--identity-dir", type=click.Path(path_type=Path), envvar="CLOUDLESS_IDENTITY_DIR", show_envvar=True)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--insist", is_flag=True, help="Go on although another survivor has more, or a majority has its data.")
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what would be done.")
 def recover(
-    data_dir: Path, raft_address: str | None, ask: tuple[str, ...], yes: bool, insist: bool, only_plan: bool
+    data_dir: Path,
+    raft_address: str | None,
+    ask: tuple[str, ...],
+    identity_dir: Path | None,
+    yes: bool,
+    insist: bool,
+    only_plan: bool,
 ) -> None:
     """Rebuild the cluster from this host's data directory, when the majority is lost for good.
 
@@ -49,7 +56,7 @@ def recover(
         click.echo("An interrupted recovery was finished: start the coordinator.")
         return
     options = current()
-    prospect = look(data_dir, raft_address, ask, options)
+    prospect = look(data_dir, raft_address, ask, options, identity_dir)
     outlook = prospect.outlook
     if outlook.refusal and not (insist and outlook.insistable):
         more = "; --insist goes on all the same" if outlook.insistable else ""
