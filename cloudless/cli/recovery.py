@@ -27,6 +27,7 @@ from cloudless.offline.recover import Recovered, Survey, rebuild_from_survivor, 
 from cloudless.offline.restore import IDENTITY_DIR
 from cloudless.ports import Credentials
 from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetStatusRequest
+from cloudless.settings import read_coordinator_settings
 from etcd.find import Found
 
 _ASK_TIMEOUT_S = 3.0
@@ -78,11 +79,19 @@ def look(
         min(_ASK_TIMEOUT_S, options.timeout_s),
         _credentials(identity_dir or data_dir / IDENTITY_DIR, options),
     )
+    running_pid = _lock_owner(datadir)
+    own_address = _address_of(running_pid)
+    if own_address:  # what runs here knows best whether it lacks a quorum
+        known[own_address] = found.node_id
     addresses = {**known, **{address: known.get(address, "") for address in ask}}
     with ThreadPoolExecutor(max_workers=8) as threads:
         asked = threads.map(lambda address: _ask(address, found, timeout_s, credentials), addresses)
         answers = dict(zip(addresses, asked, strict=True))
+    own = next((answer for answer in answers.values() if answer and answer.node_id == found.node_id), None)
     neighbours = tuple(answer for answer in answers.values() if answer and answer.node_id != found.node_id)
+    outlook = judge_recovery(found.survivor, found.voters, neighbours)
+    if own is not None and own.has_leader:
+        outlook = Outlook(refusal=f"{found.node_id} runs, and its cluster has a leader: nothing is lost")
     if not (raft_address or found.peer_url):
         raise InvalidSpec(
             [Problem("--raft-address", "is not known from the data")], hint="give what CLOUDLESS_RAFT_ADDR will be"
@@ -91,10 +100,14 @@ def look(
         data_dir=datadir.path,
         found=found,
         peer_url=_peer_url(raft_address, found.peer_url),
-        running_pid=_lock_owner(datadir),
+        running_pid=running_pid,
         neighbours=neighbours,
-        silent={addresses[address] or address: address for address, answer in answers.items() if answer is None},
-        outlook=judge_recovery(found.survivor, found.voters, neighbours),
+        silent={
+            addresses[address] or address: address
+            for address, answer in answers.items()
+            if answer is None and address != own_address
+        },
+        outlook=outlook,
     )
 
 
@@ -170,6 +183,16 @@ def _lock_owner(datadir: DataDir) -> int:
         raise
     datadir.unlock()
     return 0
+
+
+def _address_of(pid: int) -> str:
+    """Return the API address of the coordinator that runs as `pid`, "" if that is not to be found out."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes() if pid else b""
+        environ = dict(entry.split("=", 1) for entry in os.fsdecode(raw).split("\0") if "=" in entry)
+        return read_coordinator_settings(environ).advertise_address if environ else ""
+    except (OSError, CloudlessError):
+        return ""
 
 
 async def _lock(datadir: DataDir, pid: int) -> bool:

@@ -118,6 +118,8 @@ def test_the_leader_makes_backups_by_schedule_and_tells_of_them(cluster: LocalCl
 def test_what_makes_no_sense_is_refused_by_name(cluster: LocalCluster) -> None:
     with pytest.raises(InvalidSpec, match=r"settings\.interval_s"):
         cluster.call(SET_BACKUP_SCHEDULE, SetBackupScheduleRequest(settings=BackupSettings(enabled=True, keep_last=1)))
+    healthy = run_cli(cluster, "cluster", "recover", "--yes", of=ONE)
+    assert (healthy.code, "has a leader" in healthy.text) == (REFUSED, True), healthy.text
     missing = run_cli(cluster, "cluster", "snapshot", "fetch", "../../etc/passwd", "/tmp/x")
     assert missing.code == outcome_of(NotFound).exit_code
 
