@@ -18,7 +18,7 @@ from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.cli.backups import peer_url_of
 from cloudless.cli.client import Client
-from cloudless.cli.methods import GET_FORMATION, GET_STATUS
+from cloudless.cli.methods import GET_BACKUP_SCHEDULE, GET_FORMATION
 from cloudless.cli.options import Options
 from cloudless.core.recovery import Neighbour, Outlook, Survivor, judge_recovery
 from cloudless.errors import CloudlessError, DataDirInUse, DataDirLocked, InvalidSpec, Problem
@@ -26,7 +26,9 @@ from cloudless.offline.rebuild import find_ready, finish
 from cloudless.offline.recover import Recovered, Survey, rebuild_from_survivor, survey
 from cloudless.offline.restore import IDENTITY_DIR
 from cloudless.ports import Credentials
-from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetStatusRequest
+from cloudless.rpc.v1.backup_pb2 import GetBackupScheduleRequest
+from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest
+from cloudless.rpc.v1.common_pb2 import CONSISTENCY_LINEARIZABLE, ReadOptions
 from cloudless.settings import read_coordinator_settings
 from etcd.find import Found
 
@@ -156,10 +158,7 @@ def _ask(address: str, own: Survey, timeout_s: float, credentials: Credentials |
             said = client.call(GET_FORMATION, GetFormationRequest(with_log=True))
         except CloudlessError:
             return None
-        has_leader = False
-        with contextlib.suppress(CloudlessError):
-            status = client.call(GET_STATUS, GetStatusRequest())
-            has_leader = status.health != "unavailable" and bool(status.header.leader_id)
+        has_leader = _has_quorum(client)
     has_data = said.phase == "member" and said.etcd_cluster_id == own.cluster_id
     return Neighbour(
         node_id=said.node_id,
@@ -169,6 +168,16 @@ def _ask(address: str, own: Survey, timeout_s: float, credentials: Credentials |
         supersedes=own.cluster_id in said.supersedes,
         survivor=Survivor(said.log_term, said.log_index, said.node_id) if has_data and said.log_index else None,
     )
+
+
+def _has_quorum(client: Client) -> bool:
+    """Return whether a coordinator can read what only a quorum can vouch for: its own word of a leader may be old."""
+    linearizable = ReadOptions(consistency=CONSISTENCY_LINEARIZABLE)
+    try:
+        client.call(GET_BACKUP_SCHEDULE, GetBackupScheduleRequest(read=linearizable))
+    except CloudlessError:
+        return False
+    return True
 
 
 def _lock_owner(datadir: DataDir) -> int:

@@ -89,7 +89,8 @@ _OWN_RULES: dict[str, Rule] = {
     "BackupService/PruneBackups": _ADMIN,
     "BackupService/SetBackupSchedule": _ADMIN,
     "BackupService/ListBackups": _SEE,
-    "BackupService/GetBackupSchedule": _SEE,
+    # Of coordinators, too: a survivor asks by it whether another one has a quorum.
+    "BackupService/GetBackupSchedule": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "AgentService/Session": Rule(machines=(_A,), own=True),
     "AgentLogService/ReadTaskLogs": _COORDINATORS,
     "PeerService/Link": Rule(machines=(_C,), own=True),
