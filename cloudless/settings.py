@@ -42,7 +42,8 @@ class CoordinatorSettings:
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
     coordinator that joins exchanges `join_token` (or what is in `join_token_file`) for an identity at one of
     `enrol_addresses` (seeds; default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes
-    to its own `enrol_address`.
+    to its own `enrol_address`. `backup_key_file` holds the passphrase that backups are encrypted with (None: they are
+    not).
     """
 
     node_id: str
@@ -66,6 +67,7 @@ class CoordinatorSettings:
     etcd_quota_mb: int = 2048
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
+    backup_key_file: Path | None = None
     tls: bool = True
     identity_dir: Path = COORDINATOR_DATA_DIR / "identity"
     founding_file: Path | None = None
@@ -204,6 +206,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ENROL_AT": ("enrol_addresses", _enrol_addresses),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
+    "BACKUP_KEY_FILE": ("backup_key_file", Path),
 }
 _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_ID": ("node_id", _name),

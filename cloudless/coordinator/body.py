@@ -20,6 +20,7 @@ from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.autopilot import AutopilotCalls
+from cloudless.coordinator.api.backups import Backups
 from cloudless.coordinator.api.cluster import Cluster
 from cloudless.coordinator.api.events import Events
 from cloudless.coordinator.api.logs import Logs
@@ -30,6 +31,7 @@ from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.autopilot import Autopilot
+from cloudless.coordinator.backups import BackupController, BackupMaker
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
 from cloudless.coordinator.credentials import OwnCredentials
@@ -128,7 +130,7 @@ class Body:
         self.trust = Trust(settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
-        self.services = self._build_services()
+        self.services = self._build_services(formation)
 
     def _build_member_care(self, formation: Formation, inspector: Inspector) -> None:
         """Make what cares for the members of etcd and the room in them."""
@@ -159,8 +161,11 @@ class Body:
             own.dialler,
         )
 
-    def _build_services(self) -> dict[str, tuple[object, ...]]:
+    def _build_services(self, formation: Formation) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
+        self.backups = BackupMaker(
+            self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
+        )
         access = Access(
             self.settings.node_id,
             self.replica,
@@ -184,6 +189,7 @@ class Body:
             "sessions": (self.sessions,),
             "peers": (self.peers,),
             "maintenance": (Maintenance(access, self.hygiene, self.admin, self.space, self._own.dialler),),
+            "backups": (Backups(access, self.backups),),
             "identity": self.trust.services(access),
         }
 
@@ -213,6 +219,7 @@ class Body:
             self.autopilot,
             HygieneController(self.hygiene, self.space, clock),
             Recorder(own_id, replica, self.leases.events, clock, self.ids),
+            BackupController(own_id, self.backups, replica, self.leases.events, clock, self.ids),
         )
         async with asyncio.TaskGroup() as group:
             for controller in controllers:

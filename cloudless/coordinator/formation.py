@@ -38,6 +38,7 @@ from cloudless.adapters.host.disk import FsyncTimes
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.founders import read_word, write_word
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
+from cloudless.adapters.member.process import end_orphan
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.coordinator.asking import ask_formation, call_once
@@ -81,6 +82,7 @@ class Formation:
 
     def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found, own: OwnCredentials) -> None:
         self._settings, self.datadir, self._binary, self._own = settings, datadir, binary, own
+        self.binary = binary
         self._token = ""
         # While it asks for a new place, what it has counts for nothing: it will be put aside.
         self._gives_up_data = False
@@ -128,6 +130,7 @@ class Formation:
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
+            supersedes=marker.supersedes,
             member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() and not self._gives_up_data else 0,
             raft_index=status.raft_applied_index if status else 0,
             serves=self.done,
@@ -195,6 +198,7 @@ class Formation:
                 outdated,
             )
             answer = await self._ask_to_join()  # first: where too many are old, these may be all there is
+            await end_orphan(self.datadir.pidfile, str(self.datadir.etcd_dir))
             self._put_aside("outdated")
             return await self._start_as_learner(answer)
         routes = await self.member.returning.announce_address(marker)
@@ -319,12 +323,19 @@ class Formation:
             cluster_id=f"{answer.etcd_cluster_id:x}",
             cluster_token=answer.cluster_token,
             initial_cluster=members,
+            supersedes=await self._ask_supersedes(f"{answer.etcd_cluster_id:x}"),
         )
         marker.write(self.datadir.marker)
         self._gives_up_data = False
         self.member.cluster_id = marker.cluster_id
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
         await self.member.start(replace(self.member.config, initial_cluster=members, initial_cluster_state="existing"))
+
+    async def _ask_supersedes(self, cluster_id: str) -> tuple[str, ...]:
+        """Return which clusters the one we join was rebuilt from, by the word of its members: all must know it."""
+        answers = (await self._neighbours.ask()).answers
+        said = [answer.supersedes for answer in answers.values() if answer.etcd_cluster_id == cluster_id]
+        return tuple(sorted({old for olds in said for old in olds}))
 
     def _clear_member_data(self) -> None:
         """A joiner's member is new: what is left of an earlier one is put aside, never deleted."""

@@ -18,6 +18,7 @@ from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.adapters.member.wal_end import find_log_end
 from cloudless.adapters.system import SystemClock
 from cloudless.coordinator import http_join
 from cloudless.coordinator.body import Body
@@ -27,12 +28,14 @@ from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
 from cloudless.coordinator.inspection import Inspector
+from cloudless.core.membership.founding import Standing
 from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
 from cloudless.rpc.v1 import (
     agent_pb2,
+    backup_pb2,
     cluster_pb2,
     event_pb2,
     identity_pb2,
@@ -51,6 +54,7 @@ SERVICES = {
     "tasks": workload_pb2.DESCRIPTOR.services_by_name["TaskService"],
     "events": event_pb2.DESCRIPTOR.services_by_name["EventService"],
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    "backups": backup_pb2.DESCRIPTOR.services_by_name["BackupService"],
     "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
     "maintenance": maintenance_pb2.DESCRIPTOR.services_by_name["MaintenanceService"],
@@ -156,9 +160,14 @@ class Coordinator:
 
         return resolve
 
-    async def _get_formation(self, request: object, context: object) -> cluster_pb2.GetFormationResponse:
+    async def _get_formation(
+        self, request: cluster_pb2.GetFormationRequest, context: object
+    ) -> cluster_pb2.GetFormationResponse:
         assert self._formation is not None
         answer = self._formation.standing()
+        if request.with_log and answer.phase == Standing.MEMBER.value:
+            end = await asyncio.to_thread(find_log_end, self._datadir.etcd_dir)
+            answer.log_term, answer.log_index = (end.term, end.index) if end else (0, 0)
         if self._body is not None:
             machine = self._body.replica.machine
             answer.awaited.extend(sorted({one.record.new_id for one in replacements_of(machine).values()} - {""}))

@@ -47,6 +47,9 @@ COORDINATOR_GAUGES: dict[str, str] = {
     "workloads": "workloads",
     "tasks": "tasks not ended",
     "tasks_running": "tasks reported running",
+    "backup_age_seconds": "seconds since the last scheduled backup, -1 if there was none",
+    "backup_bytes": "size of the last scheduled backup",
+    "backup_failures_in_a_row": "scheduled backups that failed since the last one that did not",
 }
 COORDINATOR_COUNTERS: dict[str, str] = {
     "terms_won": "times this coordinator took office",

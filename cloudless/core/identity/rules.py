@@ -87,6 +87,15 @@ _OWN_RULES: dict[str, Rule] = {
     "TaskService/GetTask": _READ,
     "EventService/ListEvents": _VIEWER,
     "EventService/Watch": _VIEWER,
+    # A backup is the whole cluster, keys included: who may have one may do anything.
+    "BackupService/SaveBackup": _ADMIN,
+    "BackupService/StoreBackup": _ADMIN,
+    "BackupService/FetchBackup": _ADMIN,
+    "BackupService/PruneBackups": _ADMIN,
+    "BackupService/SetBackupSchedule": _ADMIN,
+    "BackupService/ListBackups": _SEE,
+    # Of coordinators, too: a survivor asks by it whether another one has a quorum.
+    "BackupService/GetBackupSchedule": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "AgentService/Session": Rule(machines=(_A,), own=True),
     "AgentLogService/ReadTaskLogs": _COORDINATORS,
     "PeerService/Link": Rule(machines=(_C,), own=True),
