@@ -247,6 +247,63 @@ class FormationRefused(StartupError):
     code = "formation-refused"
 
 
+# --- backups and recovery -----------------------------------------------------------------------
+
+
+class BackupError(CloudlessError):
+    """A backup cannot be made or used as asked; nothing was changed."""
+
+    code = "backup"
+
+
+class CorruptBackup(BackupError):
+    """The file is no backup, is cut off, or was changed: nothing of it is used."""
+
+    code = "corrupt-backup"
+
+
+class WrongKey(BackupError):
+    """The backup is encrypted, and what was given is not its key (or nothing was given)."""
+
+    code = "wrong-key"
+
+
+class UnprovenBackup(BackupError):
+    """A member made from the backup does not hold the state that the backup says it holds."""
+
+    code = "unproven-backup"
+
+
+class TargetFailed(BackupError):
+    """The directory or bucket for backups cannot be used."""
+
+    code = "target-failed"
+
+
+class ToolMissing(BackupError):
+    """A program that comes with etcd is needed and not there."""
+
+    code = "tool-missing"
+
+
+class NoRoom(BackupError):
+    """The disk has not enough room for what would be written."""
+
+    code = "no-room"
+
+
+class DataDirInUse(BackupError):
+    """The data directory holds something that must not be overwritten, or its coordinator runs."""
+
+    code = "data-dir-in-use"
+
+
+class RecoveryRefused(BackupError):
+    """Rebuilding a cluster from this survivor could lose writes, or make two clusters of one."""
+
+    code = "recovery-refused"
+
+
 class WrongAuthority(StartupError):
     """The cluster that was reached is not the one the token is for: nothing secret was sent."""
 
@@ -295,6 +352,7 @@ OUTCOMES: dict[type[CloudlessError], Outcome] = {
     LeaseLost: Outcome("UNAVAILABLE", 503, 3),
     ExecutorError: Outcome("FAILED_PRECONDITION", 409, 7),
     StartupError: Outcome("FAILED_PRECONDITION", 500, 8),
+    BackupError: Outcome("FAILED_PRECONDITION", 500, 9),
     InvariantBroken: Outcome("INTERNAL", 500, 70),
 }
 

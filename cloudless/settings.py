@@ -37,11 +37,13 @@ class CoordinatorSettings:
     (0: not used). `dns_servers` (address, port) are asked in place of this machine's own. `rejoin` lets one whose
     member was removed from the cluster put its old data aside and join as a new one.
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
+    `etcd_quota_mb` is the size of the store at which etcd refuses writes; users' are refused from nine tenths of it.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
     coordinator that joins exchanges `join_token` (or what is in `join_token_file`) for an identity at one of
-    `enrol_addresses` (default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes to its
-    own `enrol_address`.
+    `enrol_addresses` (seeds; default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes
+    to its own `enrol_address`. `backup_key_file` holds the passphrase that backups are encrypted with (None: they are
+    not).
     """
 
     node_id: str
@@ -62,8 +64,10 @@ class CoordinatorSettings:
     log_level: str = "INFO"
     profile: str = "default"
     allow_degraded_etcd: bool = False
+    etcd_quota_mb: int = 2048
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
+    backup_key_file: Path | None = None
     tls: bool = True
     identity_dir: Path = COORDINATOR_DATA_DIR / "identity"
     founding_file: Path | None = None
@@ -77,7 +81,7 @@ class AgentSettings:
     """How one agent runs. Capacity given here overrides what the machine shows. `coordinators` are seeds, as text.
 
     `join_token` (or what is in `join_token_file`) is exchanged for an identity at the first start, at
-    `enrol_addresses` (default: where the coordinators are, port 8070). TLS as for coordinators.
+    `enrol_addresses` (seeds; default: where the coordinators are, port 8070). TLS as for coordinators.
     """
 
     node_id: str
@@ -193,6 +197,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
     "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
+    "ETCD_QUOTA_MB": ("etcd_quota_mb", _integer(16, 8192)),
     "TLS_ENABLED": ("tls", _boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
     "FOUNDING_FILE": ("founding_file", Path),
@@ -201,6 +206,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ENROL_AT": ("enrol_addresses", _enrol_addresses),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
+    "BACKUP_KEY_FILE": ("backup_key_file", Path),
 }
 _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_ID": ("node_id", _name),
@@ -271,7 +277,7 @@ def read_coordinator_settings(environ: Mapping[str, str] | None = None) -> Coord
     _require_loopback(values, problems, listening, os.environ if environ is None else environ)
     if problems:
         raise BadSettings(problems)
-    _default_identity(values, COORDINATOR_DATA_DIR, "join_addresses")
+    _default_identity(values, COORDINATOR_DATA_DIR)
     bind = values.setdefault("bind_address", "0.0.0.0:8080")
     values["advertise_address"] = values.get("advertise_address") or _reachable(bind)
     values["raft_address"] = _reachable(values.get("raft_address") or "0.0.0.0:3000")
@@ -295,7 +301,7 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
         storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else detected.storage_mb,
         bandwidth_mbps=values.pop("bandwidth_mbps", detected.bandwidth_mbps),
     )
-    _default_identity(values, AGENT_DATA_DIR, "coordinators")
+    _default_identity(values, AGENT_DATA_DIR)
     listen = values.setdefault("listen_address", "0.0.0.0:8090")
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
@@ -343,6 +349,13 @@ def _read(
     return values, problems
 
 
+def find_unknown_settings(environ: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Return the CLOUDLESS_ names that neither a coordinator, nor an agent, nor the command line knows."""
+    known = {**_COORDINATOR, **_AGENT, **dict.fromkeys(_SHARED | _NOT_YET)}
+    names = sorted(name[len(PREFIX) :] for name in environ if name.startswith(PREFIX))
+    return tuple(Problem(PREFIX + short, _unknown(short, known)) for short in names if short not in known)
+
+
 def _unknown(short: str, known: Mapping[str, Any]) -> str:
     nearest = difflib.get_close_matches(short, known, n=1, cutoff=0.6)
     return f"is not a known setting; did you mean {PREFIX}{nearest[0]}?" if nearest else "is not a known setting"
@@ -353,12 +366,8 @@ def _require(values: dict[str, Any], problems: list[Problem], target: str, short
         problems.append(Problem(PREFIX + short, "must be set"))
 
 
-def _default_identity(values: dict[str, Any], data_dir: Path, others: str) -> None:
+def _default_identity(values: dict[str, Any], data_dir: Path) -> None:
     values.setdefault("identity_dir", values.get("data_dir", data_dir) / "identity")
-    if not values.get("enrol_addresses"):
-        seeds = [parse_seed(text) for text in values.get(others, ())]
-        hosts = dict.fromkeys(seed.host for seed in seeds if seed.kind not in (SeedKind.DNS, SeedKind.SRV))
-        values["enrol_addresses"] = tuple(join_address(host, ENROL_PORT) for host in hosts)
 
 
 def _require_loopback(

@@ -149,3 +149,11 @@ def check_members_apart(version: Version, others: Iterable[Version]) -> None:
                 f"etcd {version} and a member's {other} are more than one minor version apart",
                 hint="upgrade the members one minor version at a time",
             )
+
+
+def may_defragment(version: Version) -> bool:
+    """Return whether a member of this version may be defragmented without a person looking on.
+
+    Before 3.5.23 and 3.6.5 a crash in the middle, or requests that arrive meanwhile, can cost more than space.
+    """
+    return Version(3, 5, 23) <= version < Version(3, 6, 0) or version >= Version(3, 6, 5)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cloudless.adapters.discovery.doors import Doors
+from cloudless.adapters.discovery.lookup import NetworkLookup
 from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
@@ -17,15 +19,15 @@ from cloudless.core.identity.renewal import Freshness
 from cloudless.core.model import Role
 from cloudless.errors import BadCredentials
 from cloudless.ports import Clock
-from cloudless.settings import AgentSettings, read_token
+from cloudless.settings import ENROL_PORT, AgentSettings, read_token
 
 
 class NodeCredentials:
     """A `CredentialSource`: this node's identity, as it was last renewed."""
 
-    def __init__(self, settings: AgentSettings, directory: IdentityDir, held: Credentials, clock: Clock) -> None:
-        self.directory, self._enrol_addresses, self._clock = directory, settings.enrol_addresses, clock
-        self._find_coordinators: Callable[[], Sequence[str]] = lambda: settings.coordinators
+    def __init__(self, directory: IdentityDir, held: Credentials, doors: Doors, clock: Clock) -> None:
+        self.directory, self._doors, self._clock = directory, doors, clock
+        self._find_coordinators: Callable[[], Sequence[str]] = tuple
         self._renewed: Callable[[], None] = lambda: None
         self._keeper = IdentityKeeper(
             directory, held, self._find_addresses, ask_identity_service, clock, self._on_change
@@ -42,7 +44,7 @@ class NodeCredentials:
     def _find_addresses(self) -> Sequence[str]:
         """Return whom to ask: who has a good certificate shows it, who has none comes to the other door."""
         expired = self().freshness(self._clock.wall_ms()) is Freshness.EXPIRED
-        return self._enrol_addresses if expired else self._find_coordinators()
+        return self._doors.current() if expired else self._find_coordinators()
 
     def _on_change(self, credentials: Credentials) -> None:
         self._renewed()
@@ -54,7 +56,12 @@ async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCrede
     Raises BadCredentials without token, and what the cluster refuses the token by.
     """
     directory = IdentityDir(settings.identity_dir)
+    doors = Doors(
+        settings.enrol_addresses, settings.coordinators, ENROL_PORT, NetworkLookup(settings.dns_servers), clock
+    )
     held = directory.load()
+    if held is not None and held.freshness(clock.wall_ms()) is Freshness.EXPIRED:
+        await doors.find()
     if held is None:
         token = read_token(settings.join_token, settings.join_token_file)
         if not token:
@@ -64,6 +71,6 @@ async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCrede
                 "on loopback",
             )
         held = await enrol_patiently(
-            directory, token, settings.node_id, Role.AGENT, settings.enrol_addresses, ask_identity_service, clock
+            directory, token, settings.node_id, Role.AGENT, doors.find, ask_identity_service, clock
         )
-    return NodeCredentials(settings, directory, held, clock)
+    return NodeCredentials(directory, held, doors, clock)

@@ -60,6 +60,10 @@ class Links:
     def primary(self) -> Session | None:
         return self._primary
 
+    def addresses(self) -> list[str]:
+        """Return where coordinators may be found: at the seeds, and where the cluster said they are."""
+        return [endpoint.address for endpoint in self._book.endpoints(cut_off=self._primary is None)]
+
     def count_warm(self) -> int:
         return sum(session.welcomed and session is not self._primary for session in self._open)
 

@@ -96,7 +96,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
         if credentials is not None:
             renewing = asyncio.create_task(
-                credentials.run(lambda: [one.address for one in seeds.current()], metrics.renew),
+                credentials.run(links.addresses, metrics.renew),
                 name="credentials",
             )
             stack.callback(renewing.cancel)

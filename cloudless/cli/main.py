@@ -28,6 +28,7 @@ Exit codes:
   6   denied
   7   a node could not run a task
   8   a process cannot start as configured
+  9   a backup or a recovery cannot be done: corrupt file, wrong key, directory in use
   70  a bug in cloudless or an error this version does not know
   130 interrupted
 """

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from cloudless.rpc.v1 import cluster_pb2, event_pb2, identity_pb2, node_pb2, workload_pb2
+from cloudless.rpc.v1 import backup_pb2, cluster_pb2, event_pb2, identity_pb2, maintenance_pb2, node_pb2, workload_pb2
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -42,7 +42,8 @@ def _method(
     return Method(f"/cloudless.rpc.v1.{name}", request, response, repeatable, attempt_s)
 
 
-_c, _n, _w, _e, _i = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2
+_c, _n, _w, _e, _i, _b = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2, backup_pb2
+_m = maintenance_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
 LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse, attempt_s=4.0)
@@ -65,6 +66,21 @@ SET_AUTOPILOT = _method("ClusterService/SetAutopilot", _c.SetAutopilotRequest, _
 TRANSFER_LEADER = _method(
     "ClusterService/TransferLeader", _c.TransferLeaderRequest, _c.TransferLeaderResponse, repeatable=False
 )
+GET_FORMATION = _method("ClusterService/GetFormation", _c.GetFormationRequest, _c.GetFormationResponse)
+# A backup takes as long as the state is large; a second one would do the same once more, so it is not repeated.
+SAVE_BACKUP = _method("BackupService/SaveBackup", _b.SaveBackupRequest, _b.SaveBackupResponse, repeatable=False)
+STORE_BACKUP = _method(
+    "BackupService/StoreBackup", _b.StoreBackupRequest, _b.StoreBackupResponse, repeatable=False, attempt_s=900.0
+)
+LIST_BACKUPS = _method("BackupService/ListBackups", _b.ListBackupsRequest, _b.ListBackupsResponse, attempt_s=10.0)
+FETCH_BACKUP = _method("BackupService/FetchBackup", _b.FetchBackupRequest, _b.FetchBackupResponse)
+PRUNE_BACKUPS = _method("BackupService/PruneBackups", _b.PruneBackupsRequest, _b.PruneBackupsResponse, attempt_s=60.0)
+GET_BACKUP_SCHEDULE = _method(
+    "BackupService/GetBackupSchedule", _b.GetBackupScheduleRequest, _b.GetBackupScheduleResponse
+)
+SET_BACKUP_SCHEDULE = _method(
+    "BackupService/SetBackupSchedule", _b.SetBackupScheduleRequest, _b.SetBackupScheduleResponse
+)
 LIST_NODES = _method("NodeService/ListNodes", _n.ListNodesRequest, _n.ListNodesResponse)
 GET_NODE = _method("NodeService/GetNode", _n.GetNodeRequest, _n.GetNodeResponse)
 UPDATE_NODE = _method("NodeService/UpdateNode", _n.UpdateNodeRequest, _n.UpdateNodeResponse)
@@ -79,6 +95,11 @@ LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksR
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)
 WATCH = _method("EventService/Watch", _e.WatchRequest, _e.WatchResponse)
+INSPECT_COORDINATOR = _method(
+    "MaintenanceService/InspectCoordinator", _m.InspectCoordinatorRequest, _m.InspectCoordinatorResponse, attempt_s=4.0
+)
+# Minutes: every member is defragmented, one after the other. Done twice it finds nothing left to do.
+MAKE_ROOM = _method("MaintenanceService/MakeRoom", _m.MakeRoomRequest, _m.MakeRoomResponse, attempt_s=300.0)
 GET_CA = _method("IdentityService/GetCa", _i.GetCaRequest, _i.GetCaResponse)
 ENROL = _method("IdentityService/Enrol", _i.EnrolRequest, _i.EnrolResponse)
 REENROL = _method("IdentityService/Reenrol", _i.ReenrolRequest, _i.ReenrolResponse)

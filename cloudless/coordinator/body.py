@@ -20,15 +20,18 @@ from cloudless.adapters.system import RandomIds, SystemClock
 from cloudless.coordinator.ailment import describe_ailment
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.autopilot import AutopilotCalls
+from cloudless.coordinator.api.backups import Backups
 from cloudless.coordinator.api.cluster import Cluster
 from cloudless.coordinator.api.events import Events
 from cloudless.coordinator.api.logs import Logs
+from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.autopilot import Autopilot
+from cloudless.coordinator.backups import BackupController, BackupMaker
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
 from cloudless.coordinator.credentials import OwnCredentials
@@ -36,6 +39,8 @@ from cloudless.coordinator.departure import REMOVED_HINT, Departure
 from cloudless.coordinator.directory import Directory
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.hygiene import Hygiene, HygieneController
+from cloudless.coordinator.inspection import Inspector
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.membership import Members
@@ -46,6 +51,7 @@ from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
+from cloudless.coordinator.space import SpaceWatch
 from cloudless.coordinator.trust import Trust
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
@@ -66,7 +72,12 @@ class Body:
     """All parts of a coordinator whose member votes."""
 
     def __init__(
-        self, settings: CoordinatorSettings, formation: Formation, etcd_version: str, own: OwnCredentials
+        self,
+        settings: CoordinatorSettings,
+        formation: Formation,
+        etcd_version: str,
+        own: OwnCredentials,
+        inspector: Inspector,
     ) -> None:
         assert formation.supervisor is not None
         self._own = own
@@ -102,19 +113,7 @@ class Body:
             ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
             dial=grpc_dial(own.dialler),
         )
-        self.members = Members(
-            self.admin,
-            self.replica,
-            self.clock,
-            self.peers.linked,
-            ailments=self.peers.ailments,
-            heard=formation.progress.heard.get,
-            own=own,
-        )
-        self.departure = Departure(settings.node_id, self.replica, self.leadership, self.members, self.clock)
-        self.autopilot = Autopilot(
-            self.members, self.admin, self.replica, self.clock, ask=partial(ask_formation, own.dialler)
-        )
+        self._build_member_care(formation, inspector)
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
         )
@@ -131,15 +130,55 @@ class Body:
         self.trust = Trust(settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids)
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
-        self.services = self._build_services()
+        self.services = self._build_services(formation)
 
-    def _build_services(self) -> dict[str, tuple[object, ...]]:
+    def _build_member_care(self, formation: Formation, inspector: Inspector) -> None:
+        """Make what cares for the members of etcd and the room in them."""
+        own = self._own
+        self.members = Members(
+            self.admin,
+            self.replica,
+            self.clock,
+            self.peers.linked,
+            ailments=self.peers.ailments,
+            heard=formation.progress.heard.get,
+            own=own,
+        )
+        self.departure = Departure(self.settings.node_id, self.replica, self.leadership, self.members, self.clock)
+        self.autopilot = Autopilot(
+            self.members, self.admin, self.replica, self.clock, ask=partial(ask_formation, own.dialler)
+        )
+        self.space = SpaceWatch(self.members, self.clock, self.settings.etcd_quota_mb << 20)
+        self.hygiene = Hygiene(
+            self.settings.node_id,
+            self.store,
+            self.admin,
+            self.members,
+            self.replica,
+            inspector.inspect,
+            self.clock,
+            self._hand_over,
+            own.dialler,
+        )
+
+    def _build_services(self, formation: Formation) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
-        access = Access(self.settings.node_id, self.replica, self.committer, self.leases, self.clock, self.ids)
+        self.backups = BackupMaker(
+            self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
+        )
+        access = Access(
+            self.settings.node_id,
+            self.replica,
+            self.committer,
+            self.leases,
+            self.clock,
+            self.ids,
+            self.space.require_room,
+        )
         members = MemberCalls(access, self.members, self.departure)
         return {
             "cluster": (
-                Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__),
+                Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__, self.space),
                 members,
                 AutopilotCalls(access, self.members, members),
             ),
@@ -149,6 +188,8 @@ class Body:
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
+            "maintenance": (Maintenance(access, self.hygiene, self.admin, self.space, self._own.dialler),),
+            "backups": (Backups(access, self.backups),),
             "identity": self.trust.services(access),
         }
 
@@ -160,6 +201,8 @@ class Body:
             group.create_task(self.leases.run(self.clock), name="leases")
             group.create_task(self.trust.run(self.store, self.supervisor), name="trust")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
+            group.create_task(self.space.run(), name="space-watch")
+            group.create_task(self.hygiene.run(), name="hygiene")
             group.create_task(self.directory.run(), name="directory")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
@@ -174,7 +217,9 @@ class Body:
             self.orchestrator,
             Reaper(replica, clock),
             self.autopilot,
+            HygieneController(self.hygiene, self.space, clock),
             Recorder(own_id, replica, self.leases.events, clock, self.ids),
+            BackupController(own_id, self.backups, replica, self.leases.events, clock, self.ids),
         )
         async with asyncio.TaskGroup() as group:
             for controller in controllers:
@@ -231,6 +276,12 @@ class Body:
                 logger.log(
                     "INFO" if answers else "WARNING", "etcd {}", "answers again" if answers else "does not answer"
                 )
+
+    async def _hand_over(self) -> None:
+        """Let another coordinator lead, if this one does and there is another. Raises CloudlessError."""
+        others = [id for id in self.replica.machine.coordinators if id != self.settings.node_id]
+        if self.leadership.leading_term and any(self.peers.linked(id) for id in others):
+            await self.leadership.transfer("", timeout_s=RESIGN_TIMEOUT_S)
 
     async def leave(self) -> None:
         """Hand over what others can take: agents, office, etcd's leadership."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from cloudless.adapters.discovery.doors import Doors
+from cloudless.adapters.discovery.lookup import NetworkLookup
 from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.etcd_files import EtcdFiles
@@ -31,7 +33,7 @@ from cloudless.errors import BadCredentials
 from cloudless.ports import Clock, Credentials, CredentialSource
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import identity_pb2 as pb
-from cloudless.settings import CoordinatorSettings, read_token
+from cloudless.settings import ENROL_PORT, CoordinatorSettings, read_token
 from etcd.flags import TlsFiles
 
 
@@ -187,7 +189,9 @@ async def _join(settings: CoordinatorSettings, token: str, clock: Clock) -> Hold
         token,
         settings.node_id,
         Role.COORDINATOR,
-        settings.enrol_addresses,
+        Doors(
+            settings.enrol_addresses, settings.join_addresses, ENROL_PORT, NetworkLookup(settings.dns_servers), clock
+        ).find,
         ask_identity_service,
         clock,
         handed.append,

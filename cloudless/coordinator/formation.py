@@ -34,13 +34,16 @@ from functools import partial
 from loguru import logger
 
 from cloudless.adapters.etcd.admin import EtcdAdmin
+from cloudless.adapters.host.disk import FsyncTimes
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.founders import read_word, write_word
 from cloudless.adapters.member.marker import DataState, Marker, MarkerState, judge_data
+from cloudless.adapters.member.process import end_orphan
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.coordinator.asking import ask_formation, call_once
 from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.disk_probe import probe_disk
 from cloudless.coordinator.neighbours import Neighbours, Round, describe_failures
 from cloudless.coordinator.progress import ProgressTable
 from cloudless.coordinator.rejoining import check_rejoin
@@ -79,7 +82,10 @@ class Formation:
 
     def __init__(self, settings: CoordinatorSettings, datadir: DataDir, binary: Found, own: OwnCredentials) -> None:
         self._settings, self.datadir, self._binary, self._own = settings, datadir, binary, own
+        self.binary = binary
         self._token = ""
+        # While it asks for a new place, what it has counts for nothing: it will be put aside.
+        self._gives_up_data = False
         self._neighbours = Neighbours(settings, datadir, partial(ask_formation, own.dialler))
         self.member = MemberStart(settings, datadir, binary, own, self._neighbours)
         self._founders = (
@@ -87,6 +93,12 @@ class Formation:
         )
         self.progress = ProgressTable(Progress.read(datadir.progress).heard)
         self.done = False
+        self.disk_speed: FsyncTimes | None = None
+
+    @property
+    def waiting_for(self) -> str:
+        """What is waited for, as last said; "" if nothing has been."""
+        return self.member.waiting.said
 
     @property
     def supervisor(self) -> MemberSupervisor | None:
@@ -101,6 +113,8 @@ class Formation:
     def standing(self) -> pb.GetFormationResponse:
         """Return what this node brings to the forming of a cluster."""
         standing = Standing.MEMBER if self.done else _STANDINGS[judge_data(self.datadir)]
+        if self._gives_up_data and standing is not Standing.FRESH:
+            standing = Standing.LOST
         status = None if self.done else self.member.status  # from then on it gets old
         marker = Marker.read(self.datadir.marker)
         return pb.GetFormationResponse(
@@ -116,7 +130,8 @@ class Formation:
                 pb.HeardMember(node_id=node_id, member_id=int(said.member_id, 16), raft_index=said.raft_index)
                 for node_id, said in sorted(self.progress.heard.items())
             ],
-            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() else 0,
+            supersedes=marker.supersedes,
+            member_id=int(marker.member_id or "0", 16) if self.datadir.has_wal() and not self._gives_up_data else 0,
             raft_index=status.raft_applied_index if status else 0,
             serves=self.done,
         )
@@ -125,6 +140,7 @@ class Formation:
 
     async def form(self) -> MemberSupervisor:
         """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
+        self.disk_speed = await probe_disk(self.datadir.path, self._settings.profile)
         enter = self._enter()
         while True:
             try:
@@ -182,6 +198,7 @@ class Formation:
                 outdated,
             )
             answer = await self._ask_to_join()  # first: where too many are old, these may be all there is
+            await end_orphan(self.datadir.pidfile, str(self.datadir.etcd_dir))
             self._put_aside("outdated")
             return await self._start_as_learner(answer)
         routes = await self.member.returning.announce_address(marker)
@@ -306,11 +323,19 @@ class Formation:
             cluster_id=f"{answer.etcd_cluster_id:x}",
             cluster_token=answer.cluster_token,
             initial_cluster=members,
+            supersedes=await self._ask_supersedes(f"{answer.etcd_cluster_id:x}"),
         )
         marker.write(self.datadir.marker)
+        self._gives_up_data = False
         self.member.cluster_id = marker.cluster_id
         logger.info("joining as a learner of cluster {:x}", answer.etcd_cluster_id)
         await self.member.start(replace(self.member.config, initial_cluster=members, initial_cluster_state="existing"))
+
+    async def _ask_supersedes(self, cluster_id: str) -> tuple[str, ...]:
+        """Return which clusters the one we join was rebuilt from, by the word of its members: all must know it."""
+        answers = (await self._neighbours.ask()).answers
+        said = [answer.supersedes for answer in answers.values() if answer.etcd_cluster_id == cluster_id]
+        return tuple(sorted({old for olds in said for old in olds}))
 
     def _clear_member_data(self) -> None:
         """A joiner's member is new: what is left of an earlier one is put aside, never deleted."""
@@ -332,7 +357,7 @@ class Formation:
             etcd_version=str(self._binary.version),
             api_address=self._settings.advertise_address,
         )
-        pause_s = RETRY_PAUSE_S
+        pause_s, self._gives_up_data = RETRY_PAUSE_S, True
         while True:
             round = await self._ask_others()
             refusals = {}

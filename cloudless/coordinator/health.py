@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from cloudless.adapters.http.server import Answer
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.coordinator.body import Body
+from cloudless.core.backup import status_of
 from cloudless.core.lifecycle import LIVE
 from cloudless.core.model import TaskState
 from cloudless.observability.metrics import COORDINATOR_COUNTERS, COORDINATOR_GAUGES
@@ -80,7 +81,8 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
     """Return a value for every declared metric; zeros and -1 before this coordinator belongs to a cluster."""
     if body is None:
         values = dict.fromkeys([*COORDINATOR_GAUGES, *COORDINATOR_COUNTERS], 0.0)
-        return {**values, "raft_state": 3.0, "state_staleness_seconds": -1.0}
+        negative = dict.fromkeys(("state_staleness_seconds", "quota_hours_left", "backup_age_seconds"), -1.0)
+        return {**values, "raft_state": 3.0, **negative}
     machine, members = body.replica.machine, body.members
     leader = body.leadership.leader()
     status = members.status
@@ -93,6 +95,10 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
         "raft_commit_index": float(status.raft_index if status else 0),
         "raft_term": float(status.raft_term if status else 0),
         "etcd_db_bytes": float(status.db_size_bytes if status else 0),
+        "etcd_db_in_use_bytes": float(status.db_in_use_bytes if status else 0),
+        "etcd_quota_bytes": float(body.space.quota_bytes),
+        "quota_hours_left": -1.0 if body.space.hours_left is None else body.space.hours_left,
+        "writes_refused": float(bool(body.space.shortage)),
         "etcd_restarts": float(body.supervisor.state.restarts),
         "voters": float(len(members.voters())),
         "learners": float(sum(member.is_learner for member in members.list)),
@@ -115,6 +121,17 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
         "commit_changes": float(body.committer.changes_total),
         "state_resets": float(body.replica.resets_total),
         "placements": float(body.orchestrator.placed_total),
+        **_sample_backups(body),
+    }
+
+
+def _sample_backups(body: Body) -> dict[str, float]:
+    status = status_of(body.replica.machine)
+    age_s = (body.clock.wall_ms() - status.last_success_at_ms) / 1000 if status.last_success_at_ms else -1.0
+    return {
+        "backup_age_seconds": age_s,
+        "backup_bytes": float(status.last_size_bytes),
+        "backup_failures_in_a_row": float(status.failures_in_a_row),
     }
 
 

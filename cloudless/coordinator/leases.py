@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-from cloudless.errors import CloudlessError, CommitUncertain, Unavailable
+from cloudless.core.hygiene.room import CURE
+from cloudless.errors import CloudlessError, CommitUncertain, LeaseLost, NoSpace, Unavailable
 from cloudless.ports import Clock, Store
 
 LEASE_LOOK_PERIOD_S = 2.0
@@ -48,10 +49,23 @@ class RollingLease:
             granted_s = self._clock.monotonic_s()
             try:
                 self._lease_id, self._granted_s = await self._grant(), granted_s
+            except NoSpace:
+                # Not even a lease fits: live on with the old one, or nothing could be deleted to make room.
+                await self._prolong(granted_s)
             except Unavailable:
                 if not self._lease_id or age_s > 1.5 * self._kept_s:
                     raise
             return self._lease_id
+
+    async def _prolong(self, now_s: float) -> None:
+        """Keep the lease held alive. Raises NoSpace if there is none any more."""
+        try:
+            if self._lease_id and await self._store.keep_alive(self._lease_id, timeout_s=GRANT_TIMEOUT_S):
+                self._granted_s = now_s
+                return
+        except (LeaseLost, Unavailable) as error:
+            raise NoSpace("the store has no room for a lease", hint=CURE) from error
+        raise NoSpace("the store has no room for a lease", hint=CURE)
 
     def _is_young(self) -> bool:
         return bool(self._lease_id) and self._clock.monotonic_s() - self._granted_s <= self._kept_s

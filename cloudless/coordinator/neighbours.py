@@ -98,7 +98,12 @@ class Neighbours:
         addresses = await self.addresses()
         answers = await self._ask(addresses)
         voices = {
-            address: Voice(answer.node_id, answer.instance_id, answer.etcd_cluster_id if answer.phase == MEMBER else "")
+            address: Voice(
+                answer.node_id,
+                answer.instance_id,
+                answer.etcd_cluster_id if answer.phase == MEMBER else "",
+                frozenset(answer.supersedes),
+            )
             for address, answer in answers.items()
         }
         who = sort_answers(self.instance_id, Marker.read(self._datadir.marker).cluster_id, voices)

@@ -11,7 +11,7 @@ an older copy *and* nobody who could tell is left to the operator; a cluster tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from loguru import logger
 
@@ -54,13 +54,21 @@ class Returning:
         self._alone = False
 
     async def find_outdated(self, marker: Marker) -> str:
-        """Return why the data are older than they must be, "" if nobody contradicts them."""
+        """Return why the data must not be started again: older than they must be, or of a cluster that was replaced.
+
+        "" if nobody contradicts them.
+        """
         if find_orphan(self._datadir.pidfile, str(self._datadir.etcd_dir)):
-            return ""  # its etcd never ended
+            # Its etcd never ended, so nothing was put back; but the others may have gone on without it.
+            return _find_replaced(marker, (await self._neighbours.ask()).answers.values())
         if self._noted.doubt and self._neighbours.any:
             return self._noted.doubt
         log_ends = await asyncio.to_thread(last_index, self._datadir.etcd_dir)
-        witnesses = await self._ask_witnesses()
+        answers = await self._ask_witnesses()
+        replaced = _find_replaced(marker, answers)
+        if replaced:
+            return replaced
+        witnesses = self._words_of(answers)
         if self._noted.reached is not None:
             witnesses.append((f"{self._settings.node_id} itself", self._noted.reached))
         reason = find_outdated(marker.member_id, log_ends, witnesses)
@@ -69,7 +77,7 @@ class Returning:
             return ""
         return reason
 
-    async def _ask_witnesses(self) -> list[tuple[str, Reached]]:
+    async def _ask_witnesses(self) -> list[pb.GetFormationResponse]:
         """Ask until all others have answered, or those that do not have had their time.
 
         Not only until one has: of several that come back together, another old copy may be the first.
@@ -92,22 +100,21 @@ class Returning:
         self._alone = self._alone or not self._neighbours.any
         if not self._alone and not answers:
             logger.warning("no other coordinator answers: nobody can tell whether this node's data are of today")
-        own_id = self._settings.node_id
+        return [answer for answer in answers.values() if answer.node_id != self._settings.node_id]
+
+    def _words_of(self, answers: Iterable[pb.GetFormationResponse]) -> list[tuple[str, Reached]]:
+        """Return who says how far our member had got."""
         return [
             (answer.node_id, Reached(f"{heard.member_id:x}", heard.raft_index))
-            for answer in answers.values()
-            if answer.node_id != own_id
+            for answer in answers
             for heard in answer.heard
-            if heard.node_id == own_id
+            if heard.node_id == self._settings.node_id
         ]
 
     async def find_routes(self) -> Mapping[str, str]:
         """Return the way from old addresses to new ones, if a majority has come back and some of it has moved."""
         marker = Marker.read(self._datadir.marker)
-        relocation = await self._relocation(marker)
-        if relocation.reason:
-            self._say(relocation.reason)
-        return relocation.routes
+        return (await self._relocation(marker)).routes
 
     async def _relocation(self, marker: Marker) -> Relocation:
         return find_relocation(self._settings, marker, self._noted.members, (await self._neighbours.ask()).answers)
@@ -145,3 +152,11 @@ class Returning:
                 "started once with its old address it could help them"
             )
             await asyncio.sleep(PAUSE_S)
+
+
+def _find_replaced(marker: Marker, answers: Iterable[pb.GetFormationResponse]) -> str:
+    """Return by whose word the cluster of our data was rebuilt without us, "" if by nobody's."""
+    for answer in answers:
+        if marker.cluster_id and marker.cluster_id in answer.supersedes:
+            return f"cluster {marker.cluster_id} was rebuilt without this member, by the word of {answer.node_id}"
+    return ""

@@ -18,6 +18,7 @@ from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.supervisor import Phase
+from cloudless.adapters.member.wal_end import find_log_end
 from cloudless.adapters.system import SystemClock
 from cloudless.coordinator import http_join
 from cloudless.coordinator.body import Body
@@ -26,11 +27,23 @@ from cloudless.coordinator.departure import REMOVED_HINT
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
+from cloudless.coordinator.inspection import Inspector
+from cloudless.core.membership.founding import Standing
 from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
 from cloudless.observability.metrics import CoordinatorMetrics
-from cloudless.rpc.v1 import agent_pb2, cluster_pb2, event_pb2, identity_pb2, node_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import (
+    agent_pb2,
+    backup_pb2,
+    cluster_pb2,
+    event_pb2,
+    identity_pb2,
+    maintenance_pb2,
+    node_pb2,
+    peer_pb2,
+    workload_pb2,
+)
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
@@ -41,8 +54,10 @@ SERVICES = {
     "tasks": workload_pb2.DESCRIPTOR.services_by_name["TaskService"],
     "events": event_pb2.DESCRIPTOR.services_by_name["EventService"],
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    "backups": backup_pb2.DESCRIPTOR.services_by_name["BackupService"],
     "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
+    "maintenance": maintenance_pb2.DESCRIPTOR.services_by_name["MaintenanceService"],
 }
 STOP_GRACE_S = 0.3
 MEMBER_STOP_GRACE_S = 3.0
@@ -56,6 +71,7 @@ class Coordinator:
         self._datadir = DataDir(settings.data_dir)
         self._body: Body | None = None
         self._formation: Formation | None = None
+        self._inspector: Inspector | None = None
         self._metrics = CoordinatorMetrics(lambda: sample_metrics(self._body))
         self._own = OwnCredentials()
         self._server: GrpcServer | None = None
@@ -67,12 +83,14 @@ class Coordinator:
             return
         async with contextlib.AsyncExitStack() as stack:
             self._formation = Formation(self._settings, self._datadir, self._binary, self._own)
+            self._inspector = Inspector(self._settings, str(self._binary.version), self._formation)
             stack.callback(self._formation.admin.close)
             stack.push_async_callback(self._stop_member)
             await self._listen(stack)
             if not await _unless(stop, self._formation.form()):
                 return
-            body = Body(self._settings, self._formation, str(self._binary.version), self._own)
+            body = Body(self._settings, self._formation, str(self._binary.version), self._own, self._inspector)
+            self._inspector.body = body
             stack.push_async_callback(body.store.close)
             try:
                 await self._serve(body, stop)
@@ -129,6 +147,8 @@ class Coordinator:
         def resolve(method: str) -> Callable[..., Any]:
             if method == "GetFormation":
                 return self._get_formation
+            if method == "InspectCoordinator":
+                return self._inspect
             if self._body is None:
                 raise Unavailable(
                     f"{self._settings.node_id} is not a voter of a cluster yet",
@@ -140,14 +160,23 @@ class Coordinator:
 
         return resolve
 
-    async def _get_formation(self, request: object, context: object) -> cluster_pb2.GetFormationResponse:
+    async def _get_formation(
+        self, request: cluster_pb2.GetFormationRequest, context: object
+    ) -> cluster_pb2.GetFormationResponse:
         assert self._formation is not None
         answer = self._formation.standing()
+        if request.with_log and answer.phase == Standing.MEMBER.value:
+            end = await asyncio.to_thread(find_log_end, self._datadir.etcd_dir)
+            answer.log_term, answer.log_index = (end.term, end.index) if end else (0, 0)
         if self._body is not None:
             machine = self._body.replica.machine
             answer.awaited.extend(sorted({one.record.new_id for one in replacements_of(machine).values()} - {""}))
             answer.dropped_member_ids.extend(autopilot_status_of(machine).dropped_member_ids)
         return answer
+
+    async def _inspect(self, request: object, context: object) -> maintenance_pb2.InspectCoordinatorResponse:
+        assert self._inspector is not None
+        return await self._inspector.inspect()
 
     async def _serve(self, body: Body, stop: asyncio.Event) -> None:
         assert self._server is not None

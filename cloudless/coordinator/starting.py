@@ -192,6 +192,7 @@ def build_config(settings: CoordinatorSettings, datadir: DataDir, own: OwnCreden
         cluster_token="cloudless",
         heartbeat_ms=profile.heartbeat_ms,
         election_ms=profile.election_ms,
+        quota_bytes=settings.etcd_quota_mb << 20,
         client_tls=own.etcd.client if own.etcd else None,
         peer_tls=own.etcd.peer if own.etcd else None,
     )

@@ -37,6 +37,8 @@ class Kind(Enum):
     JOIN = "join"
     REPLACEMENT = "replacement"
     REQUEST = "request"
+    BACKUP_SETTINGS = "backup-settings"
+    BACKUP_STATUS = "backup-status"
     AUTHORITY = "authority"
     IDENTITY = "identity"
     TOKEN = "token"
@@ -140,6 +142,14 @@ def request(request_id: str) -> str:
     return REQUESTS + request_id
 
 
+def backup_settings() -> str:
+    return PREFIX + "backups/settings"
+
+
+def backup_status() -> str:
+    return PREFIX + "backups/status"
+
+
 _SUFFIXED: dict[tuple[str, str], Kind] = {
     ("nodes", "spec"): Kind.NODE_SPEC,
     ("nodes", "info"): Kind.NODE_INFO,
@@ -167,6 +177,10 @@ def parse(key: str) -> Key | None:
     match key[len(PREFIX) :].split("/"):
         case ["cluster"]:
             return Key(Kind.CLUSTER, ())
+        case ["backups", "settings"]:
+            return Key(Kind.BACKUP_SETTINGS, ())
+        case ["backups", "status"]:
+            return Key(Kind.BACKUP_STATUS, ())
         case ["autopilot", "spec"]:
             return Key(Kind.AUTOPILOT, ())
         case ["autopilot", "status"]:

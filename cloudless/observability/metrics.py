@@ -27,6 +27,10 @@ COORDINATOR_GAUGES: dict[str, str] = {
     "raft_commit_index": "log index etcd's member knows to be committed",
     "raft_term": "etcd's raft term",
     "etcd_db_bytes": "size of the member's database",
+    "etcd_db_in_use_bytes": "how much of the database holds something",
+    "etcd_quota_bytes": "size at which etcd refuses writes",
+    "quota_hours_left": "hours until the quota is used up if it goes on like this, -1 if it does not grow",
+    "writes_refused": "1 while users' writes are refused for want of room",
     "etcd_restarts": "times the member was started again since this coordinator began",
     "voters": "voting members",
     "learners": "members that do not vote yet",
@@ -43,6 +47,9 @@ COORDINATOR_GAUGES: dict[str, str] = {
     "workloads": "workloads",
     "tasks": "tasks not ended",
     "tasks_running": "tasks reported running",
+    "backup_age_seconds": "seconds since the last scheduled backup, -1 if there was none",
+    "backup_bytes": "size of the last scheduled backup",
+    "backup_failures_in_a_row": "scheduled backups that failed since the last one that did not",
 }
 COORDINATOR_COUNTERS: dict[str, str] = {
     "terms_won": "times this coordinator took office",

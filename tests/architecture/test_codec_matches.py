@@ -36,6 +36,8 @@ KEY_OF: dict[type[Any], Callable[[Any], Key]] = {
     model.TaskObserved: lambda r: Key(Kind.TASK_OBSERVED, (r.task_id,)),
     model.EventRecord: lambda r: Key(Kind.EVENT, (r.id,)),
     model.RequestRecord: lambda r: Key(Kind.REQUEST, (r.id,)),
+    model.BackupSettings: lambda r: Key(Kind.BACKUP_SETTINGS, ()),
+    model.BackupStatus: lambda r: Key(Kind.BACKUP_STATUS, ()),
     model.AuthorityRecord: lambda r: Key(Kind.AUTHORITY, (r.id,)),
     model.TokenRecord: lambda r: Key(Kind.TOKEN, (r.id,)),
     model.IdentityRecord: lambda r: Key(Kind.IDENTITY, (kind_of(r.role).value, r.name)),

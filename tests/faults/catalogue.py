@@ -20,7 +20,6 @@ class Fault:
     waiting_for: str = ""
 
 
-_BACKUPS = "backups and restore"
 _TLS = "TLS, certificates and roles"
 _DOCKER = "the docker executor"
 _ROOM = "room kept free on an agent's disk"
@@ -60,13 +59,9 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         (
             (20, "fsync stalls on etcd's leader: leadership moves", ""),
             (21, "disk full on one member: the others serve, it is shown, it recovers with space", ""),
-            (
-                22,
-                "quota used up everywhere: reads work, writes get a typed error, the named cure works",
-                "`cluster doctor` and its cure",
-            ),
+            (22, "quota used up everywhere: reads work, writes get a typed error, the named cure works", ""),
             (23, "a bit flip or a truncated log on one member: it refuses to start or is replaced", ""),
-            (24, "a corrupt backup: restore refuses", _BACKUPS),
+            (24, "a corrupt backup: restore refuses", ""),
             (25, "the data of one member deleted: removed and added anew, never started as new", ""),
             (26, "two of three deleted: no empty cluster is formed, a restore is asked for", ""),
             (27, "an old copy of a data directory put back: detected, the member is replaced", ""),
@@ -79,11 +74,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
         (
             (30, "everything killed at once under load, started in any order: all acknowledged data is there", ""),
             (31, "two of three down: reads marked stale or refused, writes fail fast, recovery by itself", ""),
-            (
-                32,
-                "two of three lost for good: one guided `recover`, agents resync, no mass kill of tasks",
-                "guided recovery",
-            ),
+            (32, "two of three lost for good: one guided `recover`, agents resync, no mass kill of tasks", ""),
             (33, "a member replaced under load: learner, then voter; a healthy quorum is never lowered", ""),
             (34, "a removed member started again: it ends with a clear message", ""),
             (35, "addresses change: a documented flow without loss of quorum", ""),

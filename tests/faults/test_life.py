@@ -6,13 +6,19 @@ import random
 import time
 
 from cloudless.adapters.member.marker import Marker
-from cloudless.cli.methods import GET_WORKLOAD, LEAVE_CLUSTER, REMOVE_MEMBER, REPLACE_MEMBER
+from cloudless.adapters.member.progress import Progress
+from cloudless.cli.methods import GET_WORKLOAD, LEAVE_CLUSTER, REMOVE_MEMBER, REPLACE_MEMBER, SET_AUTOPILOT
 from cloudless.errors import CloudlessError, Conflict, MemberRemoved, outcome_of
-from cloudless.rpc.v1.cluster_pb2 import LeaveClusterRequest, RemoveMemberRequest, ReplaceMemberRequest
+from cloudless.rpc.v1.cluster_pb2 import (
+    LeaveClusterRequest,
+    RemoveMemberRequest,
+    ReplaceMemberRequest,
+    SetAutopilotRequest,
+)
 from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
 from tests.faults.rig.leading import leader_and_term, others_than
 from tests.faults.rig.members import add_joiner, assert_members_agree, assert_replaced, member_ids, members, roles
-from tests.faults.rig.scenario import scenario
+from tests.faults.rig.scenario import Need, scenario
 from tests.faults.rig.trial import STEADY, Trial
 from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of, stale
 
@@ -123,6 +129,25 @@ def test_a_coordinator_that_is_gone_for_good_is_replaced_by_one_command(trial: T
         trial.settle()
 
 
+@scenario(33, budget_s=300)
+def test_a_coordinator_that_stands_by_takes_the_place_of_a_dead_one_by_itself(trial: Trial) -> None:
+    cluster = trial.start()
+    for _ in trial.rounds():
+        wanted = SetAutopilotRequest(dead_after_s=5.0, stabilization_s=1.0)
+        cluster.call(SET_AUTOPILOT, wanted)
+        leader, _term = leader_and_term(trial)
+        stand_by(trial, leader, "coordinator-4")
+        dead, before = random.choice(others_than(cluster, "coordinator-4")), member_ids(cluster, leader)
+        trial.load_up()
+        began_s = trial.note(f"{dead} dies for good")
+        cluster.kill(dead, etcd=True)
+        del cluster.processes[dead]
+        trial.settle(within_s=60)
+        trial.figure("healed_s", time.monotonic() - began_s)
+        trial.figure("gap_s", trial.load.longest_gap_s(began_s))
+        assert member_ids(cluster) == {name: id for name, id in before.items() if name != dead}
+
+
 @scenario(34)
 def test_a_removed_member_ends_with_a_clear_message_and_joins_anew_when_emptied(trial: Trial) -> None:
     cluster = trial.start()
@@ -182,6 +207,31 @@ def test_every_member_moves_to_another_address_one_after_the_other(trial: Trial)
             trial.figure("gap_s", trial.load.longest_gap_s(began_s))
             trial.renew_history()  # the recorder at etcd has to be told where the members are
         trial.settle()
+        assert member_ids(cluster) == before, "each is the member it was"
+        told = {member.name: member.peer_urls for member in cluster.members(COORDINATORS[0])}
+        assert told == {one.name: (f"http://{one.address('raft')}",) for one in cluster.coordinators}
+
+
+@scenario(35, needs=(Need.NETNS,), budget_s=300)
+def test_all_members_that_moved_while_they_were_down_find_each_other_again(trial: Trial) -> None:
+    """Every raft address changes between stop and start, so that nobody is where etcd's data say."""
+    cluster = trial.start()
+    for _ in trial.rounds():
+        trial.load_up()
+        before = member_ids(cluster)
+        noted = [cluster.datadir(name).progress for name in COORDINATORS]
+        cluster.until(lambda: all(set(Progress.read(path).members) == set(COORDINATORS) for path in noted), "noted")
+        trial.note("stop all, give each another address, start all")
+        cluster.stop(*COORDINATORS)
+        for process in cluster.coordinators:
+            process.ports |= cluster.place.ports_of(process.name, "raft", "etcd")
+            process.settings |= {"RAFT_ADDR": process.address("raft"), "ETCD_CLIENT_ADDR": process.address("etcd")}
+        began_s = time.monotonic()
+        cluster.start(*COORDINATORS)
+        cluster.wait_ready(60.0)
+        trial.figure("whole_s", time.monotonic() - began_s)
+        trial.renew_history()
+        trial.settle(within_s=60)
         assert member_ids(cluster) == before, "each is the member it was"
         told = {member.name: member.peer_urls for member in cluster.members(COORDINATORS[0])}
         assert told == {one.name: (f"http://{one.address('raft')}",) for one in cluster.coordinators}

@@ -27,7 +27,16 @@ from cloudless.adapters.grpc.server import REQUEST_BYTES_MAX
 from cloudless.adapters.grpc.status import find_detail
 from cloudless.cli.methods import APPLY_WORKLOAD, GET_WORKLOAD
 from cloudless.errors import CloudlessError, error_with_code, outcome_of
-from cloudless.rpc.v1 import agent_pb2, cluster_pb2, common_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import (
+    agent_pb2,
+    cluster_pb2,
+    common_pb2,
+    event_pb2,
+    maintenance_pb2,
+    node_pb2,
+    peer_pb2,
+    workload_pb2,
+)
 from cloudless.rpc.v1.objects_pb2 import NodeInfo
 from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, GetWorkloadRequest
 from etcd.find import Found
@@ -38,7 +47,7 @@ __all__ = ["binary"]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-MODULES = (agent_pb2, cluster_pb2, event_pb2, node_pb2, peer_pb2, workload_pb2)
+MODULES = (agent_pb2, cluster_pb2, event_pb2, maintenance_pb2, node_pb2, peer_pb2, workload_pb2)
 AT_ONCE = 32
 ANSWER_S = 2.0
 RANDOM_BYTES_EACH = 60

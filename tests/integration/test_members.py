@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cloudless.adapters.member.progress import Progress
 from cloudless.cli.methods import (
     GET_AUTOPILOT,
+    GET_WORKLOAD,
     LEAVE_CLUSTER,
     LIST_MEMBERS,
     PROMOTE_MEMBER,
@@ -28,8 +30,9 @@ from cloudless.rpc.v1.cluster_pb2 import (
     ReplaceMemberRequest,
     SetAutopilotRequest,
 )
+from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
 from etcd.find import Found
-from tests.integration.cluster import COORDINATORS, LocalCluster
+from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of
 from tests.integration.etcd_fixture import binary
 
 __all__ = ["binary"]
@@ -68,6 +71,14 @@ def add_fourth(cluster: LocalCluster) -> None:
     cluster.processes[FOURTH].settings["RAFT_JOIN_ADDR"] = ",".join(cluster.api_addresses()[:3])
 
 
+def give_up(cluster: LocalCluster, request: ReplaceMemberRequest) -> bool:
+    try:
+        cluster.call(REPLACE_MEMBER, request, FIRST, SECOND)
+    except Conflict:  # its link is not known to be broken yet
+        return False
+    return True
+
+
 def post_join(cluster: LocalCluster, document: object) -> tuple[int, dict[str, object]]:
     url = f"http://{cluster.processes[FIRST].address('http')}/v1/join"
     request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
@@ -87,15 +98,7 @@ def test_a_fourth_stands_by_takes_the_place_of_the_dead_and_lets_another_leave(c
     cluster.kill(THIRD, etcd=True)
     del cluster.processes[THIRD]
     request = ReplaceMemberRequest(coordinator_id=THIRD, new_coordinator_id=FOURTH)
-
-    def given_up() -> bool:
-        try:
-            cluster.call(REPLACE_MEMBER, request, FIRST, SECOND)
-        except Conflict:  # its lease has not ended yet
-            return False
-        return True
-
-    cluster.until(given_up, f"{THIRD} is given up")
+    cluster.until(lambda: give_up(cluster, request), f"{THIRD} is given up")
     cluster.wait_formed()
     assert set(members(cluster, FIRST)) == {FIRST, SECOND, FOURTH}
     cluster.until(
@@ -114,6 +117,36 @@ def test_a_fourth_stands_by_takes_the_place_of_the_dead_and_lets_another_leave(c
     del cluster.processes[leaver]
     cluster.wait_formed()
     assert leaver not in members(cluster, *cluster.processes)
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_addresses_have_all_changed_comes_back_as_it_was(cluster: LocalCluster) -> None:
+    cluster.apply(manifest_of("kept", replicas=0))
+    noted = [cluster.datadir(name).progress for name in COORDINATORS]
+    cluster.until(lambda: all(set(Progress.read(path).members) == set(COORDINATORS) for path in noted), "all is noted")
+    before = {name: member.id for name, member in members(cluster).items()}
+    cluster.stop(*COORDINATORS)
+    for process in cluster.coordinators:
+        process.ports |= cluster.place.ports_of(process.name, "api", "http", "metrics", "raft", "etcd")
+        process.settings |= {
+            "BIND_ADDR": process.address(),
+            "HTTP_ADDR": process.address("http"),
+            "METRICS_ADDR": process.address("metrics"),
+            "RAFT_ADDR": process.address("raft"),
+            "ETCD_CLIENT_ADDR": process.address("etcd"),
+        }
+    cluster.found_together()  # the same list of new addresses on all
+    cluster._clients.clear()
+    cluster.start(*COORDINATORS)
+    cluster.wait_formed()
+    after = members(cluster)
+    assert {name: member.id for name, member in after.items()} == before
+    assert {name: list(member.peer_urls) for name, member in after.items()} == {
+        process.name: [f"http://{process.address('raft')}"] for process in cluster.coordinators
+    }
+    cluster.call(GET_WORKLOAD, GetWorkloadRequest(name="kept"))
+    cluster.assert_one_cluster()
+    assert not any(cluster.datadir(name).environment_note.exists() for name in COORDINATORS), "no relay is left"
 
 
 def test_what_may_not_be_is_refused_with_its_reason(cluster: LocalCluster) -> None:

@@ -22,6 +22,7 @@ from etcd.gate import (
     check_against_last_writer,
     check_members_apart,
     judge,
+    may_defragment,
 )
 from etcd.release import fetch_release
 
@@ -260,3 +261,12 @@ def test_only_debians_own_main_archive_is_taken(tmp_path: Path) -> None:
     archive = debian_archive(tmp_path)
     assert archive is not None
     assert archive.uris == ("http://mirror.test/debian",)
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [("3.4.45", False), ("3.5.22", False), ("3.5.23", True), ("3.5.33", True), ("3.6.0", False), ("3.6.4", False),
+     ("3.6.5", True), ("3.7.0", True)],
+)  # fmt: skip
+def test_only_versions_that_survive_it_are_defragmented_unasked(version: str, safe: bool) -> None:
+    assert may_defragment(Version.parse(version)) is safe

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cloudless.adapters.discovery.doors import Doors
 from cloudless.adapters.discovery.lookup import Found, Kind, LookupFailed, MachineResolver, Record
 from cloudless.adapters.discovery.resolver import (
     ENDPOINTS_MAX,
@@ -207,6 +208,25 @@ async def test_many_who_refresh_at_once_ask_once() -> None:
     resolver, lookup = resolving(f"dns+{NAME}", {(NAME, Kind.A): hosts("10.0.0.1")})
     await asyncio.gather(*(resolver.refresh() for _ in range(20)))
     assert len(lookup.asked) == 2
+
+
+@virtually
+async def test_whoever_has_no_identity_finds_the_door_on_the_hosts_that_the_seeds_stand_for() -> None:
+    zone: dict[tuple[str, Kind], Any] = {
+        (SERVICE, Kind.SRV): Found((Record("a.x", 8080), Record("b.x", 9090)), 60),
+        ("a.x", Kind.A): hosts("10.0.0.1"),
+        ("b.x", Kind.AAAA): hosts("fd00::2"),
+    }
+    doors = Doors((), (f"srv+{SERVICE}", "node-1:8080", "node-1:8082"), 8070, FakeLookup(zone), VirtualClock())
+    assert doors.current() == ["node-1:8070"]
+    assert await doors.find() == doors.current() == ["10.0.0.1:8070", "[fd00::2]:8070", "node-1:8070"]
+
+
+@virtually
+async def test_a_door_that_is_named_is_the_only_one_and_keeps_its_port() -> None:
+    zone: dict[tuple[str, Kind], Any] = {(SERVICE, Kind.SRV): Found((Record("10.0.0.9", 7777),), 60)}
+    doors = Doors((f"srv+{SERVICE}",), ("10.0.0.1:8080",), 8070, FakeLookup(zone), VirtualClock())
+    assert await doors.find() == ["10.0.0.9:7777"]
 
 
 async def test_a_resolver_of_the_machine_that_hangs_holds_up_nobody_and_is_asked_once() -> None:

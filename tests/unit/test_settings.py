@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from cloudless.errors import BadSettings
-from cloudless.settings import read_agent_settings, read_coordinator_settings
+from cloudless.settings import find_unknown_settings, read_agent_settings, read_coordinator_settings
 
 NAMED = {"CLOUDLESS_NODE_ID": "coordinator-1"}
 
@@ -22,6 +22,24 @@ def test_a_node_timeout_of_three_heartbeat_periods_is_long_enough(period: str) -
 def test_a_shorter_node_timeout_is_refused_with_the_least_that_would_do() -> None:
     with pytest.raises(BadSettings, match=r"at least three heartbeat periods \(0\.6 s\)"):
         read_coordinator_settings({**NAMED, "CLOUDLESS_HEARTBEAT_PERIOD": "0.2", "CLOUDLESS_NODE_TIMEOUT": "0.59"})
+
+
+def test_names_that_nobody_reads_are_found_without_knowing_what_is_to_run() -> None:
+    environ = {"CLOUDLESS_NODE_ID": "c1", "CLOUDLESS_COORDINATORS": "x:1", "CLOUDLESS_ZOEN": "a", "OTHER": "x"}
+    (problem,) = find_unknown_settings(environ)
+    assert str(problem) == "CLOUDLESS_ZOEN: is not a known setting; did you mean CLOUDLESS_ZONE?"
+
+
+@pytest.mark.parametrize(
+    ("quota", "fine"), [("16", True), ("8192", True), ("15", False), ("9000", False), ("2G", False)]
+)
+def test_the_quota_of_the_store_is_within_what_etcd_can_bear(quota: str, fine: bool) -> None:
+    environ = {**NAMED, "CLOUDLESS_ETCD_QUOTA_MB": quota}
+    if fine:
+        assert read_coordinator_settings(environ).etcd_quota_mb == int(quota)
+        return
+    with pytest.raises(BadSettings, match="CLOUDLESS_ETCD_QUOTA_MB"):
+        read_coordinator_settings(environ)
 
 
 def test_seeds_of_every_kind_are_read_and_kept_as_they_are_written() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ class NotRaftLeader(Unavailable):
     code = "not-raft-leader"
 
 
+# As its own text form has an alarm: "memberID:10501334649042878790 alarm:NOSPACE ".
+_ALARM = re.compile(r"memberID:(\d+) +alarm:(\w+)")
+
 # etcd's message (without "etcdserver: ")            error                    what to do
 _REFUSALS: tuple[tuple[str, type[CloudlessError], str], ...] = (
     ("can only promote a learner member which is in sync", LearnerNotReady, "wait until it has caught up"),
@@ -133,6 +137,11 @@ class MemberStatus:
     revision: int
     is_learner: bool
     errors: tuple[str, ...]
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Return the alarms among the errors. Unlike `EtcdAdmin.alarms` this costs the log nothing."""
+        return tuple(Alarm(int(found[1]), found[2]) for text in self.errors for found in _ALARM.finditer(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from cloudless.adapters.etcd.v3 import rpc_pb2 as pb
-from cloudless.adapters.etcd.v3.rpc_pb2_grpc import KVStub, LeaseStub, WatchStub
+from cloudless.adapters.etcd.v3.rpc_pb2_grpc import KVStub, LeaseStub, MaintenanceStub, WatchStub
 from cloudless.errors import (
     CloudlessError,
     CommitUncertain,
@@ -97,6 +97,7 @@ class EtcdStore:
         self._kv = KVStub(self._channel)  # type: ignore[no-untyped-call]
         self._lease = LeaseStub(self._channel)  # type: ignore[no-untyped-call]
         self._watch = WatchStub(self._channel)  # type: ignore[no-untyped-call]
+        self._maintenance = MaintenanceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def renew(self) -> None:
         """Use the credentials of now for what is asked from now on, if they have changed.
@@ -140,6 +141,17 @@ class EtcdStore:
 
     def watch(self, prefix: str, *, start_revision: int) -> EtcdWatch:
         return EtcdWatch(self._watch.Watch(metadata=_REQUIRE_LEADER), prefix, start_revision)
+
+    async def snapshot(self) -> AsyncIterator[bytes]:
+        """Yield this member's database piece by piece, its SHA-256 last. Raises Unavailable if it breaks off."""
+        call = self._maintenance.Snapshot(pb.SnapshotRequest())
+        try:
+            async for response in call:
+                yield response.blob
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"the snapshot of etcd broke off: {_text(error)}") from error
+        finally:
+            call.cancel()
 
     async def grant(self, ttl_s: int, *, timeout_s: float) -> Lease:
         response = await _write(self._lease.LeaseGrant(pb.LeaseGrantRequest(TTL=ttl_s), timeout=timeout_s))

@@ -54,6 +54,8 @@ class Marker:
     initial_cluster: tuple[tuple[str, str], ...] = ()
     # The newest etcd that was started on this directory; an older one is refused.
     last_etcd_version: str = ""
+    # Clusters that this one was rebuilt from (restore, recovery): data of theirs must not be started again.
+    supersedes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Marker:
@@ -64,6 +66,7 @@ class Marker:
                 raise ValueError("unknown format")
             document["state"] = MarkerState(document["state"])
             document["initial_cluster"] = tuple((str(name), str(url)) for name, url in document["initial_cluster"])
+            document["supersedes"] = tuple(str(id) for id in document.get("supersedes", ()))
             return cls(**document)
         except FileNotFoundError:
             return cls()

@@ -13,9 +13,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from cloudless.adapters.member.pidfile import Identity
+from cloudless.adapters.member.pidfile import Identity, find_orphan
 
 _KEPT_VARIABLES = ("PATH", "TZ", "LANG")
+ORPHAN_GRACE_S = 5.0
 
 
 class EtcdProcess:
@@ -110,6 +111,23 @@ class EtcdProcess:
         if self._child:
             self._child.wait()
         self._ended.set()
+
+
+async def end_orphan(pidfile: Path, data_dir: str, grace_s: float = ORPHAN_GRACE_S) -> bool:
+    """End the etcd that an earlier coordinator left running on this directory; return whether there was one.
+
+    The caller holds the directory's lock.
+    """
+    orphan = find_orphan(pidfile, data_dir)
+    process = EtcdProcess.adopt(orphan) if orphan else None
+    if process is None:
+        return False
+    try:
+        await process.end(grace_s)
+    finally:
+        process.close()
+    pidfile.unlink(missing_ok=True)
+    return True
 
 
 def build_environment(memory_limit_bytes: int) -> dict[str, str]:

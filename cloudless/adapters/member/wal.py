@@ -6,7 +6,8 @@ off at the end, looks like a good one.
 
     segment   <sequence>-<index of its first entry>.wal, allocated ahead: zeros follow the last record
     frame     8 bytes little endian: length in the low 56 bits; if the top bit is set, bits 56 to 58 are the padding
-    record    protobuf {1: type, 2: crc, 3: data}; type 2 is an entry {2: term, 3: index}, type 5 a snapshot {1: index}
+    record    protobuf {1: type, 2: crc, 3: data}; type 2 is an entry {2: term, 3: index}, type 3 the hard state
+              {1: term, 2: vote, 3: commit}, type 5 a snapshot {1: index, 2: term}
 
 The same in every etcd from 3.0 to 3.6 (server/storage/wal). Checksums are not verified: etcd does that when it starts.
 """
@@ -15,12 +16,30 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _ENTRY, _SNAPSHOT = 2, 5
 _INDEX_FIELDS = {_ENTRY: 3, _SNAPSHOT: 1}
 _LENGTH = struct.Struct("<q")
 _LENGTH_BITS = (1 << 56) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One whole record: its type, its running checksum, the bytes it holds, and where the next one begins."""
+
+    kind: int
+    crc: int
+    data: bytes
+    ends_at: int
+
+    def number(self, field: int) -> int:
+        """Return a number among the fields of what it holds, 0 if it is not there or makes no sense."""
+        try:
+            return _number(dict(_fields(self.data)), field)
+        except ValueError:
+            return 0
 
 
 def last_index(etcd_dir: Path) -> int:
@@ -33,17 +52,17 @@ def last_index(etcd_dir: Path) -> int:
         return 0
     # The name alone tells that everything before its first entry had been written.
     index = max(0, int(segments[-1].stem.rpartition("-")[2], 16) - 1)
-    for kind, named in _records(segments[-1].read_bytes()):
-        if kind == _ENTRY:
+    for record in read_records(segments[-1].read_bytes()):
+        if record.kind == _ENTRY:
             # Not the highest: an entry of a newer term overwrites those that followed it.
-            index = named
-        elif kind == _SNAPSHOT:
-            index = max(index, named)
+            index = record.number(_INDEX_FIELDS[_ENTRY])
+        elif record.kind == _SNAPSHOT:
+            index = max(index, record.number(_INDEX_FIELDS[_SNAPSHOT]))
     return index
 
 
-def _records(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (type, index it names) of each whole record, up to the zeros or the nonsense that follows."""
+def read_records(content: bytes) -> Iterator[Record]:
+    """Yield the whole records of one segment, up to the zeros or the nonsense that follows."""
     at = 0
     while at + _LENGTH.size <= len(content):
         (head,) = _LENGTH.unpack_from(content, at)
@@ -52,20 +71,23 @@ def _records(content: bytes) -> Iterator[tuple[int, int]]:
         if head == 0 or at + length + padding > len(content):
             return
         try:
-            kind, named = _record(content[at : at + length])
+            record = _record(content[at : at + length], at + length + padding)
         except ValueError:
             return
-        yield kind, named
+        yield record
         at += length + padding
 
 
-def _record(content: bytes) -> tuple[int, int]:
-    """Return (type, index it names, 0 if its type names none). Raises ValueError for what is no record."""
+def _record(content: bytes, ends_at: int) -> Record:
+    """Raises ValueError for what is no record."""
     fields = dict(_fields(content))
-    kind, data = _number(fields, 1), fields.get(3, b"")
-    if kind not in _INDEX_FIELDS or not isinstance(data, bytes):
-        return kind, 0
-    return kind, _number(dict(_fields(data)), _INDEX_FIELDS[kind])
+    data = fields.get(3, b"")
+    if not isinstance(data, bytes):
+        raise ValueError("a number where bytes belong")
+    kind = _number(fields, 1)
+    if kind in _INDEX_FIELDS:
+        _number(dict(_fields(data)), _INDEX_FIELDS[kind])
+    return Record(kind, _number(fields, 2), data, ends_at)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -11,7 +11,7 @@ coordinator that cannot be reached or cannot sign is no reason to stop: the next
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -49,6 +49,7 @@ class Ask(Protocol):
 
 
 Take = Callable[[pb.Handover], None]
+FindAddresses = Callable[[], Awaitable[Sequence[str]]]
 
 
 async def enrol(
@@ -87,15 +88,17 @@ async def enrol(
 
 
 async def enrol_patiently(
-    directory: IdentityDir, token_text: str, name: str, role: Role, addresses: Sequence[str], ask: Ask, clock: Clock,
-    take: Take = lambda handover: None,
+    directory: IdentityDir, token_text: str, name: str, role: Role, find_addresses: FindAddresses, ask: Ask,
+    clock: Clock, take: Take = lambda handover: None,
 ) -> Credentials:  # fmt: skip
     """Enrol, as long as it takes until a coordinator can be asked; say now and then what is waited for.
 
-    Raises what `enrol` raises but Unavailable.
+    `find_addresses` is asked before each try: names may lead elsewhere by then. Raises what `enrol` raises, but not
+    Unavailable.
     """
     said_s = float("-inf")
     while True:
+        addresses = await find_addresses()
         try:
             made = await enrol(directory, token_text, name, role, addresses, ask, take)
             logger.info("enrolled as {}", made.identity)

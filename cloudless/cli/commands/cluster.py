@@ -24,12 +24,23 @@ _LAZY = {
     "promote": ("cloudless.cli.commands.members:promote", "Make a learner a voter now."),
     "update-member": ("cloudless.cli.commands.members:update_member", "Announce a coordinator's new raft address."),
     "autopilot": ("cloudless.cli.commands.autopilot:autopilot", "How the leader cares for the members: get, set."),
+    "doctor": ("cloudless.cli.commands.doctor:doctor", "Say what is wrong, what shows it, and the cure."),
+    "debug": ("cloudless.cli.commands.debug:debug", "Write a bundle for whoever helps you, without secrets."),
+    "hygiene": ("cloudless.cli.commands.hygiene:hygiene", "The room in the store: show it, make more."),
+    "upgrade": ("cloudless.cli.commands.upgrade:upgrade", "Whether an upgrade may be done now, and in which order."),
+    "snapshot": ("cloudless.cli.commands.snapshot:snapshot", "Backups: save, list, inspect, verify, restore, prune."),
+    "recover": ("cloudless.cli.commands.recover:recover", "Rebuild the cluster here after the majority was lost."),
 }
 
 
 @click.group(
-    cls=LazyGroup, lazy=_LAZY, aliases={"info": "status", "health": "status", "ls": "members", "list": "members"}
-)
+    cls=LazyGroup,
+    lazy=_LAZY,
+    aliases={
+        "info": "status", "health": "status", "ls": "members", "list": "members",
+        "backup": "snapshot", "snapshots": "snapshot", "backups": "snapshot",
+    },
+)  # fmt: skip
 def cluster() -> None:
     """The coordinators: who belongs, who leads, how healthy it is."""
 
@@ -74,12 +85,35 @@ def show_status(options: Options, answer: GetStatusResponse) -> None:
                 ("workloads", f"{answer.workloads_total}; {answer.tasks_running} of {answer.tasks_total} tasks run"),
                 ("revision", f"{header.revision}, digest {answer.digest[:12]}, stale by {header.staleness_s:.2f} s"),
                 ("etcd", f"{answer.etcd_version}, {db_mb:.1f} MiB, raft term {answer.etcd_raft_term}"),
+                ("room", _room(answer)),
+                ("backup", _describe_backup(answer)),
                 ("quarantine", "\n".join(f"{key}: {answer.quarantine[key]}" for key in sorted(answer.quarantine))),
                 ("asked", header.coordinator_id),
             ],
         )
         click.echo()
     show_list(options, COORDINATORS, sorted(answer.coordinators, key=lambda c: c.record.id))
+
+
+def _room(answer: GetStatusResponse) -> str:
+    """Return how full the store is, and until when, if it grows."""
+    if not answer.etcd_quota_bytes:
+        return ""
+    used = f"{100 * answer.etcd_db_in_use_bytes / answer.etcd_quota_bytes:.0f} % of {answer.etcd_quota_bytes >> 20} MiB"
+    lasts = f", full in about {answer.quota_hours_left:.0f} h" if answer.quota_hours_left >= 0 else ""
+    return f"{used} in use{lasts}"
+
+
+def _describe_backup(answer: GetStatusResponse) -> str:
+    from cloudless.cli.ages import format_age
+    from cloudless.cli.views import now_ms
+
+    status = answer.backup
+    if not status.last_success_at_ms:
+        return "none yet" if answer.HasField("backup") else ""
+    return (
+        f"{format_age(status.last_success_at_ms, now_ms())} ago, revision {status.last_revision}, {status.last_target}"
+    )
 
 
 @cluster.command("members", cls=Command)

@@ -66,10 +66,18 @@ class Access:
     """Reads and writes of one coordinator on behalf of callers."""
 
     def __init__(
-        self, own_id: str, replica: Replica, committer: Committer, leases: RecordLeases, clock: Clock, ids: Ids
+        self,
+        own_id: str,
+        replica: Replica,
+        committer: Committer,
+        leases: RecordLeases,
+        clock: Clock,
+        ids: Ids,
+        require_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """`require_room` raises NoSpace while the store has no room for what users add."""
         self.own_id, self.replica, self.clock, self.ids = own_id, replica, clock, ids
-        self._committer, self._leases = committer, leases
+        self._committer, self._leases, self._require_room = committer, leases, require_room
 
     @property
     def view(self) -> View:
@@ -115,9 +123,15 @@ class Access:
     # --- writing ---
 
     async def write(
-        self, options: pb.WriteOptions, content: bytes, decide: Callable[[View], Decided], context: Any
+        self,
+        options: pb.WriteOptions,
+        content: bytes,
+        decide: Callable[[View], Decided],
+        context: Any,
+        *,
+        makes_room: bool = False,
     ) -> Written:
-        """Decide and commit a mutation at most once.
+        """Decide and commit a mutation at most once. One that `makes_room` is taken even where there is none.
 
         `content` is what the request asks for, without its id: the same id with other content is refused.
         `decide` raises UserError; it may be called several times. Raises what `Committer.commit` raises.
@@ -142,6 +156,8 @@ class Access:
                 await self.replica.linearize(timeout_s=self._left_s(ends_s))
                 fresh = True
                 continue
+            if not makes_room:
+                self._require_room()
             request = RequestRecord(
                 id=request_id, fingerprint=fingerprint, answer=json.dumps(decided.answer), at_ms=self.clock.wall_ms()
             )

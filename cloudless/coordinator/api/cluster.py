@@ -9,8 +9,10 @@ from cloudless.coordinator.api.access import Access, deadline_s
 from cloudless.coordinator.leadership import Leadership
 from cloudless.coordinator.membership import Members
 from cloudless.coordinator.peers import Peers
+from cloudless.coordinator.space import SpaceWatch
+from cloudless.core.backup import describe_trouble, find_status
 from cloudless.core.lifecycle import LIVE
-from cloudless.core.model import NodePhase, TaskState
+from cloudless.core.model import BackupStatus, NodePhase, TaskState
 from cloudless.core.orchestration import summarise_node
 from cloudless.errors import HistoryGone, InvalidSpec, NotFound, Problem, Unavailable
 from cloudless.ports import Clock
@@ -23,10 +25,17 @@ class Cluster:
     """What ClusterService answers about the cluster as a whole."""
 
     def __init__(
-        self, access: Access, leadership: Leadership, members: Members, peers: Peers, clock: Clock, version: str
+        self,
+        access: Access,
+        leadership: Leadership,
+        members: Members,
+        peers: Peers,
+        clock: Clock,
+        version: str,
+        space: SpaceWatch,
     ) -> None:
         self._access, self._leadership, self._members, self._peers = access, leadership, members, peers
-        self._clock, self._version = clock, version
+        self._clock, self._version, self._space = clock, version, space
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         machine = self._access.replica.machine
@@ -63,6 +72,10 @@ class Cluster:
             etcd_db_bytes=etcd.db_size_bytes if etcd else 0,
             etcd_version=etcd.version if etcd else "",
             version=self._version,
+            etcd_db_in_use_bytes=etcd.db_in_use_bytes if etcd else 0,
+            etcd_quota_bytes=self._space.quota_bytes,
+            quota_hours_left=-1.0 if self._space.hours_left is None else self._space.hours_left,
+            backup=_to_backup_message(find_status(machine)),
         )
 
     def _problems(self, leader_id: str, phases: list[NodePhase]) -> list[str]:
@@ -71,6 +84,9 @@ class Cluster:
         found = [f"{coordinator_id} {said}" for coordinator_id, said in sorted(ailments.items())]
         if not leader_id:
             found.append("there is no leader at the moment")
+        backups = describe_trouble(machine, self._clock.wall_ms())
+        if backups:
+            found.append(backups)
         voters = self._members.voters()
         silent = sorted(voter for voter in voters if voter not in ailments and not self._peers.linked(voter))
         if silent:
@@ -82,6 +98,8 @@ class Cluster:
             found.append(f"{offline} of {len(phases)} nodes offline")
         if machine.quarantined:
             found.append(f"{len(machine.quarantined)} stored values cannot be read and are ignored")
+        if self._space.shortage:
+            found.append(f"users' writes are refused: {self._space.shortage}")
         found.extend(f"etcd: {error}" for error in (self._members.status.errors if self._members.status else ()))
         return found
 
@@ -127,3 +145,10 @@ class Cluster:
     def _transferred(self) -> pb.TransferLeaderResponse:
         header = self._access.header()
         return pb.TransferLeaderResponse(header=header, leader_id=header.leader_id, term=header.term)
+
+
+def _to_backup_message(status: BackupStatus | None) -> objects_pb2.BackupStatus | None:
+    message: objects_pb2.BackupStatus | None = (
+        None if status is None else codec.to_message(status, objects_pb2.BackupStatus)
+    )
+    return message

@@ -27,6 +27,8 @@ from cloudless.rpc.v1 import common_pb2
 
 HOLD_S = 4.0
 LOOK_PERIOD_S = 0.1
+QUEUE_LENGTH_MAX = 16
+"""There are at most seven voters; whoever asks for more places than this means no good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,12 @@ class Admission:
                 hint="set CLOUDLESS_RAFT_ADDR to this host's own",
             )
         asking = joins_of(self._access.view).get(joiner.node_id)
-        if asking is not None and asking.record.api_address != joiner.api_address:
+        addresses = joiner.raft_address, joiner.api_address
+        if (
+            asking is not None
+            and asking.record.raft_address != addresses[0]
+            and asking.record.api_address != addresses[1]
+        ):
             elsewhere = asking.record.api_address
             said = (await ask_formation(self._members.own.dialler, [elsewhere])).get(elsewhere)
             if said is not None and said.node_id == joiner.node_id:
@@ -119,6 +126,10 @@ class Admission:
 
         def decide(view: View) -> Decided:
             asking = joins_of(view).get(joiner.node_id)
+            if asking is None and len(joins_of(view)) >= QUEUE_LENGTH_MAX:
+                raise Conflict(
+                    f"{QUEUE_LENGTH_MAX} coordinators wait to join already", hint="let some of them go first"
+                )
             held = asking.record if asking else None
             record = JoinRecord(
                 id=joiner.node_id,

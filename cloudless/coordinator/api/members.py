@@ -18,7 +18,7 @@ from cloudless.core.membership.replacement import find_newcomer, next_step
 from cloudless.core.model import ReplacementRecord
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import View
-from cloudless.errors import Conflict, InvalidSpec, NotFound, Problem
+from cloudless.errors import Conflict, InvalidSpec, NotFound, Problem, Unavailable
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
@@ -171,7 +171,7 @@ class MemberCalls:
         return pb.ReplaceMemberResponse(header=header, step=far.step, newcomer=far.newcomer, cancelled=request.cancel)
 
     def _build_replacement(self, request: pb.ReplaceMemberRequest, held: ReplacementRecord | None) -> ReplacementRecord:
-        """Return the record to write. Raises NotFound, Conflict for one that lives."""
+        """Return the record to write. Raises NotFound, Conflict for one that lives, Unavailable if that is unclear."""
         now_ms, voters = self._access.clock.wall_ms(), len(self._members.voters())
         if held is not None:  # its member may be removed already
             return ReplacementRecord(
@@ -183,6 +183,10 @@ class MemberCalls:
             )
         member = self._members.find(request.coordinator_id)
         view = next(view for view in self._members.views() if view.id == member.id)
+        if view.registered and not view.linked:
+            raise Unavailable(
+                f"{request.coordinator_id} does not answer, but its lease has not ended yet", hint="it is tried again"
+            )
         if view.alive:
             raise Conflict(
                 f"{request.coordinator_id} lives",

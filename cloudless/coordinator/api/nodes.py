@@ -63,7 +63,8 @@ class Nodes:
             return Decided(with_puts(change, self._access.event("NodeUpdated", f"node/{node.id}", what)), {})
 
         content = _content(request)
-        written = await self._access.write(request.options, content, decide, context)
+        # Cordoning and draining replace a small record: who mends a full cluster must be able to.
+        written = await self._access.write(request.options, content, decide, context, makes_room=True)
         return pb.UpdateNodeResponse(
             header=self._access.header(written.revision), node=self._to_node(self._access.view, request.node_id)
         )

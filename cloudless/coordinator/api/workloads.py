@@ -219,7 +219,9 @@ class Workloads:
             return Decided(with_puts(change, self._access.event(event_kind, subject, what)), {})
 
         content = json.dumps([event_kind, request.namespace, request.name, what, request.options.if_revision]).encode()
-        return (await self._access.write(request.options, content, decide, context)).revision
+        makes_room = isinstance(request, pb.DeleteWorkloadRequest)
+        written = await self._access.write(request.options, content, decide, context, makes_room=makes_room)
+        return written.revision
 
 
 def _refuse_unreadable(view: View, manifest: WorkloadManifest) -> None:

@@ -113,7 +113,10 @@ def find_bootstrap_hindrance(
         if found := sorted(address for address, said in answers.items() if said is standing):
             return f"the coordinator at {', '.join(found)} {word}: not founding beside it"
     if silent:
-        return f"waiting for {', '.join(silent)} to say that there is no cluster yet"
+        return (
+            f"waiting for {', '.join(silent)} to say that there is no cluster yet (the very first coordinator is "
+            "started without CLOUDLESS_RAFT_JOIN_ADDR)"
+        )
     if own and not answers:
         return f"{', '.join(own)} leads back to this node only: without CLOUDLESS_RAFT_JOIN_ADDR it founds"
     return ""

@@ -4,6 +4,7 @@ Spec belongs to the user, status and info to the observer, desired state to the 
 record has exactly one kind of writer, which is why one object may be spread over several records.
 """
 
+from cloudless.core.model.backup import BackupSettings, BackupStatus
 from cloudless.core.model.cluster import ClusterRecord, CoordinatorRecord, LeaderRecord, Suspicion
 from cloudless.core.model.event import EventRecord, Severity
 from cloudless.core.model.identity import (
@@ -55,6 +56,8 @@ Record = (
     | TaskObserved
     | EventRecord
     | RequestRecord
+    | BackupSettings
+    | BackupStatus
     | AuthorityRecord
     | TokenRecord
     | IdentityRecord
@@ -68,6 +71,8 @@ __all__ = [
     "AutopilotRecord",
     "AutopilotStatus",
     "AutopilotWait",
+    "BackupSettings",
+    "BackupStatus",
     "ClusterRecord",
     "CoordinatorRecord",
     "Desired",

@@ -401,7 +401,14 @@ def _record_of(entry: Entry | None) -> Record | None:
 
 _Fold = Callable[[StateMachine, Stored], None]
 
-_HELD = (Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.JOIN, Kind.REPLACEMENT)
+_HELD = (
+    Kind.AUTOPILOT,
+    Kind.AUTOPILOT_STATUS,
+    Kind.JOIN,
+    Kind.REPLACEMENT,
+    Kind.BACKUP_SETTINGS,
+    Kind.BACKUP_STATUS,
+)
 """Kinds of few objects that are asked for as they are."""
 
 _INDEX: dict[Kind, _Fold] = {

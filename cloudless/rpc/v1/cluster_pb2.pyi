@@ -108,6 +108,10 @@ class GetStatusResponse(_message.Message):
     ETCD_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
+    ETCD_DB_IN_USE_BYTES_FIELD_NUMBER: _builtins.int
+    ETCD_QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTA_HOURS_LEFT_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
     health: _builtins.str
     """"ok", "degraded" (works, but one more loss may stop it, or something needs a look) or "unavailable"."""
     nodes_total: _builtins.int
@@ -124,6 +128,11 @@ class GetStatusResponse(_message.Message):
     etcd_db_bytes: _builtins.int
     etcd_version: _builtins.str
     version: _builtins.str
+    etcd_db_in_use_bytes: _builtins.int
+    """How much of the database holds something, and the size at which etcd refuses writes."""
+    etcd_quota_bytes: _builtins.int
+    quota_hours_left: _builtins.float
+    """Hours until the quota is used up if it goes on like this; -1: not growing, or not known yet."""
     @_builtins.property
     def header(self) -> _common_pb2.ResponseHeader: ...
     @_builtins.property
@@ -135,6 +144,10 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def quarantine(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Keys that hold values this version cannot read, with the reason."""
+
+    @_builtins.property
+    def backup(self) -> _objects_pb2.BackupStatus:
+        """How the scheduled backups went; absent before the first try."""
 
     def __init__(
         self,
@@ -157,10 +170,14 @@ class GetStatusResponse(_message.Message):
         etcd_version: _builtins.str = ...,
         version: _builtins.str = ...,
         quarantine: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        etcd_db_in_use_bytes: _builtins.int = ...,
+        etcd_quota_bytes: _builtins.int = ...,
+        quota_hours_left: _builtins.float = ...,
+        backup: _objects_pb2.BackupStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_db_in_use_bytes", b"etcd_db_in_use_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_quota_bytes", b"etcd_quota_bytes", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "quota_hours_left", b"quota_hours_left", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,12 +361,17 @@ Global___GetDigestResponse: _TypeAlias = GetDigestResponse  # noqa: Y015
 class GetFormationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_LOG_FIELD_NUMBER: _builtins.int
+    with_log: _builtins.bool
+    """Also read how far the own log goes: only while this coordinator is not yet, or no longer, in a cluster's quorum."""
     def __init__(
         self,
+        *,
+        with_log: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_log", b"with_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -367,6 +389,9 @@ class GetFormationResponse(_message.Message):
     FOUNDERS_FIELD_NUMBER: _builtins.int
     CLUSTER_TOKEN_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
+    SUPERSEDES_FIELD_NUMBER: _builtins.int
+    LOG_TERM_FIELD_NUMBER: _builtins.int
+    LOG_INDEX_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     FOUNDERS_EXPECTED_FIELD_NUMBER: _builtins.int
     ETCD_CLUSTER_ID_FIELD_NUMBER: _builtins.int
@@ -382,6 +407,9 @@ class GetFormationResponse(_message.Message):
     "lost": belonged to one, but its data is gone.
     """
     cluster_token: _builtins.str
+    log_term: _builtins.int
+    """Where its log ends, if asked for and there is one: Raft's order of who is further."""
+    log_index: _builtins.int
     instance_id: _builtins.str
     """Drawn anew at each start of the process: who reads its own behind another address has reached itself."""
     founders_expected: _builtins.int
@@ -402,6 +430,10 @@ class GetFormationResponse(_message.Message):
         """How far it has heard the other coordinators' members get."""
 
     @_builtins.property
+    def supersedes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clusters that this one was rebuilt from: data of theirs must not be started again."""
+
+    @_builtins.property
     def awaited(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of one that belongs to a cluster: coordinators that are awaited in place of a dead one, and learners that were
         removed because they made no headway. Both may put their old data aside and ask anew.
@@ -418,6 +450,9 @@ class GetFormationResponse(_message.Message):
         founders: _abc.Iterable[_builtins.str] | None = ...,
         cluster_token: _builtins.str = ...,
         heard: _abc.Iterable[Global___HeardMember] | None = ...,
+        supersedes: _abc.Iterable[_builtins.str] | None = ...,
+        log_term: _builtins.int = ...,
+        log_index: _builtins.int = ...,
         instance_id: _builtins.str = ...,
         founders_expected: _builtins.int = ...,
         etcd_cluster_id: _builtins.str = ...,
@@ -429,7 +464,7 @@ class GetFormationResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "cluster_token", b"cluster_token", "dropped_member_ids", b"dropped_member_ids", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "founders_expected", b"founders_expected", "heard", b"heard", "instance_id", b"instance_id", "member_id", b"member_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "raft_index", b"raft_index", "serves", b"serves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "cluster_token", b"cluster_token", "dropped_member_ids", b"dropped_member_ids", "etcd_cluster_id", b"etcd_cluster_id", "founders", b"founders", "founders_expected", b"founders_expected", "heard", b"heard", "instance_id", b"instance_id", "log_index", b"log_index", "log_term", b"log_term", "member_id", b"member_id", "node_id", b"node_id", "phase", b"phase", "raft_address", b"raft_address", "raft_index", b"raft_index", "serves", b"serves", "supersedes", b"supersedes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

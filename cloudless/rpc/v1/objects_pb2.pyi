@@ -1280,6 +1280,95 @@ class RequestRecord(_message.Message):
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
 
 @_typing.final
+class BackupSettings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    INTERVAL_S_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    KEEP_LAST_FIELD_NUMBER: _builtins.int
+    KEEP_DAILY_FIELD_NUMBER: _builtins.int
+    KEEP_WEEKLY_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    interval_s: _builtins.int
+    target: _builtins.str
+    keep_last: _builtins.int
+    keep_daily: _builtins.int
+    keep_weekly: _builtins.int
+    verify: _builtins.bool
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        interval_s: _builtins.int = ...,
+        target: _builtins.str = ...,
+        keep_last: _builtins.int = ...,
+        keep_daily: _builtins.int = ...,
+        keep_weekly: _builtins.int = ...,
+        verify: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "interval_s", b"interval_s", "keep_daily", b"keep_daily", "keep_last", b"keep_last", "keep_weekly", b"keep_weekly", "target", b"target", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupSettings: _TypeAlias = BackupSettings  # noqa: Y015
+
+@_typing.final
+class BackupStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_SUCCESS_AT_MS_FIELD_NUMBER: _builtins.int
+    LAST_NAME_FIELD_NUMBER: _builtins.int
+    LAST_REVISION_FIELD_NUMBER: _builtins.int
+    LAST_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_TOOK_MS_FIELD_NUMBER: _builtins.int
+    LAST_TARGET_FIELD_NUMBER: _builtins.int
+    LAST_COORDINATOR_ID_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_AT_MS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    FAILURES_IN_A_ROW_FIELD_NUMBER: _builtins.int
+    last_success_at_ms: _builtins.int
+    last_name: _builtins.str
+    last_revision: _builtins.int
+    last_size_bytes: _builtins.int
+    last_took_ms: _builtins.int
+    last_target: _builtins.str
+    last_coordinator_id: _builtins.str
+    verified: _builtins.bool
+    encrypted: _builtins.bool
+    last_failure_at_ms: _builtins.int
+    last_error: _builtins.str
+    failures_in_a_row: _builtins.int
+    def __init__(
+        self,
+        *,
+        last_success_at_ms: _builtins.int = ...,
+        last_name: _builtins.str = ...,
+        last_revision: _builtins.int = ...,
+        last_size_bytes: _builtins.int = ...,
+        last_took_ms: _builtins.int = ...,
+        last_target: _builtins.str = ...,
+        last_coordinator_id: _builtins.str = ...,
+        verified: _builtins.bool = ...,
+        encrypted: _builtins.bool = ...,
+        last_failure_at_ms: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        failures_in_a_row: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encrypted", b"encrypted", "failures_in_a_row", b"failures_in_a_row", "last_coordinator_id", b"last_coordinator_id", "last_error", b"last_error", "last_failure_at_ms", b"last_failure_at_ms", "last_name", b"last_name", "last_revision", b"last_revision", "last_size_bytes", b"last_size_bytes", "last_success_at_ms", b"last_success_at_ms", "last_target", b"last_target", "last_took_ms", b"last_took_ms", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupStatus: _TypeAlias = BackupStatus  # noqa: Y015
+
+@_typing.final
 class AuthorityRecord(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1463,6 +1552,8 @@ class StoredRecord(_message.Message):
     AUTOPILOT_STATUS_FIELD_NUMBER: _builtins.int
     JOIN_FIELD_NUMBER: _builtins.int
     REPLACEMENT_FIELD_NUMBER: _builtins.int
+    BACKUP_SETTINGS_FIELD_NUMBER: _builtins.int
+    BACKUP_STATUS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     @_builtins.property
     def cluster(self) -> Global___ClusterRecord: ...
@@ -1502,6 +1593,10 @@ class StoredRecord(_message.Message):
     def join(self) -> Global___JoinRecord: ...
     @_builtins.property
     def replacement(self) -> Global___ReplacementRecord: ...
+    @_builtins.property
+    def backup_settings(self) -> Global___BackupSettings: ...
+    @_builtins.property
+    def backup_status(self) -> Global___BackupStatus: ...
     def __init__(
         self,
         *,
@@ -1525,12 +1620,14 @@ class StoredRecord(_message.Message):
         autopilot_status: Global___AutopilotStatus | None = ...,
         join: Global___JoinRecord | None = ...,
         replacement: Global___ReplacementRecord | None = ...,
+        backup_settings: Global___BackupSettings | None = ...,
+        backup_status: Global___BackupStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "autopilot", "autopilot_status", "join", "replacement"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "autopilot", "autopilot_status", "join", "replacement", "backup_settings", "backup_status"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloudless.cli.dev.report import Ack
 from cloudless.cli.methods import GET_DIGEST
 from cloudless.errors import CloudlessError
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
@@ -140,6 +141,25 @@ class Trial:
         etcds = [process.address("etcd") for process in self.cluster.coordinators]
         recorded = blocking_load(self.cluster.api_addresses(), etcds, clients=HISTORY_CLIENTS)
         self.history = self._histories.enter_context(recorded)
+
+    def load_off(self) -> list[Ack]:
+        """End the load of a cluster that is gone; return what was acknowledged."""
+        self.load.close()
+        return list(self.load.acks)
+
+    def load_anew(self) -> None:
+        """Put a new load on a cluster that was rebuilt: its store's history began anew, tasks and agents did not."""
+        revision = self.cluster.call(GET_DIGEST, GetDigestRequest()).revision
+        self.evidence.load = Load({process.name: process.address() for process in self.cluster.coordinators})
+        self.evidence.record = StoreRecord(revision + 1)
+        self.evidence.held_before = {}
+        self._put_load_on()
+
+    def end_history(self) -> None:
+        """Judge the recorded load and end it, while there is a store to judge it by."""
+        report = self.history.check()
+        self._histories.close()
+        assert not report.findings(), "\n".join(report.findings())
 
     def renew_history(self) -> None:
         """Judge the recorded load now and begin another, at the addresses that the cluster has by now."""

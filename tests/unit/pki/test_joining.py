@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,13 @@ async def test_an_identity_is_got_from_the_first_that_can(tmp_path: Path, script
     assert coordinators.calls == [("c2", "Enrol", False)]
 
 
+def found_at(*addresses: str) -> Callable[[], Awaitable[Sequence[str]]]:
+    async def find() -> Sequence[str]:
+        return addresses
+
+    return find
+
+
 async def test_who_starts_before_the_coordinators_waits_for_them(tmp_path: Path, scripted: Any, wall: Wall) -> None:
     coordinators = scripted(c1=Unavailable("starting"))
     sleep = wall.sleep
@@ -113,11 +120,11 @@ async def test_who_starts_before_the_coordinators_waits_for_them(tmp_path: Path,
 
     wall.sleep = sleep_until_it_has_started  # type: ignore[method-assign]
     directory = IdentityDir(tmp_path / "id")
-    made = await enrol_patiently(directory, TOKEN.text, "a1", Role.AGENT, ["c1"], coordinators.ask, wall)
+    made = await enrol_patiently(directory, TOKEN.text, "a1", Role.AGENT, found_at("c1"), coordinators.ask, wall)
     assert made.identity.name == "a1"
     coordinators.by_address["c1"] = Denied("used up")
     with pytest.raises(Denied):
-        await enrol_patiently(directory, TOKEN.text, "a1", Role.AGENT, ["c1"], coordinators.ask, wall)
+        await enrol_patiently(directory, TOKEN.text, "a1", Role.AGENT, found_at("c1"), coordinators.ask, wall)
 
 
 async def test_at_a_wrong_cluster_nothing_is_sent_and_nobody_else_is_tried(tmp_path: Path, scripted: Any) -> None:

@@ -1,0 +1,1 @@
+"""Backup files and the places they lie in: sealing, the container format, directories and buckets."""

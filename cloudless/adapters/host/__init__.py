@@ -1,0 +1,1 @@
+"""This machine: its disks, its memory, its limits, its clock."""
