@@ -217,6 +217,18 @@ def test_a_newcomer_at_the_address_of_a_dead_member_takes_its_place() -> None:
     assert (decision.step, decision.member_id) == (REMOVE, 3)
 
 
+def test_who_was_just_promoted_is_not_taken_for_one_that_lost_its_data() -> None:
+    """It has no lease and no links yet; what it holds is the member's data."""
+    promoted = member(3, linked=False, registered=False)
+    holding = join(3, member_id=3)
+    seen = observed(member(1), member(2), promoted, joins=(holding,))
+    decision = plan(seen)
+    assert (decision.step, decision.node_id) == (MembershipStep.FORGET_JOIN, "c3")
+    assert seen.is_admitted(holding)
+    assert not seen.is_admitted(join(3))
+    assert plan(observed(member(1), member(2), promoted, joins=(join(3),))).step is REMOVE
+
+
 def test_who_has_gone_away_holds_nobody_up_and_is_forgotten() -> None:
     seen = observed(*THREE, joins=(join(4, answers=False), join(5)))
     decision = plan(seen, joins={"c4": NOW_S - 1, "c5": NOW_S})
