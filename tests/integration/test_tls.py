@@ -72,7 +72,8 @@ async def outcome_of(channel: grpc.aio.Channel, service: str, method: Any) -> gr
     started = call(iter([request]), timeout=5) if method.client_streaming else call(request, timeout=5)
     try:
         if method.server_streaming:
-            await started.read()
+            if await started.read() is grpc.aio.EOF:
+                return await started.code()
             started.cancel()
             return grpc.StatusCode.OK
         await started

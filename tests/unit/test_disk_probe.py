@@ -16,6 +16,7 @@ from cloudless.coordinator.disk_probe import probe_disk
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     lines: list[str] = []
+    logger.enable("cloudless")  # a simulation in this process may have silenced it
     sink = logger.add(lambda message: lines.append(str(message)), level="WARNING", format="{message}")
     yield lines
     logger.remove(sink)
