@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from cloudless.adapters.pki.identity_dir import IdentityDir
+from cloudless.adapters.pki.server_context import ServerContext
 from cloudless.agent.links import Links
 from cloudless.agent.session import EndKind
 from cloudless.agent.tasks import TaskRunner
@@ -26,7 +27,7 @@ class AgentMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._tls: tuple[ssl.SSLContext, IdentityDir] | None = None
+        self._tls: ServerContext | None = None
         up = Gauge("cloudless_agent_up", "1 while the agent runs", registry=self.registry)
         up.set(1)
         self.round_trip = Histogram(
@@ -78,16 +79,15 @@ class AgentMetrics:
                 hint="set CLOUDLESS_METRICS_ADDR to a free port",
             ) from error
         if identity is not None:
-            self._tls = server.socket.context, identity  # type: ignore[attr-defined]
+            self._tls = ServerContext(identity, ssl.CERT_REQUIRED)
+            self._tls.lead(server.socket.context)  # type: ignore[attr-defined]
         # Not waited for: it looks up only every half second, and stopping must be quick.
         return threading.Thread(target=server.shutdown, daemon=True).start
 
     def renew(self) -> None:
         """Show the certificate that is kept now."""
         if self._tls is not None:
-            context, identity = self._tls
-            context.load_cert_chain(identity.identity_file)
-            context.load_verify_locations(identity.roots_file)
+            self._tls.renew()
 
 
 def _tls_of(identity: IdentityDir | None) -> dict[str, Any]:

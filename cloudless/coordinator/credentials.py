@@ -24,9 +24,11 @@ from cloudless.adapters.pki.etcd_files import EtcdFiles
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import enrol_patiently
 from cloudless.adapters.pki.sealing import ClusterKey
+from cloudless.adapters.pki.server_context import ServerContext
 from cloudless.adapters.pki.vault import Holdings, Vault, found, read_founding_file
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.own_identity import OwnIdentity
+from cloudless.core.identity.names import Identity
 from cloudless.core.model import AuthorityRecord, Role
 from cloudless.core.state import Applied, View
 from cloudless.errors import BadCredentials
@@ -92,17 +94,15 @@ class SignedCredentials(OwnCredentials):
             self._etcd_files,
             lambda: hosts,
             clock,
-            on_change=lambda credentials: self._show(),
+            on_change=lambda credentials: self._http.renew(),
             on_etcd_roots=lambda: self._restart(),
         )
         self._own.sign(holdings)
         self._etcd_own = _EtcdClient.read(self._etcd_files)
         self.api, self.etcd_client = (lambda: self._own.credentials), self._read_etcd_client
         self.etcd = _etcd_tls(self._etcd_files)
-        self.http = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.http.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.http.verify_mode = ssl.CERT_OPTIONAL  # who shows none is told so where it matters
-        self._show()
+        self._http = ServerContext(self._directory, ssl.CERT_OPTIONAL)  # who shows none is told so where it matters
+        self.http = self._http.context
 
     async def run(
         self, find_holdings: Callable[[], Holdings], view: View, committer: Committer, restart: Callable[[], None]
@@ -119,12 +119,6 @@ class SignedCredentials(OwnCredentials):
         if found != self._etcd_own:
             self._etcd_own = found
         return self._etcd_own
-
-    def _show(self) -> None:
-        """Make HTTP handshakes from now on use the credentials of now; authorities are added to those known before."""
-        assert self.http is not None
-        self.http.load_cert_chain(self._directory.identity_file)
-        self.http.load_verify_locations(self._directory.roots_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +144,18 @@ async def load_credentials(settings: CoordinatorSettings, clock: Clock) -> OwnCr
     vault = Vault(settings.identity_dir)
     holdings = vault.load()
     if holdings is None:
-        holdings = await _first_holdings(settings, clock)
+        holdings = await _first_holdings(settings, vault, clock)
         vault.keep(holdings)
     return SignedCredentials(settings, holdings, clock)
 
 
-async def _first_holdings(settings: CoordinatorSettings, clock: Clock) -> Holdings:
+async def _first_holdings(settings: CoordinatorSettings, vault: Vault, clock: Clock) -> Holdings:
     """Return what a coordinator without any begins with."""
     if settings.founding_file is not None:
         return _read_founding_file(settings.founding_file)
     token = read_token(settings.join_token, settings.join_token_file)
     if token:
-        return await _join(settings, token, clock)
+        return await _join(settings, token, vault, clock)
     if settings.bootstrap:
         return found(uuid4().hex, clock.wall_ms())
     raise BadCredentials(
@@ -181,10 +175,12 @@ def _read_founding_file(file: Path) -> Holdings:
         ) from error
 
 
-async def _join(settings: CoordinatorSettings, token: str, clock: Clock) -> Holdings:
-    """Enrol, as long as it takes, and return what the cluster hands over to a coordinator."""
-    handed: list[pb.Handover] = []
-    made = await enrol_patiently(
+async def _join(settings: CoordinatorSettings, token: str, vault: Vault, clock: Clock) -> Holdings:
+    """Enrol, as long as it takes, and return what the cluster hands over to a coordinator.
+
+    That is on disk before the identity is: who crashed between asks again with the same key, and gets both.
+    """
+    await enrol_patiently(
         IdentityDir(settings.identity_dir),
         token,
         settings.node_id,
@@ -194,12 +190,17 @@ async def _join(settings: CoordinatorSettings, token: str, clock: Clock) -> Hold
         ).find,
         ask_identity_service,
         clock,
-        handed.append,
+        lambda handover, identity: vault.keep(_to_holdings(handover, identity)),
     )
-    if not handed:
+    holdings = vault.load()
+    if holdings is None:
         raise BadCredentials("the cluster handed over nothing to sign with", hint="is the token one for a coordinator?")
-    records = [codec.from_message(one, AuthorityRecord) for one in handed[-1].authorities]
-    return Holdings(made.identity.cluster_id, ClusterKey(bytes(handed[-1].cluster_key)), tuple(records))
+    return holdings
+
+
+def _to_holdings(handover: pb.Handover, identity: Identity) -> Holdings:
+    records = [codec.from_message(one, AuthorityRecord) for one in handover.authorities]
+    return Holdings(identity.cluster_id, ClusterKey(bytes(handover.cluster_key)), tuple(records))
 
 
 def _etcd_tls(files: EtcdFiles) -> EtcdTls:

@@ -105,8 +105,11 @@ class Coordinator:
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)
+        door = Guard(
+            self._find_view, lambda: self._own.cluster_id, tell=self._tell_refusal, open_door=not self._own.api
+        )
         for address in dict.fromkeys((self._settings.http_address, self._settings.metrics_address)):
-            posts = {http_join.PATH: http_join.build_join(self._resolver("cluster"))}
+            posts = {http_join.PATH: http_join.build_join(self._resolver("cluster"), door)}
             taken = posts if address == self._settings.http_address else None
             http = HttpServer(address, routes, taken, tls=self._own.http, open=OPEN_PATHS)
             stack.push_async_callback(http.stop)
@@ -116,9 +119,7 @@ class Coordinator:
             self._settings.node_id,
             observe=self._metrics.count_request,
             credentials=self._own.api,
-            door=Guard(self._find_view, lambda: self._own.cluster_id, tell=self._tell_refusal)
-            if self._own.api
-            else None,
+            door=door,
             open_address=self._settings.enrol_address,
         )
         for service, descriptor in SERVICES.items():

@@ -23,6 +23,7 @@ from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.trust_keeper import TrustKeeper
+from cloudless.errors import MemberFailed
 from cloudless.ports import Clock, Ids
 from cloudless.settings import CoordinatorSettings
 
@@ -75,7 +76,10 @@ class Trust:
             group.create_task(self._restart_member(supervisor), name="member-restart")
             while True:
                 await self._clock.sleep(LOOK_PERIOD_S)
-                store.renew()
+                try:
+                    store.renew()
+                except OSError as error:  # the connection of before goes on
+                    logger.warning("what etcd is shown cannot be read: {}", error)
 
     async def _restart_member(self, supervisor: MemberSupervisor) -> None:
         """Restart etcd when it has to trust another authority: it reads whom to trust at its start only."""
@@ -84,7 +88,10 @@ class Trust:
             self._must_restart.clear()
             await self._clock.sleep(MEMBER_RESTART_APART_S * self._rank())  # one after the other: a quorum must stay
             logger.info("etcd is restarted: it has to trust another certificate authority")
-            await supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
+            try:
+                await supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
+            except MemberFailed as error:  # down for good: its supervision says why, and ends what must end
+                logger.warning("etcd could not be restarted for another certificate authority: {}", error)
 
     def _rank(self) -> int:
         """Return this coordinator's place among all, in the order of ids."""

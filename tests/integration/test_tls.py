@@ -5,6 +5,9 @@ more than their part. Judged from outside by plain gRPC clients and by openssl.
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +116,28 @@ async def test_an_agents_certificate_opens_nothing_else_and_that_is_told(cluster
     told = cluster.json("events")
     refused = [event for event in told if event["kind"] == "AccessRefused" and event["actor"] == "agent/agent-1"]
     assert any("ApplyWorkload" in event["message"] for event in refused)
+
+
+def post_join(layout: Layout, who: str) -> dict[str, Any]:
+    """Ask over HTTP to let coordinator-9 in, as `who`."""
+    identity = IdentityDir(layout.data_dir(who) / "identity")
+    context = ssl.create_default_context(cafile=str(identity.roots_file))
+    context.load_cert_chain(identity.identity_file)
+    connection = http.client.HTTPSConnection("127.0.0.1", layout.coordinators[0].http_port, context=context, timeout=5)
+    context.check_hostname = False
+    body = json.dumps({"nodeId": "coordinator-9", "raftAddress": "127.0.0.1:1"})
+    connection.request("POST", "/v1/join", body)
+    answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    return answer["error"]  # type: ignore[no-any-return]
+
+
+def test_joining_over_http_goes_through_the_same_door(cluster: Cli, layout: Layout) -> None:
+    assert post_join(layout, "agent-1")["code"] == "denied"
+    refused = post_join(layout, "coordinator-2")
+    assert (refused["code"], "may not speak for coordinator-9" in refused["message"]) == ("denied", True)
+    members = cluster.run("cluster", "members")
+    assert members.returncode == 0
+    assert "coordinator-9" not in members.stdout + members.stderr
 
 
 async def test_a_wrong_pin_ends_the_joining_before_the_secret_is_sent(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from cloudless.core.discovery.addresses import join_address, split_address
-from cloudless.core.identity.names import IdentityKind, find_identity
 from cloudless.errors import PortInUse
 
 
@@ -25,20 +24,32 @@ class Answer:
     content_type: str = "text/plain"
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who posts: its address, and the certificate it proved to hold the key of as PEM, empty without one."""
+
+    address: str
+    certificate_pem: bytes
+
+
+Take = Callable[[bytes, Caller], Awaitable[Answer]]
+"""Takes the body of a post."""
+
 DENIED = Answer(403, "a client certificate of this cluster is needed\n")
 
 
 class HttpServer:
     """Serves `routes` (path → function) on `host:port`, GET and HEAD, and `posts` (path → function of the body).
 
-    With `tls`, callers without a certificate get answers from those of `open` only, and posts are for coordinators.
+    With `tls`, callers without a certificate get answers from those of `open` only; who may post is for the function
+    to say, which is told the caller.
     """
 
     def __init__(
         self,
         address: str,
         routes: Mapping[str, Callable[[], Answer]],
-        posts: Mapping[str, Callable[[bytes], Awaitable[Answer]]] | None = None,
+        posts: Mapping[str, Take] | None = None,
         *,
         tls: ssl.SSLContext | None = None,
         open: Collection[str] = (),
@@ -49,7 +60,7 @@ class HttpServer:
         for path, answer in routes.items():
             app.router.add_get(path, _handler(_anybody if tls is None or path in open else _only_known, answer))
         for path, take in (posts or {}).items():
-            app.router.add_post(path, _taker(_anybody if tls is None else _only_coordinators, take))
+            app.router.add_post(path, _taker(take))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
 
     async def start(self) -> None:
@@ -81,10 +92,10 @@ def _only_known(request: web.Request) -> bool:
     return bool(request.get_extra_info("peercert"))
 
 
-def _only_coordinators(request: web.Request) -> bool:
-    names = (request.get_extra_info("peercert") or {}).get("subjectAltName", ())
-    identities = [find_identity(value) for kind, value in names if kind == "URI"]
-    return any(found is not None and found.kind is IdentityKind.COORDINATOR for found in identities)
+def _caller_of(request: web.Request) -> Caller:
+    connection = request.get_extra_info("ssl_object")
+    shown = connection.getpeercert(binary_form=True) if connection is not None else None
+    return Caller(request.remote or "", ssl.DER_cert_to_PEM_cert(shown).encode() if shown else b"")
 
 
 def _handler(admits: Admits, answer: Callable[[], Answer]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -95,11 +106,9 @@ def _handler(admits: Admits, answer: Callable[[], Answer]) -> Callable[[web.Requ
     return handle
 
 
-def _taker(
-    admits: Admits, take: Callable[[bytes], Awaitable[Answer]]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _taker(take: Take) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        given = await take(await request.read()) if admits(request) else DENIED
+        given = await take(await request.read(), _caller_of(request))
         return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
 
     return handle

@@ -22,7 +22,7 @@ from cloudless.adapters.pki.credentials import Credentials, build_credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.pinning import fetch_pinned_root
 from cloudless.adapters.pki.request import build_request, key_to_pem, read_key
-from cloudless.core.identity.names import kind_of
+from cloudless.core.identity.names import Identity, kind_of
 from cloudless.core.identity.renewal import Freshness, retry_after_ms
 from cloudless.core.identity.tokens import find_token
 from cloudless.core.model import Role
@@ -48,13 +48,13 @@ class Ask(Protocol):
     ) -> Any: ...
 
 
-Take = Callable[[pb.Handover], None]
+Take = Callable[[pb.Handover, Identity], None]
 FindAddresses = Callable[[], Awaitable[Sequence[str]]]
 
 
 async def enrol(
     directory: IdentityDir, token_text: str, name: str, role: Role | None, addresses: Sequence[str], ask: Ask,
-    take: Take = lambda handover: None,
+    take: Take = lambda handover, identity: None,
 ) -> Credentials:  # fmt: skip
     """Let `name` in with a token and keep the identity. `take` keeps what a coordinator is handed, before that.
 
@@ -80,7 +80,7 @@ async def enrol(
         if token.pin not in {pin_of(root) for root in read_certificates(made.roots_pem)}:
             raise WrongAuthority(f"the coordinator at {address} wants other CAs trusted than the one the token names")
         if answer.HasField("handover"):
-            take(answer.handover)
+            take(answer.handover, made.identity)
         directory.store(made)
         return made
 
@@ -89,7 +89,7 @@ async def enrol(
 
 async def enrol_patiently(
     directory: IdentityDir, token_text: str, name: str, role: Role, find_addresses: FindAddresses, ask: Ask,
-    clock: Clock, take: Take = lambda handover: None,
+    clock: Clock, take: Take = lambda handover, identity: None,
 ) -> Credentials:  # fmt: skip
     """Enrol, as long as it takes until a coordinator can be asked; say now and then what is waited for.
 

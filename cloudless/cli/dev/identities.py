@@ -10,10 +10,9 @@ What exists already stays: a cluster that is started again knows everybody.
 
 from __future__ import annotations
 
-import os
 import ssl
-from pathlib import Path
 
+from cloudless.adapters.pki.durable import make_private_directory, write_private
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.cli.client import Client
 from cloudless.cli.commands.found import write_founding_file
@@ -77,7 +76,9 @@ def make_tokens(layout: Layout) -> None:
             request = identity_pb2.CreateTokenRequest(
                 role=objects_pb2.Role.ROLE_AGENT, ttl_s=AGENT_TOKEN_TTL_S, names=[name], description="dev up"
             )
-            _write_private(layout.token_file(name), client.call(CREATE_TOKEN, request).token)
+            file = layout.token_file(name)
+            make_private_directory(file.parent)
+            write_private(file, client.call(CREATE_TOKEN, request).token.encode())
 
 
 def keep_context(layout: Layout) -> None:
@@ -100,9 +101,3 @@ def forget_context(layout: Layout) -> None:
 
 def _first_coordinator(layout: Layout) -> Credentials | None:
     return IdentityDir(layout.data_dir(layout.coordinators[0].name) / "identity").load()
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-        file.write(text + "\n")

@@ -11,6 +11,7 @@ import pytest
 
 from cloudless.adapters.pki import joining
 from cloudless.adapters.pki.authority import Authority
+from cloudless.adapters.pki.certificate import hash_key
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import IdentityKeeper, enrol, enrol_patiently
@@ -53,6 +54,8 @@ class Coordinators:
         self.by_address, self.wall = by_address, wall
         self.calls: list[tuple[str, str, bool]] = []
         self.name = "a1"
+        self.hands_over = False
+        self.asked_for: list[str] = []
 
     async def fetch_root(self, address: str, pin: str) -> str:
         held = self.by_address[address]
@@ -71,9 +74,11 @@ class Coordinators:
             raise held
         authority: Authority = held.open_issuing(CLUSTER)
         identity = Identity(held.cluster_id, IdentityKind.AGENT, self.name)
-        signed = authority.sign_identity(identity, read_request(request.csr_pem), self.wall.now_ms)
+        key = read_request(request.csr_pem)
+        self.asked_for.append(hash_key(key))
+        signed = authority.sign_identity(identity, key, self.wall.now_ms)
         issued = pb.Issued(chain_pem=authority.chain_pem(signed), roots_pem=held.roots_pem(CLUSTER))
-        return answer(issued=issued)
+        return answer(issued=issued, handover=pb.Handover()) if self.hands_over else answer(issued=issued)
 
 
 @pytest.fixture
@@ -125,6 +130,28 @@ async def test_who_starts_before_the_coordinators_waits_for_them(tmp_path: Path,
     coordinators.by_address["c1"] = Denied("used up")
     with pytest.raises(Denied):
         await enrol_patiently(directory, TOKEN.text, "a1", Role.AGENT, found_at("c1"), coordinators.ask, wall)
+
+
+async def test_what_is_handed_over_is_kept_before_the_identity_and_a_crash_between_asks_with_the_same_key(
+    tmp_path: Path, scripted: Any
+) -> None:
+    coordinators = scripted(c1=OURS)
+    coordinators.hands_over = True
+    directory = IdentityDir(tmp_path / "id")
+    taken: list[Identity] = []
+
+    def disk_full(handover: pb.Handover, identity: Identity) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        await enrol(directory, TOKEN.text, "a1", Role.AGENT, ["c1"], coordinators.ask, disk_full)
+    assert directory.load() is None
+    made = await enrol(
+        directory, TOKEN.text, "a1", Role.AGENT, ["c1"], coordinators.ask, lambda _, identity: taken.append(identity)
+    )
+    assert taken == [made.identity]
+    assert len(coordinators.asked_for) == 2
+    assert len(set(coordinators.asked_for)) == 1
 
 
 async def test_at_a_wrong_cluster_nothing_is_sent_and_nobody_else_is_tried(tmp_path: Path, scripted: Any) -> None:
