@@ -72,7 +72,8 @@ async def outcome_of(channel: grpc.aio.Channel, service: str, method: Any) -> gr
     kinds = {(False, False): "unary_unary", (False, True): "unary_stream", (True, True): "stream_stream"}
     make = getattr(channel, kinds[method.client_streaming, method.server_streaming])
     call = make(path, lambda m: m.SerializeToString(), lambda raw: raw)
-    started = call(iter([request]), timeout=5) if method.client_streaming else call(request, timeout=5)
+    # On a stream that is refused at its opening nothing is sent: gRPC's own error for that could be the first one told.
+    started = call(timeout=2) if method.client_streaming else call(request, timeout=5)
     try:
         if method.server_streaming:
             if await started.read() is grpc.aio.EOF:
