@@ -156,6 +156,16 @@ async def until(look: Callable[[], bool], timeout_s: float = 15.0) -> None:
             await asyncio.sleep(0.02)
 
 
+async def until_refused(coordinator: Coordinator, own: Credentials, timeout_s: float = 15.0) -> None:
+    """TLS libraries judge by whole seconds of a coarse clock, which lags some milliseconds behind ours."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            try:
+                await who_am_i(coordinator, own)
+            except CloudlessError:
+                return
+
+
 async def test_a_token_becomes_an_identity_that_opens_the_door(coordinator: Coordinator, tmp_path: Path) -> None:
     made = await join(coordinator, IdentityDir(tmp_path / "a1"), await coordinator.token())
     answer = await who_am_i(coordinator, made)
@@ -197,8 +207,7 @@ async def test_certificates_are_renewed_on_both_sides_while_they_are_used(
             calls += 1
     assert calls > 10
     assert keeper.failures_in_a_row == 0
-    with pytest.raises(CloudlessError):
-        await who_am_i(coordinator, held)
+    await until_refused(coordinator, held)
 
 
 async def test_who_was_away_too_long_comes_back_by_its_old_certificate(
@@ -206,9 +215,7 @@ async def test_who_was_away_too_long_comes_back_by_its_old_certificate(
 ) -> None:
     directory = IdentityDir(tmp_path / "a1")
     held = await join(coordinator, directory, await coordinator.token())
-    await until(lambda: held.days_left(int(time.time() * 1000)) < 0)
-    with pytest.raises(CloudlessError):
-        await who_am_i(coordinator, held)
+    await until_refused(coordinator, held)
     keeper = IdentityKeeper(directory, held, lambda: [""], coordinator.ask, SystemClock(), lambda made: None)
     await keeper.step()
     assert keeper.credentials.key_hash == held.key_hash
