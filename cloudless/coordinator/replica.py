@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
@@ -22,8 +22,10 @@ from loguru import logger
 from cloudless.core import keys
 from cloudless.core.state import Applied, Malformed, Removed, StateEvent, StateMachine, Stored, fingerprint
 from cloudless.errors import CloudlessError, Compacted, Stale, Unavailable
-from cloudless.ports import Clock, Event, KeyValue, Store, WatchStream
+from cloudless.ports import Clock, Event, KeyValue, Page, Store, WatchStream
 from cloudless.rpc import codec
+
+_DECODED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +194,7 @@ class Replica:
 
     async def _load(self) -> None:
         started_s = self._clock.monotonic_s()
-        first = page = await self._store.read_page(keys.PREFIX, limit=self._settings.page_size)
-        entries = [_decode(kv) for kv in page.kvs]
-        while page.more:
-            page = await self._store.read_page(
-                keys.PREFIX, start_after=page.kvs[-1].key, revision=first.revision, limit=self._settings.page_size
-            )
-            entries.extend(_decode(kv) for kv in page.kvs)
-            await asyncio.sleep(0)
+        first, entries = await self._read_all()
         applied = self.machine.reset(first.revision, entries)
         self._store_cluster_id = first.cluster_id
         self._history.clear()
@@ -210,6 +205,27 @@ class Replica:
         self.fresh_at_s = max(self.fresh_at_s, started_s)
         self._publish(applied, keep=False)
         logger.info("state loaded at revision {}: {} entries", first.revision, self.machine.entry_count)
+
+    async def _read_all(self) -> tuple[Page, list[Stored | Malformed]]:
+        """Return the first page, and the entries of all at its revision; the store reads on while we decode."""
+        first = page = await self._store.read_page(keys.PREFIX, limit=self._settings.page_size)
+        entries: list[Stored | Malformed] = []
+        following: asyncio.Task[Page] | None = None
+        try:
+            while page.more:
+                following = asyncio.create_task(self._read_after(page, first.revision), name="replica-page")
+                await _decode_into(entries, page.kvs)
+                page = await following
+            await _decode_into(entries, page.kvs)
+        finally:
+            if following is not None:
+                following.cancel()
+        return first, entries
+
+    async def _read_after(self, page: Page, revision: int) -> Page:
+        return await self._store.read_page(
+            keys.PREFIX, start_after=page.kvs[-1].key, revision=revision, limit=self._settings.page_size
+        )
 
     async def _watch(self) -> None:
         # From our own revision, not the next: etcd before 3.4.34 and 3.5.15 lets a watch begin at the very revision
@@ -312,6 +328,13 @@ def _decode_event(event: Event) -> StateEvent:
     if event.deleted:
         return Removed(event.kv.key, event.kv.mod_revision)
     return _decode(event.kv)
+
+
+async def _decode_into(entries: list[Stored | Malformed], kvs: Sequence[KeyValue]) -> None:
+    """Decode a few at a time: leases are renewed meanwhile, and the next page comes in."""
+    for start in range(0, len(kvs), _DECODED_AT_ONCE):
+        await asyncio.sleep(0)
+        entries.extend(map(_decode, kvs[start : start + _DECODED_AT_ONCE]))
 
 
 def _decode(kv: KeyValue) -> Stored | Malformed:

@@ -174,7 +174,11 @@ def parse(key: str) -> Key | None:
         return None if "/" in name else Key(Kind.REQUEST, (name,))
     if not key.startswith(PREFIX):
         return None
-    match key[len(PREFIX) :].split("/"):
+    match key[len(PREFIX) :].split("/"):  # the many first: tasks and events
+        case [head, name, tail] if (head, tail) in _SUFFIXED:
+            return Key(_SUFFIXED[head, tail], (name,))
+        case [head, name] if head in _SINGLE:
+            return Key(_SINGLE[head], (name,))
         case ["cluster"]:
             return Key(Kind.CLUSTER, ())
         case ["backups", "settings"]:
@@ -193,9 +197,5 @@ def parse(key: str) -> Key | None:
             return Key(Kind.AUTHORITY, (authority_id,))
         case ["pki", "identities", kind, name]:
             return Key(Kind.IDENTITY, (kind, name))
-        case [head, name, tail] if (head, tail) in _SUFFIXED:
-            return Key(_SUFFIXED[head, tail], (name,))
-        case [head, name] if head in _SINGLE:
-            return Key(_SINGLE[head], (name,))
         case _:
             return None

@@ -7,6 +7,7 @@ follows the store and answers each line of input with the revisions it applied s
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from loguru import logger
 from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.system import SystemClock
 from cloudless.cli.dev.table import rss_mb
+from cloudless.coordinator.main import COLLECT_AFTER
 from cloudless.coordinator.replica import Replica
 from cloudless.core.state import Applied
 from tests.bench.children import answer, read_requests
@@ -47,5 +49,6 @@ async def _follow(endpoint: str) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(*COLLECT_AFTER)
     logger.remove()
     asyncio.run(_follow(sys.argv[1]))

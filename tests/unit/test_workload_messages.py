@@ -8,6 +8,8 @@ from cloudless.coordinator.api.workload_messages import WorkloadMessages, to_wor
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec, TaskState
 from cloudless.ports import Delete, Put, Txn
+from cloudless.rpc.packed import Packed
+from cloudless.rpc.v1 import workload_pb2 as pb
 from cloudless.testing.builders import build_workload
 from cloudless.testing.virtual_time import virtually
 from tests.unit.leading import Cluster, leading, report
@@ -55,3 +57,7 @@ async def test_a_kept_message_is_what_would_be_made_now(seed: int) -> None:
             for workload in machine.workloads.values():
                 assert messages.of(workload) == to_workload(machine, workload)
                 assert messages.of(workload) is messages.of(workload)
+            every = list(machine.workloads.values())
+            packed = Packed(pb.ListWorkloadsResponse(next_token="next"), [messages.entry_of(one) for one in every])
+            whole = pb.ListWorkloadsResponse(next_token="next", workloads=[messages.of(one) for one in every])
+            assert pb.ListWorkloadsResponse.FromString(packed.SerializeToString()) == whole

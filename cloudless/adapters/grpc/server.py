@@ -50,6 +50,12 @@ Observe = Callable[[str, str], None]
 Resolve = Callable[[str], Callable[..., Any]]
 
 
+class Answer(Protocol):
+    """A message, or what is sent as one."""
+
+    def SerializeToString(self) -> bytes: ...
+
+
 class Door(Protocol):
     """Judges every call; methods are `package.Service/Method`. Raises Unauthenticated, Denied."""
 
@@ -192,8 +198,8 @@ class GrpcServer:
             response_serializer=lambda message: message.SerializeToString(),
         )
 
-    def _unary(self, name: str, behaviour: Callable[..., Awaitable[Message]]) -> Any:
-        async def serve(request: Any, context: Any) -> Message:
+    def _unary(self, name: str, behaviour: Callable[..., Awaitable[Answer]]) -> Any:
+        async def serve(request: Any, context: Any) -> Answer:
             async with self._guard(name, context):
                 return await behaviour(self._admit(name, request, context), context)
             raise AssertionError("the guard aborts or returns")

@@ -7,6 +7,8 @@ an entry that cannot be read.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.keys import Kind
@@ -27,23 +29,43 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+@dataclass(slots=True)
+class _Kept:
+    """What was written once. `entry`: the message as an entry of a list's bytes, b"" until one was asked for."""
+
+    revision: int
+    message: pb.Workload
+    entry: bytes = b""
+
+
 class WorkloadMessages:
     """The messages of one coordinator's workloads. What it returns is shared: copy before changing it."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._kept: dict[tuple[str, str], pb.Workload] = {}
+        self._kept: dict[tuple[str, str], _Kept] = {}
         replica.listen(self._on_applied)
 
     def of(self, workload: Workload) -> pb.Workload:
         """Return the workload with the counts of its tasks."""
+        return self._keep(workload).message
+
+    def entry_of(self, workload: Workload) -> bytes:
+        """Return the same as the bytes it is in a ListWorkloadsResponse."""
+        kept = self._keep(workload)
+        if not kept.entry:
+            kept.entry = pb.ListWorkloadsResponse(workloads=[kept.message]).SerializeToString()
+        return kept.entry
+
+    def _keep(self, workload: Workload) -> _Kept:
         ref = workload.record.namespace, workload.record.name
-        message = self._kept.get(ref)
-        if message is None or message.revision != workload.mod_revision:
+        kept = self._kept.get(ref)
+        if kept is None or kept.revision != workload.mod_revision:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.clear()
-            message = self._kept[ref] = to_workload(self._replica.machine, workload)
-        return message
+            message = to_workload(self._replica.machine, workload)
+            kept = self._kept[ref] = _Kept(workload.mod_revision, message)
+        return kept
 
     def _on_applied(self, applied: Applied) -> None:
         for transition in applied.transitions:

@@ -25,6 +25,7 @@ from cloudless.core.orchestration import explain_workload
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import View, Workload
 from cloudless.errors import Conflict, InvalidSpec, NotFound, Problem
+from cloudless.rpc.packed import Packed
 from cloudless.rpc.v1 import workload_pb2 as pb
 
 REPLICAS_MAX = 10_000
@@ -38,7 +39,7 @@ class Workloads:
 
     # --- reads ---
 
-    async def ListWorkloads(self, request: pb.ListWorkloadsRequest, context: Any) -> pb.ListWorkloadsResponse:
+    async def ListWorkloads(self, request: pb.ListWorkloadsRequest, context: Any) -> Packed:
         view = await self._access.settle(request.read, context)
         wanted, selector = request.namespace, dict(request.selector)  # read once: a field of a message is slow to read
         found = {
@@ -47,11 +48,8 @@ class Workloads:
             if wanted in ("", namespace) and (not selector or selector.items() <= workload.record.labels.items())
         }
         page, token = paginate(list(found), request.page_token, request.limit)
-        return pb.ListWorkloadsResponse(
-            header=self._access.header(),
-            workloads=[self._messages.of(found[name]) for name in page],
-            next_token=token,
-        )
+        rest = pb.ListWorkloadsResponse(header=self._access.header(), next_token=token)
+        return Packed(rest, [self._messages.entry_of(found[name]) for name in page])
 
     async def GetWorkload(self, request: pb.GetWorkloadRequest, context: Any) -> pb.GetWorkloadResponse:
         view = await self._access.settle(request.read, context)
