@@ -1,7 +1,7 @@
 """Answers whose entries were serialized before: a list of a thousand costs a join of bytes.
 
-The encoding of protobuf merges what stands side by side: the bytes of two messages of one type, one after the other, are
-those of a message with the entries of both.
+The encoding of protobuf merges what stands side by side: the bytes of two messages of one type, one after the other,
+are those of a message with the entries of both.
 """
 
 from __future__ import annotations
