@@ -58,6 +58,6 @@ async def test_a_kept_message_is_what_would_be_made_now(seed: int) -> None:
                 assert messages.of(workload) == to_workload(machine, workload)
                 assert messages.of(workload) is messages.of(workload)
             every = list(machine.workloads.values())
-            packed = Packed(pb.ListWorkloadsResponse(next_token="next"), [messages.entry_of(one) for one in every])
+            packed = Packed(pb.ListWorkloadsResponse(next_token="next"), messages.entries_of(every))
             whole = pb.ListWorkloadsResponse(next_token="next", workloads=[messages.of(one) for one in every])
             assert pb.ListWorkloadsResponse.FromString(packed.SerializeToString()) == whole

@@ -7,6 +7,7 @@ an entry that cannot be read.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cloudless.coordinator.replica import Replica
@@ -50,12 +51,18 @@ class WorkloadMessages:
         """Return the workload with the counts of its tasks."""
         return self._keep(workload).message
 
-    def entry_of(self, workload: Workload) -> bytes:
-        """Return the same as the bytes it is in a ListWorkloadsResponse."""
-        kept = self._keep(workload)
-        if not kept.entry:
-            kept.entry = pb.ListWorkloadsResponse(workloads=[kept.message]).SerializeToString()
-        return kept.entry
+    def entries_of(self, workloads: Iterable[Workload]) -> list[bytes]:
+        """Return the same of each, as the bytes it is in a ListWorkloadsResponse."""
+        kept, entries = self._kept, []
+        for workload in workloads:
+            record = workload.record
+            held = kept.get((record.namespace, record.name))
+            if held is None or held.revision != workload.mod_revision:
+                held = self._keep(workload)
+            if not held.entry:
+                held.entry = pb.ListWorkloadsResponse(workloads=[held.message]).SerializeToString()
+            entries.append(held.entry)
+        return entries
 
     def _keep(self, workload: Workload) -> _Kept:
         ref = workload.record.namespace, workload.record.name

@@ -49,7 +49,7 @@ class Workloads:
         }
         page, token = paginate(list(found), request.page_token, request.limit)
         rest = pb.ListWorkloadsResponse(header=self._access.header(), next_token=token)
-        return Packed(rest, [self._messages.entry_of(found[name]) for name in page])
+        return Packed(rest, self._messages.entries_of(found[name] for name in page))
 
     async def GetWorkload(self, request: pb.GetWorkloadRequest, context: Any) -> pb.GetWorkloadResponse:
         view = await self._access.settle(request.read, context)
