@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import time
 from collections.abc import Mapping
 
@@ -16,10 +15,11 @@ from cloudless.adapters.pki.certificate import read_certificates, validity_of
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.request import build_request, read_key
 from cloudless.adapters.pki.vault import Holdings
-from cloudless.cli.methods import GET_CA, REVOKE_IDENTITY, ROTATE_CA
+from cloudless.cli.methods import CREATE_TOKEN, GET_CA, REVOKE_IDENTITY, ROTATE_CA
 from cloudless.core.model import AuthorityPurpose
 from cloudless.errors import Unauthenticated
 from cloudless.rpc.v1 import identity_pb2 as pb
+from cloudless.rpc.v1.objects_pb2 import ROLE_AGENT
 from tests.faults.rig.doors import Shown, doors_of, holdings_of, serials_kept, serials_shown, sign_for_a_day
 from tests.faults.rig.leading import pass_time
 from tests.faults.rig.scenario import scenario
@@ -82,7 +82,9 @@ def test_who_was_away_past_the_end_of_its_certificate_comes_back(trial: Trial) -
         assert cluster.phases()[revoked] != "READY"
         trial.note(f"{revoked} is given a token that names it")
         cluster.stop(revoked)
-        shutil.rmtree(identity_dir(cluster.processes[revoked]))
+        file = cluster.root / f"{revoked}.way-back"
+        file.write_text(cluster.call(CREATE_TOKEN, pb.CreateTokenRequest(role=ROLE_AGENT, names=[revoked])).token)
+        cluster.processes[revoked].settings["JOIN_TOKEN_FILE"] = str(file)
         cluster.start(revoked)
         trial.settle()
 
