@@ -25,7 +25,6 @@ from cloudless.errors import BadCredentials, BadSettings, CloudlessError, Denied
 from cloudless.ports import Clock
 from cloudless.settings import ENROL_PORT, AgentSettings, read_token
 
-
 ASK_ANEW_S = 3.0
 """How long a start may be held up by the question whether the cluster takes the identity still."""
 
@@ -91,9 +90,7 @@ async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCrede
     return NodeCredentials(directory, held, doors, clock)
 
 
-async def _enrol_anew(
-    directory: IdentityDir, held: Credentials, token: str, addresses: Sequence[str]
-) -> Credentials:
+async def _enrol_anew(directory: IdentityDir, held: Credentials, token: str, addresses: Sequence[str]) -> Credentials:
     """Return what this node is from now on: what it was, unless the cluster says no to that and yes to the token.
 
     Nobody's answer says nothing. If both are refused it stays what it was, so that its tasks are looked after.

@@ -93,7 +93,9 @@ def ends_of_sessions(cluster: LocalCluster) -> dict[str, list[str]]:
     """Return what each agent counts of ended sessions, by cause."""
     return {
         agent.name: [
-            line for line in cluster.metrics_text(agent.name).splitlines() if line.startswith("cloudless_agent_session_ends")
+            line
+            for line in cluster.metrics_text(agent.name).splitlines()
+            if line.startswith("cloudless_agent_session_ends")
         ]
         for agent in cluster.agents
     }

@@ -176,7 +176,9 @@ def test_senseless_requests_are_refused_and_cost_nobody_anything(trial: Trial) -
         for name, request in megabytes():
             await asker.ask(rpc_named(name), request.SerializeToString())
         await asker.close()
-        unjudged = Asker(cluster.api_addresses(), credentials=cluster.credentials())  # gRPC itself refuses this one, without our details
+        unjudged = Asker(
+            cluster.api_addresses(), credentials=cluster.credentials()
+        )  # gRPC itself refuses this one, without our details
         assert await unjudged.ask(rpc_named("ApplyWorkload"), b"x" * (17 * MIB)) is grpc.StatusCode.RESOURCE_EXHAUSTED
         await unjudged.close()
         return asker

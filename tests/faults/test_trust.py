@@ -1,4 +1,4 @@
-"""Who gets in while the cluster is being broken: no more than tokens and certificates say, and nobody else hears them."""
+"""Who gets in while the cluster is being broken: no more than tokens and certificates say, and nobody else hears."""
 
 from __future__ import annotations
 
@@ -205,9 +205,11 @@ async def try_everywhere(
     """Make every call at every coordinator, again and again until it is enough; return how each ended."""
 
     async def try_at(address: str) -> list[dict[str, grpc.StatusCode]]:
-        passes = []
+        passes: list[dict[str, grpc.StatusCode]] = []
         while not passes or not enough.is_set():
-            passes.append(await walk(address, dialler) | {f"Session of {victim}": await speak_for(address, dialler, victim)})
+            passes.append(
+                await walk(address, dialler) | {f"Session of {victim}": await speak_for(address, dialler, victim)}
+            )
         return passes
 
     names = [process.name for process in cluster.coordinators]
@@ -259,9 +261,7 @@ async def speak_carelessly(cluster: LocalCluster, impostor: Impostor) -> None:
     """Tell a stranger something as who trusts the CA it shows would."""
     request = pb.EnrolRequest(token=SPOKEN, name="careless")
     with contextlib.suppress(CloudlessError):  # the real coordinator behind it finds no sense in that
-        await ask_identity_service(
-            impostor.address, "Enrol", request, pb.EnrolResponse, impostor.roots_pem, None
-        )
+        await ask_identity_service(impostor.address, "Enrol", request, pb.EnrolResponse, impostor.roots_pem, None)
 
 
 def add_newcomer(trial: Trial, name: str, role: int, door: str) -> str:

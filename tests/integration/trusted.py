@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.grpc.identity_calls import ask_identity_service
@@ -65,7 +65,7 @@ class Plain:
     """A cluster in which nobody proves anything."""
 
     scheme = "http"
-    settings: Settings = {"TLS_ENABLED": "false", "ALLOW_PLAIN_NETWORK": "true"}
+    settings: ClassVar[Settings] = {"TLS_ENABLED": "false", "ALLOW_PLAIN_NETWORK": "true"}
     credentials: CredentialSource | None = None
 
     def prepare(self, site: Site, coordinators: Sequence[Site]) -> None:
@@ -109,7 +109,7 @@ class Trusted(Plain):
     """A cluster as users run it. `leaf_lifetime_s` is how long certificates are good for."""
 
     scheme = "https"
-    settings: Settings = {"TLS_ENABLED": "true"}
+    settings: ClassVar[Settings] = {"TLS_ENABLED": "true"}
 
     def __init__(self, root: Path, leaf_lifetime_s: int = LEAF_LIFETIME_S) -> None:
         self.root = root / "trust"

@@ -16,7 +16,6 @@ from aiohttp import web
 from cloudless.core.discovery.addresses import join_address, split_address
 from cloudless.errors import PortInUse
 
-
 HANDSHAKE_MAX_S = 10.0
 IDLE_MAX_S = 20.0
 STOP_S = 0.2

@@ -130,9 +130,7 @@ async def reenrol(directory: IdentityDir, held: Credentials, addresses: Sequence
 
     Raises what the cluster refuses the identity by, and Unavailable.
     """
-    request = pb.ReenrolRequest(
-        certificate_pem=held.chain_pem.decode(), csr_pem=build_request(read_key(held.key_pem))
-    )
+    request = pb.ReenrolRequest(certificate_pem=held.chain_pem.decode(), csr_pem=build_request(read_key(held.key_pem)))
 
     async def try_one(address: str) -> Credentials:
         answer = await ask(address, "Reenrol", request, pb.ReenrolResponse, held.roots_pem, None)

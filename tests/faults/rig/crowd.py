@@ -72,7 +72,9 @@ class Crowd:
 async def _run(each: int, addresses: list[str]) -> None:
     crowd = Crowd()
     tasks = [
-        asyncio.create_task(crowd.stand(address, slow=number % 2 == 1)) for number in range(each) for address in addresses
+        asyncio.create_task(crowd.stand(address, slow=number % 2 == 1))
+        for number in range(each)
+        for address in addresses
     ]
     reader: Any = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

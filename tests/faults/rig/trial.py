@@ -154,9 +154,7 @@ class Trial:
         """Begin to record a load whose every answer is judged when the cluster is whole again."""
         etcds = [process.address("etcd") for process in self.cluster.coordinators]
         entrance = Entrance(self.cluster.dialler, self.cluster.store_at)
-        recorded = blocking_load(
-            self.cluster.api_addresses(), etcds, entrance=entrance, clients=HISTORY_CLIENTS
-        )
+        recorded = blocking_load(self.cluster.api_addresses(), etcds, entrance=entrance, clients=HISTORY_CLIENTS)
         self.history = self._histories.enter_context(recorded)
 
     def load_off(self) -> list[Ack]:
