@@ -2,24 +2,31 @@
 
 A node without one asks for it with its join token, as long as it takes. A node that has one starts at once, whatever
 the clock says of it: its tasks must run though no coordinator can be reached. A certificate that ran out meanwhile is
-exchanged for a new one by the key it was made for.
+exchanged for a new one by the key it was made for. An identity that the cluster takes no longer (it was revoked) is
+exchanged for another one by a new token, if the node is started with one.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+
+from loguru import logger
 
 from cloudless.adapters.discovery.doors import Doors
 from cloudless.adapters.discovery.lookup import NetworkLookup
 from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.identity_dir import IdentityDir
-from cloudless.adapters.pki.joining import IdentityKeeper, enrol_patiently
+from cloudless.adapters.pki.joining import IdentityKeeper, enrol, enrol_patiently, reenrol
 from cloudless.core.identity.renewal import Freshness
 from cloudless.core.model import Role
-from cloudless.errors import BadCredentials
+from cloudless.errors import BadCredentials, BadSettings, CloudlessError, Denied, Unauthenticated
 from cloudless.ports import Clock
 from cloudless.settings import ENROL_PORT, AgentSettings, read_token
+
+ASK_ANEW_S = 3.0
+"""How long a start may be held up by the question whether the cluster takes the identity still."""
 
 
 class NodeCredentials:
@@ -60,10 +67,17 @@ async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCrede
         settings.enrol_addresses, settings.coordinators, ENROL_PORT, NetworkLookup(settings.dns_servers), clock
     )
     held = directory.load()
-    if held is not None and held.freshness(clock.wall_ms()) is Freshness.EXPIRED:
-        await doors.find()
-    if held is None:
+    try:
         token = read_token(settings.join_token, settings.join_token_file)
+    except BadSettings:
+        if held is None:
+            raise
+        token = ""  # it has done its work, and was rightly deleted
+    if held is not None and (token or held.freshness(clock.wall_ms()) is Freshness.EXPIRED):
+        addresses = await doors.find()
+        if token:
+            held = await _enrol_anew(directory, held, token, addresses)
+    if held is None:
         if not token:
             raise BadCredentials(
                 f"this node has no identity in {directory.path}",
@@ -74,3 +88,25 @@ async def obtain_credentials(settings: AgentSettings, clock: Clock) -> NodeCrede
             directory, token, settings.node_id, Role.AGENT, doors.find, ask_identity_service, clock
         )
     return NodeCredentials(directory, held, doors, clock)
+
+
+async def _enrol_anew(directory: IdentityDir, held: Credentials, token: str, addresses: Sequence[str]) -> Credentials:
+    """Return what this node is from now on: what it was, unless the cluster says no to that and yes to the token.
+
+    Nobody's answer says nothing. If both are refused it stays what it was, so that its tasks are looked after.
+    """
+    try:
+        async with asyncio.timeout(ASK_ANEW_S):
+            return await reenrol(directory, held, addresses, ask_identity_service)
+    except (Denied, Unauthenticated) as error:
+        logger.warning("the cluster does not take this node's identity any more: {}", error)
+    except (CloudlessError, OSError, TimeoutError) as error:
+        logger.debug("nobody says whether the identity is good: {}", error)
+        return held
+    try:
+        made = await enrol(directory, token, held.identity.name, Role.AGENT, addresses, ask_identity_service)
+    except (CloudlessError, OSError) as error:
+        logger.warning("the token this node was started with does not let it in: {}", error)
+        return held
+    logger.info("enrolled anew as {}", made.identity)
+    return made

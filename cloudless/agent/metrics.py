@@ -19,6 +19,7 @@ from cloudless.core.discovery.addresses import split_address
 from cloudless.core.model import TaskState
 from cloudless.errors import PortInUse
 
+HANDSHAKE_MAX_S = 5.0
 REFUSALS = ("stale-term", "stale-revision", "sequence-gap", "foreign-cluster", "unknown-kind")
 
 
@@ -81,6 +82,7 @@ class AgentMetrics:
         if identity is not None:
             self._tls = ServerContext(identity, ssl.CERT_REQUIRED)
             self._tls.lead(server.socket.context)  # type: ignore[attr-defined]
+            _shake_hands_apart(server)
         # Not waited for: it looks up only every half second, and stopping must be quick.
         return threading.Thread(target=server.shutdown, daemon=True).start
 
@@ -88,6 +90,16 @@ class AgentMetrics:
         """Show the certificate that is kept now."""
         if self._tls is not None:
             self._tls.renew()
+
+
+def _shake_hands_apart(server: Any) -> None:
+    """Have each handshake done by the thread that answers, inside a time-out.
+
+    The library does them in the one thread that accepts: whoever connects and says nothing would hold up everybody.
+    """
+    server.socket.do_handshake_on_connect = False
+    server.RequestHandlerClass = type("_Handler", (server.RequestHandlerClass,), {"timeout": HANDSHAKE_MAX_S})
+    server.handle_error = lambda request, address: None  # a handshake that failed is no news
 
 
 def _tls_of(identity: IdentityDir | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from cloudless.adapters.grpc.channel import INSECURE, Dialler
+from cloudless.adapters.grpc.channel import INSECURE, Dialler, RenewedChannel
 from cloudless.cli.client import CHANNEL_OPTIONS, limits_of, with_request_id
 from cloudless.cli.failover import Failover
 from cloudless.cli.failures import to_failure
@@ -30,7 +30,7 @@ class AsyncClient:
         self.addresses = tuple(addresses)
         self.timeout_s = timeout_s
         self._dialler = dialler
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[str, RenewedChannel] = {}
         self._preferred = 0
 
     async def __aenter__(self) -> AsyncClient:
@@ -78,5 +78,5 @@ class AsyncClient:
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
-            self._channels[address] = self._dialler.open(address, options=CHANNEL_OPTIONS)
-        return self._channels[address]
+            self._channels[address] = RenewedChannel(self._dialler, address, CHANNEL_OPTIONS)
+        return self._channels[address].get()

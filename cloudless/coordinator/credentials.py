@@ -20,7 +20,7 @@ from cloudless.adapters.discovery.doors import Doors
 from cloudless.adapters.discovery.lookup import NetworkLookup
 from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.adapters.grpc.identity_calls import ask_identity_service
-from cloudless.adapters.pki.etcd_files import EtcdFiles
+from cloudless.adapters.pki.etcd_files import EtcdClient, EtcdFiles
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import enrol_patiently
 from cloudless.adapters.pki.sealing import ClusterKey
@@ -98,7 +98,7 @@ class SignedCredentials(OwnCredentials):
             on_etcd_roots=lambda: self._restart(),
         )
         self._own.sign(holdings)
-        self._etcd_own = _EtcdClient.read(self._etcd_files)
+        self._etcd_own = EtcdClient.read(self._etcd_files)
         self.api, self.etcd_client = (lambda: self._own.credentials), self._read_etcd_client
         self.etcd = _etcd_tls(self._etcd_files)
         self._http = ServerContext(self._directory, ssl.CERT_OPTIONAL)  # who shows none is told so where it matters
@@ -115,23 +115,8 @@ class SignedCredentials(OwnCredentials):
 
     def _read_etcd_client(self) -> Credentials:
         """Return what is on disk now; the same object while it is the same."""
-        found = _EtcdClient.read(self._etcd_files)
-        if found != self._etcd_own:
-            self._etcd_own = found
+        self._etcd_own = EtcdClient.read(self._etcd_files, self._etcd_own)
         return self._etcd_own
-
-
-@dataclass(frozen=True, slots=True)
-class _EtcdClient:
-    """What a coordinator shows to its own member (see `ports.Credentials`)."""
-
-    key_pem: bytes
-    chain_pem: bytes
-    roots_pem: bytes
-
-    @classmethod
-    def read(cls, files: EtcdFiles) -> _EtcdClient:
-        return cls(files.key.read_bytes(), files.client.read_bytes(), files.client_roots.read_bytes())
 
 
 async def load_credentials(settings: CoordinatorSettings, clock: Clock) -> OwnCredentials:

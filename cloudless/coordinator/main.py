@@ -9,6 +9,7 @@ import sys
 
 from loguru import logger
 
+from cloudless.adapters.host.machine import allow_open_files
 from cloudless.coordinator.runtime import Coordinator
 from cloudless.errors import CloudlessError, outcome_of
 from cloudless.observability.logs import configure_logs
@@ -23,6 +24,7 @@ COLLECT_AFTER = (20_000, 20, 100)
 def main() -> int:
     """Run a coordinator configured by CLOUDLESS_* until SIGTERM or SIGINT; return the exit code."""
     gc.set_threshold(*COLLECT_AFTER)
+    allow_open_files()
     try:
         settings = read_coordinator_settings()
         configure_logs(settings.log_level)

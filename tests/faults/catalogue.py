@@ -20,7 +20,6 @@ class Fault:
     waiting_for: str = ""
 
 
-_TLS = "TLS, certificates and roles"
 _DOCKER = "the docker executor"
 _ROOM = "room kept free on an agent's disk"
 
@@ -99,12 +98,12 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
     (
         "Security",
         (
-            (47, "a certificate expires while connected or down: renewed, or a clear error and a way back", _TLS),
-            (48, "rotation of the certificate authority under load: no task dropped, the old one refused", _TLS),
+            (47, "a certificate expires while connected or down: renewed, or a clear error and a way back", ""),
+            (48, "rotation of the certificate authority under load: no task dropped, the old one refused", ""),
             (49, "an expired, revoked, wrong-role or replayed token: at most one join", ""),
-            (50, "an agent's certificate used for a coordinator's call or another node: denied, audited", _TLS),
-            (51, "a wrong authority hash when joining: stops before the secret is sent", "join tokens"),
-            (52, "1,000 idle or slow TLS handshakes: agents unaffected", _TLS),
+            (50, "an agent's certificate used for a coordinator's call or another node: denied, audited", ""),
+            (51, "a wrong authority hash when joining: stops before the secret is sent", ""),
+            (52, "1,000 idle or slow TLS handshakes: agents unaffected", ""),
         ),
     ),
     (

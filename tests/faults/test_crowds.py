@@ -110,7 +110,7 @@ def logged(cluster: LocalCluster, name: str, words: str) -> int:
 def test_a_task_that_changes_a_thousand_times_a_second_delays_nobody(trial: Trial) -> None:
     cluster = trial.start()
     first = cluster.coordinators[0].name
-    agent = RawAgent("restless", cluster.processes[first].address(), "restless")
+    agent = RawAgent("restless", cluster.processes[first].address(), "restless", cluster.trust.enter("restless"))
     trial.closing(lambda: trial.load.run(agent.close()))
     trial.load.run(agent.open())
     cluster.apply(manifest_of("restless", replicas=1, placement={"zones": ["restless"]}))
@@ -222,13 +222,13 @@ class SlowReaders:
     """A watcher and an agent of one coordinator that open their streams, and then do not read."""
 
     def __init__(self, cluster: LocalCluster, name: str) -> None:
-        self._address = cluster.processes[name].address()
-        self.agent = RawAgent("sleepy", cluster.processes[name].address(), "sleepy")
+        self._address, self._dialler = cluster.processes[name].address(), cluster.dialler
+        self.agent = RawAgent("sleepy", cluster.processes[name].address(), "sleepy", cluster.trust.enter("sleepy"))
         self._channel: Any = None
         self._watch: Any = None
 
     async def open(self) -> None:
-        self._channel = grpc.aio.insecure_channel(self._address, options=NO_READ_AHEAD)
+        self._channel = self._dialler.open(self._address, options=NO_READ_AHEAD)
         self._watch = watch(self._channel, 0)
         await self._watch.read()
         await self.agent.open()
@@ -286,7 +286,7 @@ async def change_much(trial: Trial, cluster: LocalCluster, prefix: str) -> int:
 
 
 async def resume_watch(cluster: LocalCluster, name: str, from_revision: int, to_revision: int) -> None:
-    async with grpc.aio.insecure_channel(cluster.processes[name].address()) as channel:
+    async with cluster.dialler.open(cluster.processes[name].address()) as channel:
         async for answer in watch(channel, from_revision):
             if answer.revision >= to_revision:
                 return

@@ -209,7 +209,7 @@ def test_every_member_moves_to_another_address_one_after_the_other(trial: Trial)
         trial.settle()
         assert member_ids(cluster) == before, "each is the member it was"
         told = {member.name: member.peer_urls for member in cluster.members(COORDINATORS[0])}
-        assert told == {one.name: (f"http://{one.address('raft')}",) for one in cluster.coordinators}
+        assert told == {one.name: (cluster.etcd_url(one.name, "raft"),) for one in cluster.coordinators}
 
 
 @scenario(35, needs=(Need.NETNS,), budget_s=300)
@@ -234,7 +234,7 @@ def test_all_members_that_moved_while_they_were_down_find_each_other_again(trial
         trial.settle(within_s=60)
         assert member_ids(cluster) == before, "each is the member it was"
         told = {member.name: member.peer_urls for member in cluster.members(COORDINATORS[0])}
-        assert told == {one.name: (f"http://{one.address('raft')}",) for one in cluster.coordinators}
+        assert told == {one.name: (cluster.etcd_url(one.name, "raft"),) for one in cluster.coordinators}
 
 
 @scenario(37, budget_s=300)

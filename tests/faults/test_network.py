@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import pytest
 
-from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.cli.methods import DELETE_WORKLOAD, GET_WORKLOAD, SCALE_WORKLOAD, WATCH
 from cloudless.core import keys
 from cloudless.errors import CloudlessError, Compacted, HistoryGone, NotFound
@@ -300,7 +299,7 @@ def has_compacted(cluster: LocalCluster, name: str, revision: int) -> bool:
     """
 
     async def read() -> bool:
-        store = EtcdStore(cluster.processes[name].address("etcd"))
+        store = cluster.store(name)
         try:
             await store.read_page(keys.CLUSTER, limit=1, revision=revision)
             return False

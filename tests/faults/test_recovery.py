@@ -181,7 +181,9 @@ def assert_rebuilt(trial: Trial, acks: list[Ack], revision: int) -> None:
 
 
 async def read_back(cluster: LocalCluster, kept: dict[str, Ack]) -> list[str]:
-    clients = {process.name: AsyncClient([process.address()]) for process in cluster.coordinators}
+    clients = {
+        process.name: AsyncClient([process.address()], dialler=cluster.dialler) for process in cluster.coordinators
+    }
     try:
         return await final_reads_lost(clients, kept)
     finally:

@@ -92,7 +92,8 @@ async def send_everywhere(
 ) -> list[list[ApplyWorkloadResponse]]:
     """Send each request six times, at random moments, first to each coordinator in turn; return its answers."""
     addresses = cluster.api_addresses()
-    clients = [AsyncClient([*addresses[n:], *addresses[:n]], RETRY_S) for n in range(len(addresses))] * 2
+    orders = [[*addresses[n:], *addresses[:n]] for n in range(len(addresses))]
+    clients = [AsyncClient(order, RETRY_S, cluster.dialler) for order in orders] * 2
 
     async def send(client: AsyncClient, request: ApplyWorkloadRequest) -> ApplyWorkloadResponse:
         await asyncio.sleep(random.uniform(0.0, 1.5))
@@ -119,7 +120,7 @@ def test_an_answer_that_was_lost_after_the_commit_is_given_to_whoever_asks_again
         for method, request in writes_of(name):
             ask = trial.load.run
             ask(proxy.set(Mode.PASS))
-            muted = AsyncClient([proxy.address])
+            muted = AsyncClient([proxy.address], dialler=cluster.dialler)
             ask(reach(muted))
             trial.note(f"swallow the answer to {method.path.rpartition('/')[2]}")
             ask(proxy.set(Mode.MUTE))
@@ -131,7 +132,7 @@ def test_an_answer_that_was_lost_after_the_commit_is_given_to_whoever_asks_again
             ask(muted.close())
         assert proxy.swallowed_bytes
         trial.figure("answers_lost", 4.0 * number)
-        patient = AsyncClient([proxy.address, cluster.coordinators[1].address()])
+        patient = AsyncClient([proxy.address, cluster.coordinators[1].address()], dialler=cluster.dialler)
         began_s = time.monotonic()
         trial.load.run(patient.call(APPLY_WORKLOAD, numbered(f"patient-{number}", 1)))
         trial.figure("client_moved_on_s", time.monotonic() - began_s)
@@ -166,7 +167,7 @@ def test_senseless_requests_are_refused_and_cost_nobody_anything(trial: Trial) -
     draw = random.Random(trial.seed)
 
     async def ask_all() -> Asker:
-        asker = Asker(cluster.api_addresses(), ANSWER_S)
+        asker = Asker(cluster.api_addresses(), ANSWER_S, cluster.credentials())
         for rpc in RPCS:
             payloads = [random_bytes(rpc, draw) for _ in range(RANDOM_BYTES_EACH)]
             await asyncio.gather(*(asker.ask(rpc, payload) for payload in payloads if rpc.name != "TransferLeader"))
@@ -175,7 +176,9 @@ def test_senseless_requests_are_refused_and_cost_nobody_anything(trial: Trial) -
         for name, request in megabytes():
             await asker.ask(rpc_named(name), request.SerializeToString())
         await asker.close()
-        unjudged = Asker(cluster.api_addresses())  # gRPC itself refuses this one, without our details
+        unjudged = Asker(
+            cluster.api_addresses(), credentials=cluster.credentials()
+        )  # gRPC itself refuses this one, without our details
         assert await unjudged.ask(rpc_named("ApplyWorkload"), b"x" * (17 * MIB)) is grpc.StatusCode.RESOURCE_EXHAUSTED
         await unjudged.close()
         return asker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 
 from cloudless.adapters.member import procfs
@@ -22,7 +23,7 @@ STUBBORN = "trap '' TERM; (trap '' TERM; sleep 1000 & setsid sleep 1000 & wait) 
 
 @scenario(55)
 def test_a_coordinator_whose_port_is_taken_names_it_and_ends(trial: Trial) -> None:
-    """The ports of its API, of HTTP, of etcd's peers and of etcd's clients, one after the other."""
+    """The ports of its API, of enrolment, of HTTP, of etcd's peers and of etcd's clients, one after the other."""
     cluster = trial.start()
     for _ in trial.rounds():
         leader, _term = leader_and_term(trial)
@@ -31,7 +32,7 @@ def test_a_coordinator_whose_port_is_taken_names_it_and_ends(trial: Trial) -> No
         trial.load_up()
         trial.note(f"{victim} ends, and its ports are taken one by one")
         cluster.kill(victim, etcd=True)
-        for use in ("api", "http", "raft", "etcd"):
+        for use in ("api", "enrol", "http", "raft", "etcd"):
             with socket.create_server((process.host, process.ports[use])):
                 cluster.start(victim)
                 code, said = cluster.exit_of(victim)
@@ -94,6 +95,8 @@ def twin_of(cluster: LocalCluster, original: str, shared: str) -> tuple[int, str
     twin = cluster.add_twin("twin", original, **own)
     del twin.settings["BOOTSTRAP_EXPECT"]
     twin.settings[shared] = cluster.processes[original].settings[shared]
+    if shared == "NODE_ID":  # a copied disk: it has the other's certificate as well
+        shutil.copytree(cluster.processes[original].data_dir / "identity", twin.data_dir / "identity")
     try:
         cluster.start("twin")
         return cluster.exit_of("twin")

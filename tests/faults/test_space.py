@@ -7,11 +7,10 @@ import itertools
 import json
 import os
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from cloudless.cli.doctor.coordinators import gather_cluster
 from cloudless.cli.methods import DELETE_WORKLOAD, LIST_TASKS, LIST_WORKLOADS
@@ -19,10 +18,10 @@ from cloudless.core.diagnosis import Facts, Finding, diagnose
 from cloudless.errors import CommitUncertain, NoSpace, Unavailable
 from cloudless.ports import Delete, Put
 from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest, ListTasksRequest, ListWorkloadsRequest
-from tests.architecture.tree import ROOT
 from tests.faults.rig.leading import leader_and_term
 from tests.faults.rig.scenario import scenario
 from tests.faults.rig.trial import Trial
+from tests.integration.cloudless_cli import run_cli
 from tests.integration.cluster import LocalCluster, manifest_of
 
 QUOTA_MB = 32
@@ -83,12 +82,12 @@ def fill_name_and_cure(trial: Trial, cluster: LocalCluster) -> None:
 @contextmanager
 def record_followed(trial: Trial) -> Iterator[None]:
     """Read the store's record all the while: history is given up here sooner than a record at leisure would read it."""
-    record, address = trial.evidence.record, trial.cluster.coordinators[0].address("etcd")
+    record, member = trial.evidence.record, trial.cluster.coordinators[0].name
 
     async def follow() -> None:
         while True:
             with suppress(TimeoutError, Unavailable, CommitUncertain):  # the member may be busy with itself
-                await record._read(address)
+                await record.follow(partial(trial.cluster.store, member))
             await asyncio.sleep(RECORD_PERIOD_S)
 
     following = trial.load.begin(follow())
@@ -154,17 +153,13 @@ def assert_reads_work(cluster: LocalCluster) -> None:
 
 
 def examine(cluster: LocalCluster) -> tuple[Finding, ...]:
-    return diagnose(Facts(cluster=gather_cluster(cluster.api_addresses(), 4.0)))
+    return diagnose(Facts(cluster=gather_cluster(cluster.api_addresses(), 4.0, cluster.credentials())))
 
 
 def run_cure(cluster: LocalCluster) -> tuple[int, str]:
     """Run the command that the doctor names, as a person would."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudless.cli.main", *CURE.split()[1:]],
-        cwd=ROOT, env={**os.environ, "CLOUDLESS_COORDINATORS": ",".join(cluster.api_addresses())},
-        capture_output=True, text=True, timeout=CURE_S, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+    done = run_cli(cluster, *CURE.split()[1:])
+    return done.code, done.text
 
 
 def make_deletions(cluster: LocalCluster, names: list[str], foreign: list[str]) -> None:
@@ -177,7 +172,7 @@ def make_deletions(cluster: LocalCluster, names: list[str], foreign: list[str]) 
 
 def assert_all_small(cluster: LocalCluster) -> None:
     """Every member's file has been given back, not only the one that was asked."""
-    for one in gather_cluster(cluster.api_addresses(), 4.0).answering:
+    for one in gather_cluster(cluster.api_addresses(), 4.0, cluster.credentials()).answering:
         assert one.store is not None
         assert one.store.size_bytes < 0.5 * (QUOTA_MB << 20), json.dumps([one.id, one.store.size_bytes])
         assert one.store.alarms == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from cloudless.cli.methods import DELETE_WORKLOAD, LIST_WORKLOADS, SCALE_WORKLOAD, UPDATE_NODE
 from cloudless.rpc.v1.node_pb2 import UpdateNodeRequest
@@ -86,7 +87,7 @@ def crossed(trial: Trial, what: str, nth: int, do: Step) -> bool:
     """Ask for an operation and kill the leader at its nth write; return whether it had so many."""
     cluster = trial.cluster
     leader, _ = leader_and_term(trial)
-    watched = cluster.processes[others_than(cluster, leader)[0]].address("etcd")
+    watched = partial(cluster.store, others_than(cluster, leader)[0])
     with Trap(trial.load, watched, nth=nth, counts=is_orders, pid=cluster.processes[leader].pid) as trap:
         trial.note(f"{what}: under {leader}")
         do()

@@ -27,6 +27,7 @@ def run_cli(cluster: LocalCluster, *words: str | Path, of: str = "", **settings:
     """Run `cloudless WORDS`; `of`: with the settings of that coordinator, as on its host."""
     environment = {k: v for k, v in os.environ.items() if k in _KEPT_VARIABLES or k.startswith("XDG_")}
     given = {"COORDINATORS": ",".join(cluster.api_addresses()), "ETCD_BIN": str(cluster.etcd_binary)}
+    given |= cluster.trust.cli_settings()
     given |= cluster.processes[of].settings if of else {}
     environment |= {f"CLOUDLESS_{name}": str(value) for name, value in {**given, **settings}.items()}
     done = subprocess.run(

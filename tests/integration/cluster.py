@@ -5,7 +5,8 @@ directory, ask any coordinator. Nothing is waited for by sleeping: `until` polls
 everything by pid, the etcd of killed coordinators and the tasks of killed agents included.
 
 A `Place` says where the processes live. `Loopback` is all on 127.0.0.1; the fault rig has one that gives each a
-network of its own.
+network of its own. What they and the test prove themselves by is for `trust` to say (see `trusted`); without one all
+is plain.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ from google.protobuf.message import Message
 
 from cloudless.adapters.etcd.admin import EtcdAdmin, HashKv, Member
 from cloudless.adapters.etcd.store import EtcdStore
+from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import DataState, judge_data
 from cloudless.adapters.member.pidfile import Identity, find_orphan
@@ -47,15 +50,14 @@ from cloudless.cli.methods import (
     Method,
 )
 from cloudless.errors import CloudlessError
-from cloudless.ports import Delete, Get, Got, Put, Txn
+from cloudless.ports import Credentials, Delete, Get, Got, Put, Txn
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest, GetStatusRequest, GetStatusResponse
 from cloudless.rpc.v1.common_pb2 import CONSISTENCY_STALE, ReadOptions
 from cloudless.rpc.v1.node_pb2 import ListNodesRequest
 from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, ApplyWorkloadResponse, ListTasksRequest, Task
 from tests.architecture.tree import ROOT
+from tests.integration.trusted import Plain
 
-PLAIN = {"TLS_ENABLED": "false", "ALLOW_PLAIN_NETWORK": "true"}
-"""What most tests are not about; test_tls is."""
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 T = TypeVar("T")
@@ -132,21 +134,24 @@ class LocalCluster:
     root: Path
     etcd_binary: Path
     place: Place = field(default_factory=Loopback)
+    trust: Plain = field(default_factory=Plain)
     processes: dict[str, Process] = field(default_factory=dict)
     _clients: dict[tuple[str, ...], Client] = field(default_factory=dict)
+    _shown: Credentials | None = None
 
     # --- what there is ---
 
     def add_coordinators(self, names: Iterable[str] = COORDINATORS) -> None:
         """Declare coordinators that are told nothing yet of each other; see `found_together`, `bootstrap_with`."""
         for name in names:
-            process = self._declare("coordinator", name, "api", "http", "metrics", "raft", "etcd")
+            process = self._declare("coordinator", name, "api", "http", "metrics", "raft", "etcd", "enrol")
             process.settings |= {
                 "BIND_ADDR": process.address(),
                 "HTTP_ADDR": process.address("http"),
                 "METRICS_ADDR": process.address("metrics"),
                 "RAFT_ADDR": process.address("raft"),
                 "ETCD_CLIENT_ADDR": process.address("etcd"),
+                "ENROL_ADDR": process.address("enrol"),
                 "ETCD_BIN": str(self.etcd_binary),
             }
 
@@ -188,7 +193,7 @@ class LocalCluster:
     def _declare(self, role: str, name: str, *uses: str) -> Process:
         home = self.root / name
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings = {"NODE_ID": name, "DATA_DIR": str(home / "data"), "LOG_LEVEL": "DEBUG"} | PLAIN
+        settings = {"NODE_ID": name, "DATA_DIR": str(home / "data"), "LOG_LEVEL": "DEBUG"} | self.trust.settings
         host, ports = self.place.host_of(name), self.place.ports_of(name, *uses)
         self.processes[name] = Process(name, role, host, ports, settings, home / f"{name}.log", home / "data")
         return self.processes[name]
@@ -214,9 +219,11 @@ class LocalCluster:
     # --- starting and ending ---
 
     def start(self, *names: str) -> None:
+        """Start processes one after the other; each that nobody knows yet is let in, which may wait for the cluster."""
         for name in names:
             process = self.processes[name]
             assert not process.lives, f"{name} runs already"
+            self.trust.prepare(process, self.coordinators)
             environment = {k: v for k, v in os.environ.items() if k in _KEPT_VARIABLES or k.startswith("XDG_")}
             environment |= {f"CLOUDLESS_{key}": value for key, value in process.settings.items()}
             with process.log.open("ab") as log:
@@ -278,6 +285,7 @@ class LocalCluster:
     def close(self) -> None:
         """End everything this cluster ever started."""
         self.forget_clients()
+        self.trust.close()
         for process in self.processes.values():
             if process.lives:
                 process.popen.kill()  # type: ignore[union-attr]
@@ -340,8 +348,8 @@ class LocalCluster:
     def http(self, name: str, path: str, timeout_s: float = 2.0) -> int:
         """Return the status a coordinator answers over HTTP, 0 if it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://{self.processes[name].address('http')}{path}", timeout=timeout_s) as a:
-                return int(a.status)
+            with self._open_url(f"{self.processes[name].address('http')}{path}", timeout_s) as answer:
+                return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
         except OSError:
@@ -357,8 +365,11 @@ class LocalCluster:
 
     def metrics_text(self, name: str) -> str:
         """Return all metrics of a coordinator or an agent as they are scraped."""
-        with urllib.request.urlopen(f"http://{self.processes[name].address('metrics')}/metrics", timeout=2.0) as answer:
+        with self._open_url(f"{self.processes[name].address('metrics')}/metrics", 2.0) as answer:
             return str(answer.read().decode())
+
+    def _open_url(self, where: str, timeout_s: float) -> Any:
+        return urllib.request.urlopen(f"{self.trust.scheme}://{where}", timeout=timeout_s, context=self.trust.web())
 
     def asked(self, name: str, method: str) -> float:
         """Return how many calls of a method (`ClusterService/GetFormation`) a coordinator has answered."""
@@ -372,6 +383,10 @@ class LocalCluster:
     def client(self, *names: str) -> Client:
         """Return the main thread's client of the named coordinators, of all if none is named."""
         chosen = names or tuple(process.name for process in self.coordinators)
+        shown = self.credentials()
+        if shown is not self._shown:  # renewed: a connection that is lost could not be made again with the old ones
+            self.forget_clients()
+            self._shown = shown
         if chosen not in self._clients:
             self._clients[chosen] = self.new_client(*chosen)
         return self._clients[chosen]
@@ -379,7 +394,16 @@ class LocalCluster:
     def new_client(self, *names: str) -> Client:
         """Return a client for another thread; the caller closes it."""
         chosen = [self.processes[name] for name in names] or self.coordinators
-        return Client([process.address() for process in chosen], 10.0)
+        return Client([process.address() for process in chosen], 10.0, self.credentials())
+
+    def credentials(self) -> Credentials | None:
+        """Return what the test proves itself by now."""
+        return self.trust.credentials() if self.trust.credentials else None
+
+    @property
+    def dialler(self) -> Dialler:
+        """What opens channels as the test."""
+        return Dialler(self.trust.credentials)
 
     def forget_clients(self) -> None:
         """Close the clients: after a coordinator's address has changed new ones are needed."""
@@ -409,6 +433,18 @@ class LocalCluster:
 
     # --- etcd itself ---
 
+    def store(self, name: str) -> EtcdStore:
+        """Return a way into one coordinator's etcd, as that coordinator; made on the loop that uses it, and closed."""
+        return self.store_at(self.processes[name].address("etcd"))
+
+    def store_at(self, address: str) -> EtcdStore:
+        """Return the same by the etcd's address."""
+        owner = next(process for process in self.coordinators if process.address("etcd") == address)
+        return EtcdStore(address, self.trust.etcd_credentials(owner))
+
+    def etcd_url(self, name: str, use: str = "etcd") -> str:
+        return f"{self.trust.scheme}://{self.processes[name].address(use)}"
+
     def members(self, name: str) -> tuple[Member, ...]:
         """Return the member list as one coordinator's etcd tells it."""
         return self._admin(name, lambda admin: admin.members())
@@ -419,12 +455,16 @@ class LocalCluster:
     def compact(self, name: str, revision: int) -> None:
         """Make etcd forget what was before a revision, through one member."""
         body = json.dumps({"revision": str(revision), "physical": True}).encode()
-        url = f"http://{self.processes[name].address('etcd')}/v3/kv/compaction"
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10.0):
+        request = urllib.request.Request(f"{self.etcd_url(name)}/v3/kv/compaction", body)
+        context = None
+        if files := self.trust.etcd_files(self.processes[name]):
+            context = ssl.create_default_context(cafile=files.ca_file)
+            context.load_cert_chain(files.cert_file, files.key_file)
+        with urllib.request.urlopen(request, timeout=10.0, context=context):
             pass
 
     def _admin(self, name: str, ask: Callable[[EtcdAdmin], Any]) -> Any:
-        admin = EtcdAdmin(f"http://{self.processes[name].address('etcd')}")
+        admin = EtcdAdmin(self.etcd_url(name), self.trust.etcd_files(self.processes[name]))
         try:
             return asyncio.run(ask(admin))
         finally:
@@ -434,7 +474,7 @@ class LocalCluster:
         """Write past cloudless, as a person with etcdctl would."""
 
         async def write() -> None:
-            store = EtcdStore(self.processes[name].address("etcd"))
+            store = self.store(name)
             await store.txn(Txn(then=(operation,)), timeout_s=5.0)
             await store.close()
 
@@ -444,7 +484,7 @@ class LocalCluster:
         """Return the value that is stored under a key. Raises AssertionError if there is none."""
 
         async def read() -> bytes:
-            store = EtcdStore(self.processes[name].address("etcd"))
+            store = self.store(name)
             (got,) = (await store.txn(Txn(then=(Get(key),)), timeout_s=5.0)).results
             await store.close()
             assert isinstance(got, Got)
@@ -458,6 +498,7 @@ class LocalCluster:
     def wait_formed(self, timeout_s: float = 40.0) -> None:
         """Wait until all coordinators are voters of one cluster that has a name and a leader."""
         self.until(self._all_vote, "three voters and a leader", timeout_s)
+        self.trust.begin(self.coordinators)
 
     def _all_vote(self) -> bool:
         names = {process.name for process in self.coordinators}

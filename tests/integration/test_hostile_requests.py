@@ -23,10 +23,13 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from cloudless.adapters.grpc.channel import Dialler, known_as, to_channel_credentials
 from cloudless.adapters.grpc.server import REQUEST_BYTES_MAX
 from cloudless.adapters.grpc.status import find_detail
 from cloudless.cli.methods import APPLY_WORKLOAD, GET_WORKLOAD
+from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.errors import CloudlessError, error_with_code, outcome_of
+from cloudless.ports import Credentials
 from cloudless.rpc.v1 import (
     agent_pb2,
     cluster_pb2,
@@ -54,7 +57,7 @@ RANDOM_BYTES_EACH = 60
 ABSURD_EACH = 60
 RSS_MAX_MB = 500.0
 MIB = 1 << 20
-CHANNEL_OPTIONS = [("grpc.max_send_message_length", 64 * MIB), ("grpc.max_receive_message_length", 64 * MIB)]
+CHANNEL_OPTIONS = (("grpc.max_send_message_length", 64 * MIB), ("grpc.max_receive_message_length", 64 * MIB))
 REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 FORBIDDEN = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED}
 
@@ -142,15 +145,25 @@ Ended = tuple[grpc.StatusCode, common_pb2.ErrorDetail | None, str]
 """How a call ended: its status, the detail it carried, the words of gRPC."""
 
 
+def _open_blocking(address: str, credentials: Credentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    options = (*CHANNEL_OPTIONS, *known_as(ANY_COORDINATOR))
+    return grpc.secure_channel(address, to_channel_credentials(credentials), options=options)
+
+
 class Asker:
     """Sends raw bytes to one coordinator after the other and judges what comes back."""
 
-    def __init__(self, addresses: Sequence[str], answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self, addresses: Sequence[str], answer_s: float = ANSWER_S, credentials: Credentials | None = None
+    ) -> None:
         self._answer_s = answer_s
-        self._channels = [grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
+        dialler = Dialler((lambda: credentials) if credentials is not None else None)
+        self._channels = [dialler.open(address, options=CHANNEL_OPTIONS) for address in addresses]
         # For conversations: of a call that the server ends while more is being sent, grpc's asyncio client loses the
         # status ("Internal error from Core"); the blocking one tells it.
-        self._blocking = [grpc.insecure_channel(address, options=CHANNEL_OPTIONS) for address in addresses]
+        self._blocking = [_open_blocking(address, credentials) for address in addresses]
         self.asked = 0
         self._slots = asyncio.Semaphore(AT_ONCE)
         self.outcomes: Counter[str] = Counter()

@@ -7,6 +7,7 @@ the credentials it was opened with, so whoever holds one for long opens a new on
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.ports import Credentials, CredentialSource
 
 MESSAGE_BYTES_MAX = 16 << 20
+DRAIN_S = 10.0
+"""How long calls on a channel of old credentials may go on."""
 
 ChannelOptions = tuple[tuple[str, Any], ...]
 
@@ -46,13 +49,52 @@ class Dialler:
         self, address: str, name: str = ANY_COORDINATOR, options: ChannelOptions = CHANNEL_OPTIONS
     ) -> grpc.aio.Channel:
         """Return a channel to the server that proves to be `name`; it connects on first use. Close it."""
-        if self.credentials is None:
-            return grpc.aio.insecure_channel(address, options=options)
-        own = to_channel_credentials(self.credentials())
-        return grpc.aio.secure_channel(address, own, options=(*options, *known_as(name)))
+        return _open(address, self.credentials() if self.credentials else None, name, options)
 
 
 INSECURE = Dialler()
+
+
+class RenewedChannel:
+    """A channel to one server that follows its credentials: calls after a renewal go over another one.
+
+    Without that a process that runs longer than a certificate could not connect again once a connection is lost. What
+    is under way on the old channel has `DRAIN_S` to end. For one event loop; close it.
+    """
+
+    def __init__(self, dialler: Dialler, address: str, options: ChannelOptions = CHANNEL_OPTIONS) -> None:
+        self._dialler, self._address, self._options = dialler, address, options
+        self._channel: grpc.aio.Channel | None = None
+        self._shown: Credentials | None = None
+        self._draining: set[asyncio.Task[None]] = set()
+
+    def get(self) -> grpc.aio.Channel:
+        """Return the channel for the next call. Raises what the source of credentials does."""
+        now = self._dialler.credentials() if self._dialler.credentials else None
+        if self._channel is None or now is not self._shown:
+            old, self._shown = self._channel, now
+            self._channel = _open(self._address, now, ANY_COORDINATOR, self._options)
+            if old is not None:
+                self._drain(old)
+        return self._channel
+
+    async def close(self) -> None:
+        for draining in tuple(self._draining):
+            draining.cancel()
+        await asyncio.gather(*self._draining, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _drain(self, old: grpc.aio.Channel) -> None:
+        draining = asyncio.create_task(old.close(DRAIN_S), name="old-channel")
+        self._draining.add(draining)
+        draining.add_done_callback(self._draining.discard)
+
+
+def _open(address: str, own: Credentials | None, name: str, options: ChannelOptions) -> grpc.aio.Channel:
+    if own is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, to_channel_credentials(own), options=(*options, *known_as(name)))
 
 
 def to_channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials:

@@ -31,6 +31,12 @@ REQUEST_BYTES_MAX = 2 << 20
 """Twice the largest manifest. Parsing a hostile map takes 0.3 s at this size, but 20 s at 16 MiB, all of it in the loop
 that also renews the lease."""
 
+HANDSHAKE_MAX_MS = 10_000
+"""Who has not ended the TLS handshake by then is thrown out; gRPC itself would wait for two minutes."""
+IDLE_MAX_MS = 300_000
+CONNECTIONS_AT_ONCE_MAX = 10_000
+"""On each address; one that nobody has calls on for `IDLE_MAX_MS` is closed."""
+
 SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
@@ -40,6 +46,9 @@ SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
     ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MAX_MS),
+    ("grpc.max_connection_idle_ms", IDLE_MAX_MS),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS_AT_ONCE_MAX),
 )
 RPCS_AT_ONCE_MAX = 20_000
 

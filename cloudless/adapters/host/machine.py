@@ -15,6 +15,7 @@ from pathlib import Path
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
+OPEN_FILES = 65_536
 _TIMEX_BYTES = 512  # more than any architecture's struct timex; modes 0 only reads
 
 
@@ -50,6 +51,17 @@ def open_files_max() -> int:
     """Return how many files this process may open, -1 for no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return -1 if soft == resource.RLIM_INFINITY else soft
+
+
+def allow_open_files() -> None:
+    """Let this process open as many files as its system lets it, up to `OPEN_FILES`.
+
+    The usual limit is there for programs that use select(): a few hundred agents would be too many for it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _meminfo() -> dict[str, int]:

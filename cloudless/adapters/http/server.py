@@ -1,10 +1,12 @@
 """A small HTTP server on aiohttp: fixed paths, each answered by a function at the time of asking.
 
-With a TLS context a path that is not `open` answers only those who have a certificate of the cluster.
+With a TLS context a path that is not `open` answers only those who have a certificate of the cluster. Who does not end
+the handshake, or asks for nothing, is thrown out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,10 @@ from aiohttp import web
 
 from cloudless.core.discovery.addresses import join_address, split_address
 from cloudless.errors import PortInUse
+
+HANDSHAKE_MAX_S = 10.0
+IDLE_MAX_S = 20.0
+STOP_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +67,24 @@ class HttpServer:
             app.router.add_get(path, _handler(_anybody if tls is None or path in open else _only_known, answer))
         for path, take in (posts or {}).items():
             app.router.add_post(path, _taker(take))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S, keepalive_timeout=IDLE_MAX_S
+        )
+        self._listening: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen. Raises PortInUse."""
         await self._runner.setup()
         try:
-            await web.TCPSite(
-                self._runner, self._host, self._port, ssl_context=self._tls, reuse_port=False, shutdown_timeout=0.2
-            ).start()
+            # Not aiohttp's own way to listen, for that leaves handshakes a minute.
+            self._listening = await asyncio.get_running_loop().create_server(
+                self._runner.server,  # type: ignore[arg-type]
+                self._host,
+                self._port,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_MAX_S if self._tls else None,
+                reuse_port=False,
+            )
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {join_address(self._host, self._port)}: {error.strerror}",
@@ -77,6 +92,8 @@ class HttpServer:
             ) from error
 
     async def stop(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
         await self._runner.cleanup()
 
 

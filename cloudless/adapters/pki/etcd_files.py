@@ -38,6 +38,21 @@ class Written:
     roots_changed: bool
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class EtcdClient:
+    """What a coordinator shows to its own member (see `ports.Credentials`)."""
+
+    key_pem: bytes
+    chain_pem: bytes
+    roots_pem: bytes
+
+    @classmethod
+    def read(cls, files: EtcdFiles, last: EtcdClient | None = None) -> EtcdClient:
+        """Return what is on disk now; `last` itself while that is the same. Raises OSError."""
+        now = cls(files.key.read_bytes(), files.client.read_bytes(), files.client_roots.read_bytes())
+        return last if last is not None and last == now else now
+
+
 class EtcdFiles:
     """The files of one member."""
 

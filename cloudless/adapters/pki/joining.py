@@ -114,23 +114,37 @@ async def refresh(
     directory: IdentityDir, held: Credentials, addresses: Sequence[str], ask: Ask, now_ms: int
 ) -> Credentials:
     """Return new credentials for the same key: renewed while the old ones are good, re-enrolled after."""
-    expired = held.freshness(now_ms) is Freshness.EXPIRED
-    csr = build_request(read_key(held.key_pem))
+    if held.freshness(now_ms) is Freshness.EXPIRED:
+        return await reenrol(directory, held, addresses, ask)
+    request = pb.RenewRequest(csr_pem=build_request(read_key(held.key_pem)))
 
     async def try_one(address: str) -> Credentials:
-        answer: Any
-        if expired:
-            old = pb.ReenrolRequest(certificate_pem=held.chain_pem.decode(), csr_pem=csr)
-            answer = await ask(address, "Reenrol", old, pb.ReenrolResponse, held.roots_pem, None)
-        else:
-            answer = await ask(address, "Renew", pb.RenewRequest(csr_pem=csr), pb.RenewResponse, held.roots_pem, held)
-        made = build_credentials(answer.issued.chain_pem, held.key_pem, answer.issued.roots_pem)
-        if made.identity != held.identity:
-            raise BadCredentials(f"the coordinator at {address} answered for {made.identity}, not for {held.identity}")
-        directory.store(made)
-        return made
+        answer = await ask(address, "Renew", request, pb.RenewResponse, held.roots_pem, held)
+        return _take_renewed(directory, held, answer.issued, address)
 
     return await _first_that_works(addresses, try_one)
+
+
+async def reenrol(directory: IdentityDir, held: Credentials, addresses: Sequence[str], ask: Ask) -> Credentials:
+    """Return new credentials for the same key, at the doors where nobody is asked for a certificate.
+
+    Raises what the cluster refuses the identity by, and Unavailable.
+    """
+    request = pb.ReenrolRequest(certificate_pem=held.chain_pem.decode(), csr_pem=build_request(read_key(held.key_pem)))
+
+    async def try_one(address: str) -> Credentials:
+        answer = await ask(address, "Reenrol", request, pb.ReenrolResponse, held.roots_pem, None)
+        return _take_renewed(directory, held, answer.issued, address)
+
+    return await _first_that_works(addresses, try_one)
+
+
+def _take_renewed(directory: IdentityDir, held: Credentials, issued: pb.Issued, address: str) -> Credentials:
+    made = build_credentials(issued.chain_pem, held.key_pem, issued.roots_pem)
+    if made.identity != held.identity:
+        raise BadCredentials(f"the coordinator at {address} answered for {made.identity}, not for {held.identity}")
+    directory.store(made)
+    return made
 
 
 async def _first_that_works(addresses: Sequence[str], try_one: Callable[[str], Any]) -> Credentials:

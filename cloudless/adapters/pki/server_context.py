@@ -21,6 +21,7 @@ class ServerContext:
 
     def lead(self, listening: ssl.SSLContext) -> None:
         """Make a context that somebody else made and listens with use what this one does."""
+        _forget_sessions(listening)
         # Called for every handshake, with or without a name (measured with OpenSSL 3.0).
         listening.sni_callback = self._hand_over
 
@@ -35,6 +36,13 @@ class ServerContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = self._verify
+        _forget_sessions(context)
         context.load_cert_chain(self._directory.identity_file)
         context.load_verify_locations(self._directory.roots_file)
         return context
+
+
+def _forget_sessions(context: ssl.SSLContext) -> None:
+    """Let nobody resume a connection of before: that would skip what is asked of certificates now."""
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0

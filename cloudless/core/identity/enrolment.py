@@ -98,12 +98,10 @@ def plan_renewal(view: View, identity: Identity, presented_hash: str, key_hash: 
     known = view.identities.get((identity.kind.value, identity.name))
     key = keys.identity(identity.kind.value, identity.name)
     if known is None or known.record.revoked_at_ms:
-        raise Denied(
-            f"{identity.subject} is {'revoked' if known else 'not enrolled'}", hint="enrol it again with a new token"
-        )
+        raise Denied(f"{identity.subject} {'was revoked' if known else 'is not enrolled'}", hint=_way_back(identity))
     record = known.record
     if presented_hash not in record.key_hashes:
-        raise Denied(f"{identity.subject} has enrolled with another key since", hint="enrol it again with a new token")
+        raise Denied(f"{identity.subject} has enrolled with another key since", hint=_way_back(identity))
     if key_hash == presented_hash:
         return Admission(record, None)
     record = replace(record, key_hashes=tuple(dict.fromkeys((key_hash, presented_hash)))[:KEYS_MAX])
@@ -119,6 +117,13 @@ def judge_absence(identity: Identity, not_after_ms: int, now_ms: int) -> None:
     """Refuse a person whose certificate ran out too long ago. Raises Denied."""
     if not identity.serves and now_ms - not_after_ms > PERSON_ABSENCE_MAX_MS:
         raise Denied(f"the certificate of {identity.subject} ran out too long ago", hint="log in with a new token")
+
+
+def _way_back(identity: Identity) -> str:
+    if not identity.serves:
+        return "log in with a new token"
+    command = f"cloudless token create --role {identity.kind.value} --name {identity.name}"
+    return f"start it with a token that names it: `{command}`"
 
 
 def _is_repeated(record: IdentityRecord, ask: Ask) -> bool:

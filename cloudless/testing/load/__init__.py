@@ -14,12 +14,13 @@ without `await`, in a thread of its own.
 """
 
 from cloudless.testing.load.blocking import BlockingLoad, blocking_load
-from cloudless.testing.load.load import Load, LoadReport, LoadSettings, NotReached, recorded_load
+from cloudless.testing.load.load import Entrance, Load, LoadReport, LoadSettings, NotReached, recorded_load
 from cloudless.testing.load.notebook import Counts
 
 __all__ = [
     "BlockingLoad",
     "Counts",
+    "Entrance",
     "Load",
     "LoadReport",
     "LoadSettings",

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from cloudless.testing.load.load import Load, LoadReport, LoadSettings, recorded_load
+from cloudless.testing.load.load import Entrance, Load, LoadReport, LoadSettings, recorded_load
 from cloudless.testing.load.notebook import Counts
 
 T = TypeVar("T")
@@ -41,13 +41,17 @@ class BlockingLoad:
 
 @contextmanager
 def blocking_load(
-    addresses: Sequence[str], etcd_addresses: Sequence[str], settings: LoadSettings | None = None, **changed: Any
+    addresses: Sequence[str],
+    etcd_addresses: Sequence[str],
+    settings: LoadSettings | None = None,
+    entrance: Entrance | None = None,
+    **changed: Any,
 ) -> Iterator[BlockingLoad]:
     """Load a cluster until the block is left; see `recorded_load`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="load", daemon=True)
     thread.start()
-    load = recorded_load(addresses, etcd_addresses, settings, **changed)
+    load = recorded_load(addresses, etcd_addresses, settings, entrance, **changed)
     try:
         entered = _call(loop, load.__aenter__())
         try:

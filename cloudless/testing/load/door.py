@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from cloudless.adapters.grpc.channel import INSECURE, Dialler, RenewedChannel
 from cloudless.cli.client import CHANNEL_OPTIONS
 from cloudless.cli.failover import Failure
 from cloudless.cli.failures import to_failure
@@ -26,13 +27,14 @@ _OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 class Door:
     """A channel to one coordinator."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, dialler: Dialler = INSECURE) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, (*CHANNEL_OPTIONS, *_OWN_CONNECTION))
+        self._channel = RenewedChannel(dialler, address, (*CHANNEL_OPTIONS, *_OWN_CONNECTION))
 
     async def ask(self, method: Method[Q, A], request: Q, timeout_s: float) -> A | Failure:
         """Return the answer, or how this one attempt failed."""
-        call = self._channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
+        channel = self._channel.get()
+        call = channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
         try:
             answer: A = await call(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from cloudless.adapters.etcd.store import EtcdStore
+from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.cli.failover import Failure
 from cloudless.cli.methods import DELETE_WORKLOAD
 from cloudless.errors import NotFound
@@ -42,6 +44,14 @@ class LoadSettings:
     patience_s: float = 15.0
     namespace: str = "load"
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """How the load gets in: to coordinators, and to an etcd member at an address. Plain unless told otherwise."""
+
+    dialler: Dialler = INSECURE
+    open_store: Callable[[str], EtcdStore] = EtcdStore
 
 
 class NotReached(AssertionError):
@@ -78,14 +88,16 @@ class LoadReport:
 class Load:
     """A load that is under way; made by `recorded_load`."""
 
-    def __init__(self, addresses: Sequence[str], etcd_addresses: Sequence[str], settings: LoadSettings) -> None:
+    def __init__(
+        self, addresses: Sequence[str], etcd_addresses: Sequence[str], settings: LoadSettings, entrance: Entrance
+    ) -> None:
         run = uuid.uuid4().hex[:8]
         self.seed = settings.seed or uuid.uuid4().int % 2**32
         self._settings = settings
         self._names = tuple(f"object-{run}-{number}" for number in range(settings.objects))
-        self._doors = [Door(address) for address in addresses]
+        self._doors = [Door(address, entrance.dialler) for address in addresses]
         self._notebook = Notebook()
-        self._witness = Witness(etcd_addresses, settings.namespace, run)
+        self._witness = Witness([entrance.open_store(address) for address in etcd_addresses], settings.namespace, run)
         self._loops = [self._build_client(number, run) for number in range(settings.clients)]
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
@@ -184,11 +196,16 @@ def _to_history(operations: tuple[Operation, ...], story: Story) -> History:
 
 @asynccontextmanager
 async def recorded_load(
-    addresses: Sequence[str], etcd_addresses: Sequence[str], settings: LoadSettings | None = None, **changed: object
+    addresses: Sequence[str],
+    etcd_addresses: Sequence[str],
+    settings: LoadSettings | None = None,
+    entrance: Entrance | None = None,
+    **changed: object,
 ) -> AsyncIterator[Load]:
     """Load a cluster until the block is left. `addresses`: coordinators' API; `etcd_addresses`: members' client URLs
     as host:port. Single settings may be given by name. Raises StoreTimeout if the store cannot be read."""
-    load = Load(addresses, etcd_addresses, replace(settings or LoadSettings(), **changed))  # type: ignore[arg-type]
+    wanted = replace(settings or LoadSettings(), **changed)  # type: ignore[arg-type]
+    load = Load(addresses, etcd_addresses, wanted, entrance or Entrance())
     try:
         await load.start()
         yield load

@@ -56,8 +56,8 @@ class _Seen:
 class Witness:
     """Watches from `start` until `stop`. `namespace` and `run` tell the load's objects and requests from others'."""
 
-    def __init__(self, etcd_addresses: Sequence[str], namespace: str, run: str) -> None:
-        self._stores: list[Store] = [EtcdStore(address) for address in etcd_addresses]
+    def __init__(self, stores: Sequence[EtcdStore], namespace: str, run: str) -> None:
+        self._stores = stores
         self._namespace, self._run = namespace, run
         self._turn = 0
         self._revision = 0
@@ -102,8 +102,14 @@ class Witness:
             except CloudlessError as error:
                 if time.monotonic() > deadline_s:
                     raise StoreTimeout(f"no etcd member says its revision: {error.message}") from error
+                self._renew()
                 await asyncio.sleep(_PAUSE_S)
         raise StoreTimeout("there is no etcd member to ask")
+
+    def _renew(self) -> None:
+        """Connect with the certificates of now: those of before may be what stands in the way."""
+        for store in self._stores:
+            store.renew()
 
     # --- watching ---
 
@@ -118,6 +124,7 @@ class Witness:
                 self._revision = max(self._revision, error.compact_revision - 1)
             except (CloudlessError, TimeoutError):
                 self._turn += 1
+                self._renew()
             await asyncio.sleep(_PAUSE_S)
 
     async def _watch(self, store: Store) -> None:

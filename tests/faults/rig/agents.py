@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.core.model import NodeInfo, Resources
 from cloudless.rpc.codec import to_message
 from cloudless.rpc.v1 import agent_pb2, objects_pb2
@@ -36,6 +37,9 @@ class Swarm:
             [sys.executable, "-m", "tests.faults.rig.swarm", str(count), ",".join(cluster.api_addresses())],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
+        assert self._child.stdin
+        self._child.stdin.write(json.dumps(cluster.trust.invitation("swarm-*", count)) + "\n")
+        self._child.stdin.flush()
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
 
@@ -65,7 +69,7 @@ class Swarm:
 class RawAgent:
     """An agent that says what it is told to and reads only when asked. Lives on one event loop."""
 
-    def __init__(self, name: str, address: str, zone: str) -> None:
+    def __init__(self, name: str, address: str, zone: str, dialler: Dialler = INSECURE) -> None:
         self.name = name
         capacity = Resources(cpu_millicores=8_000, memory_mb=8_000, storage_mb=8_000, bandwidth_mbps=1_000)
         self._info = NodeInfo(
@@ -77,7 +81,7 @@ class RawAgent:
             executors=("process",),
             agent_id=name,
         )
-        self._address = address
+        self._address, self._dialler = address, dialler
         self._channel: Any = None
         self._call: Any = None
         self._writing = asyncio.Lock()
@@ -86,7 +90,7 @@ class RawAgent:
 
     async def open(self) -> None:
         """Open a session as PRIMARY and read the welcome."""
-        self._channel = grpc.aio.insecure_channel(self._address, options=NO_READ_AHEAD)
+        self._channel = self._dialler.open(self._address, options=NO_READ_AHEAD)
         self._call = AgentServiceStub(self._channel).Session()  # type: ignore[no-untyped-call]
         info = to_message(self._info, objects_pb2.NodeInfo)
         hello = agent_pb2.AgentHello(

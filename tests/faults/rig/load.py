@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cloudless.adapters.grpc.channel import INSECURE, Dialler
 from cloudless.cli.aio import AsyncClient
 from cloudless.cli.dev.report import Ack, Sighting
 from cloudless.cli.dev.witness import Witness
@@ -48,8 +49,8 @@ class Overdue:
 class Load:
     """The load on one cluster, given the coordinators' API addresses by name. Start it, look at it, `close` it."""
 
-    def __init__(self, addresses: dict[str, str]) -> None:
-        self._addresses = addresses
+    def __init__(self, addresses: dict[str, str], dialler: Dialler = INSECURE) -> None:
+        self._addresses, self._dialler = addresses, dialler
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,7 +98,7 @@ class Load:
 
     def client(self, *names: str) -> AsyncClient:
         """Return a client of the named coordinators, of all if none is named, to be used on the load's loop."""
-        made = AsyncClient([self._addresses[name] for name in names or self._addresses])
+        made = AsyncClient([self._addresses[name] for name in names or self._addresses], dialler=self._dialler)
         self._clients.append(made)
         return made
 

@@ -17,7 +17,7 @@ from tests.architecture.tree import ROOT
 from tests.faults.rig.sandbox import NETNS_DIR
 
 CLIENT = "client"
-PORTS = {"api": 8080, "http": 8081, "metrics": 9090, "raft": 2380, "etcd": 2379}
+PORTS = {"api": 8080, "http": 8081, "metrics": 9090, "raft": 2380, "etcd": 2379, "enrol": 8070}
 _BRIDGE = "br-faults"
 _SUBNET = "10.77.0."
 _CHAIN = "inet faults input"

@@ -6,14 +6,15 @@ They are asked once the cluster says that it is whole again; until then `Trial.s
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from cloudless.agent.journal import Head, _read_head
 from cloudless.cli.dev.proof import final_reads_lost
-from cloudless.cli.methods import GET_DIGEST
+from cloudless.cli.methods import GET_DIGEST, LIST_EVENTS
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
+from cloudless.rpc.v1.event_pb2 import ListEventsRequest
 from tests.faults.rig.load import Load
 from tests.faults.rig.processes import (
     Holding,
@@ -94,7 +95,7 @@ def states_are_equal(seen: Evidence) -> list[str]:
     seen.cluster.assert_equal_states()
     found = []
     for process in seen.cluster.coordinators:
-        revision, digest = asyncio.run(rebuild(process.address("etcd")))
+        revision, digest = asyncio.run(rebuild(partial(seen.cluster.store, process.name)))
         told = {
             other.name: seen.cluster.call(GET_DIGEST, GetDigestRequest(revision=revision), other.name).digest
             for other in seen.cluster.coordinators
@@ -134,18 +135,24 @@ def nothing_was_leaked(seen: Evidence) -> list[str]:
 
 
 def no_secret_was_told(seen: Evidence) -> list[str]:
-    """O11, as far as there are secrets yet: a value of a task's environment is in no log, argv or metric."""
-    pattern = re.compile(re.escape(seen.secret))
-    return [where for where, text in _public_texts(seen.cluster) if pattern.search(text)]
+    """O11: no value of a task's environment, token, private key or cluster key is in any log, argv, event or metric."""
+    secrets = seen.cluster.trust.secrets(list(seen.cluster.processes.values())) | {"a task's variable": seen.secret}
+    return [
+        f"{where} {what}"
+        for where, text in _public_texts(seen.cluster)
+        for what, secret in secrets.items()
+        if secret in text
+    ]
 
 
 def _public_texts(cluster: LocalCluster) -> Iterator[tuple[str, str]]:
     for process in cluster.processes.values():
-        yield f"the log of {process.name} tells the secret", process.log.read_text(errors="replace")
+        yield f"the log of {process.name} tells", process.log.read_text(errors="replace")
     for coordinator in cluster.coordinators:
-        yield f"the metrics of {coordinator.name} tell the secret", cluster.metrics_text(coordinator.name)
+        yield f"the metrics of {coordinator.name} tell", cluster.metrics_text(coordinator.name)
+    yield "the events tell", str(cluster.call(LIST_EVENTS, ListEventsRequest(limit=1000)).events)
     for pid, words in command_lines(cluster):
-        yield f"the command line of {pid} tells the secret", words
+        yield f"the command line of {pid} tells", words
 
 
 ORACLES: tuple[Callable[[Evidence], list[str]], ...] = (

@@ -28,6 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fault-results", type=Path, default=None, help="directory to write each scenario's result to")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    rounds = config.getoption("--fault-rounds")
+    for item in items:
+        if found := scenario_of(item):
+            item.add_marker(pytest.mark.timeout(found.budget_for(rounds)))
+
+
 @pytest.fixture
 def trial(request: pytest.FixtureRequest, tmp_path: Path, binary: Found) -> Iterator[Trial]:
     found = scenario_of(request.node)

@@ -6,7 +6,7 @@ Read from etcd itself, past the coordinators, so that what a coordinator got wro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from cloudless.adapters.etcd.store import EtcdStore
@@ -38,13 +38,14 @@ class StoreRecord:
     next_revision: int
     changes: list[Change] = field(default_factory=list)
 
-    def read(self, etcd_address: str) -> int:
-        """Read on up to the newest revision of the member at this address; return it. Raises CloudlessError."""
-        asyncio.run(self._read(etcd_address))
+    def read(self, open_store: Callable[[], EtcdStore]) -> int:
+        """Read on up to the newest revision of a member; return it. Raises CloudlessError."""
+        asyncio.run(self.follow(open_store))
         return self.next_revision - 1
 
-    async def _read(self, address: str) -> None:
-        store = EtcdStore(address)
+    async def follow(self, open_store: Callable[[], EtcdStore]) -> None:
+        """Read on, on the caller's event loop."""
+        store = open_store()
         try:
             async with asyncio.timeout(_READ_S):
                 newest = await store.current_revision(timeout_s=_READ_S)
@@ -103,9 +104,9 @@ class StoreRecord:
                     yield change, record.name, int(number)
 
 
-async def rebuild(etcd_address: str) -> tuple[int, str]:
-    """Return (revision, digest) of a state built from nothing but a fresh read of this member."""
-    store = EtcdStore(etcd_address)
+async def rebuild(open_store: Callable[[], EtcdStore]) -> tuple[int, str]:
+    """Return (revision, digest) of a state built from nothing but a fresh read of a member."""
+    store = open_store()
     replica = Replica(store, SystemClock())
     following = asyncio.create_task(replica.run())
     try:

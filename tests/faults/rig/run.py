@@ -22,7 +22,8 @@ from tests.faults.rig import docs, page, sandbox
 from tests.faults.rig.collection import Proof, find_proofs, select
 from tests.faults.rig.results import Result, failed_result, merge, read_results, write_results
 
-SCENARIO_S = 420.0
+SPARE_S = 60.0
+"""What a scenario may take beyond its own budget, before its pytest is ended from outside."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +91,7 @@ def _run_pytest(proof: Proof, home: Path, rounds: int) -> None:
     with (home / "pytest.log").open("wb") as log:
         child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            child.wait(SCENARIO_S)
+            child.wait(proof.scenario.budget_for(rounds) + SPARE_S)
         except subprocess.TimeoutExpired:
             pass
         finally:

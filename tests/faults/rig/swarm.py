@@ -1,6 +1,7 @@
 """Many agents in one process: everything of a real agent but its processes and its disk.
 
-`python -m tests.faults.rig.swarm COUNT COORDINATORS` runs agents swarm-0, swarm-1, … until stdin is closed.
+`python -m tests.faults.rig.swarm COUNT COORDINATORS` runs agents swarm-0, swarm-1, … until stdin is closed. The first
+line of stdin says, as JSON, by which token and where they are let in; nothing of that, and all is plain.
 Sessions, links, jitter, gate and task runner are the product's own; tasks run on a fake executor. Four times a second
 it prints, as a line of JSON, how many have a primary coordinator, how many a warm one, and how often they dialled.
 """
@@ -18,7 +19,10 @@ from typing import Any, cast
 
 from loguru import logger
 
-from cloudless.adapters.grpc.channel import INSECURE
+from cloudless.adapters.grpc.channel import INSECURE, Dialler
+from cloudless.adapters.grpc.identity_calls import ask_identity_service
+from cloudless.adapters.pki.identity_dir import IdentityDir
+from cloudless.adapters.pki.joining import enrol
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits, build_node_info
@@ -28,7 +32,7 @@ from cloudless.agent.links import Links
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.session import EndKind, SessionParts
 from cloudless.agent.tasks import TaskRunner
-from cloudless.core.model import Resources
+from cloudless.core.model import Resources, Role
 from cloudless.settings import AgentSettings
 from cloudless.testing.fake_executor import FakeExecutor
 from cloudless.testing.fixed_seeds import FixedSeeds
@@ -65,7 +69,9 @@ class _Memory:
 class SwarmAgent:
     """One agent."""
 
-    def __init__(self, name: str, coordinators: tuple[str, ...]) -> None:
+    def __init__(self, name: str, coordinators: tuple[str, ...], invitation: dict[str, Any]) -> None:
+        self._name, self._invitation = name, invitation
+        self._dialler = INSECURE
         settings = AgentSettings(
             node_id=name, coordinators=coordinators, zone=ZONE, capacity=_CAPACITY, listen_address="127.0.0.1:1",
             data_dir=Path("/nonexistent"),
@@ -83,7 +89,7 @@ class SwarmAgent:
                 limits=limits,
                 clock=clock,
                 random=SystemRandom(),
-                dial=grpc_dial(INSECURE, limits),
+                dial=lambda address: grpc_dial(self._dialler, limits)(address),
                 gate=Gate(head, journal, name),
                 runner=self.runner,
                 reports=reports,
@@ -96,7 +102,16 @@ class SwarmAgent:
     def _on_refused(self, kind: str) -> None:
         self.refused += 1
 
+    async def _enter(self) -> None:
+        """Be let in, if there is somebody to be told from."""
+        if self._invitation:
+            directory = IdentityDir(Path(self._invitation["home"]) / self._name)
+            token, doors = self._invitation["token"], self._invitation["doors"]
+            made = await enrol(directory, token, self._name, Role.AGENT, doors, ask_identity_service)
+            self._dialler = Dialler(lambda: made)
+
     async def run(self) -> None:
+        await self._enter()
         await self.runner.recover((), incarnation=1)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.runner.run())
@@ -122,9 +137,10 @@ def _news(agents: list[SwarmAgent]) -> News:
 
 
 async def _run(count: int, coordinators: tuple[str, ...]) -> None:
-    agents = [SwarmAgent(f"swarm-{number}", coordinators) for number in range(count)]
     reader: Any = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    invitation = json.loads(await reader.readline())
+    agents = [SwarmAgent(f"swarm-{number}", coordinators, invitation) for number in range(count)]
     work: list[asyncio.Task[None]] = []
     ending = asyncio.create_task(reader.read())
     while not ending.done():

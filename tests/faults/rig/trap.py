@@ -27,8 +27,10 @@ class Trap:
     Runs on the load's event loop, while the block it opens lasts. `sprung` is set when it has killed.
     """
 
-    def __init__(self, load: Load, etcd_address: str, *, nth: int, counts: Callable[[str], bool], pid: int) -> None:
-        self._load, self._address, self._nth, self._counts, self._pid = load, etcd_address, nth, counts, pid
+    def __init__(
+        self, load: Load, open_store: Callable[[], EtcdStore], *, nth: int, counts: Callable[[str], bool], pid: int
+    ) -> None:
+        self._load, self._open_store, self._nth, self._counts, self._pid = load, open_store, nth, counts, pid
         self.sprung = threading.Event()
 
     def __enter__(self) -> Trap:
@@ -41,7 +43,7 @@ class Trap:
         self._load.run(self._stop())
 
     async def _start(self) -> None:
-        self._store = EtcdStore(self._address)
+        self._store = self._open_store()
         begin = await self._store.current_revision(timeout_s=_OPEN_S) + 1
         watch = self._store.watch(keys.PREFIX, start_revision=begin)
         self._task = asyncio.create_task(self._count(watch))

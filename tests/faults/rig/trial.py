@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from cloudless.cli.dev.report import Ack
 from cloudless.cli.methods import GET_DIGEST
 from cloudless.errors import CloudlessError
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
-from cloudless.testing.load import BlockingLoad, blocking_load
+from cloudless.testing.load import BlockingLoad, Entrance, blocking_load
 from tests.faults.rig.load import Load
 from tests.faults.rig.net import Net
 from tests.faults.rig.oracles import ORACLES, Evidence, head_of
@@ -33,6 +34,7 @@ from tests.faults.rig.processes import RUN_VARIABLE, holdings, tasks_running
 from tests.faults.rig.record import StoreRecord
 from tests.faults.rig.scenario import Need, Scenario
 from tests.integration.cluster import COORDINATORS, LocalCluster, Loopback, Place, manifest_of
+from tests.integration.trusted import Plain, Trusted
 
 STEADY = "steady"
 ACKS_MIN = 30
@@ -76,10 +78,14 @@ class Trial:
         agents: int = 2,
         tasks: int = 4,
         place: Place | None = None,
+        trust: Plain | None = None,
         prepare: Callable[[LocalCluster], None] | None = None,
     ) -> LocalCluster:
-        """Start a cluster with a steady workload and load on it; `prepare` may change settings before."""
-        self.cluster = self.build(coordinators, agents, place)
+        """Start a cluster with a steady workload and load on it; `prepare` may change settings before.
+
+        `trust`: another than mTLS as users run it.
+        """
+        self.cluster = self.build(coordinators, agents, place, trust)
         if prepare:
             prepare(self.cluster)
         self.cluster.start(*self.cluster.processes)
@@ -90,14 +96,18 @@ class Trial:
         return self.cluster
 
     def build(
-        self, coordinators: tuple[str, ...] = COORDINATORS, agents: int = 2, place: Place | None = None
+        self,
+        coordinators: tuple[str, ...] = COORDINATORS,
+        agents: int = 2,
+        place: Place | None = None,
+        trust: Plain | None = None,
     ) -> LocalCluster:
         """Declare a cluster at a place, or where the scenario's needs say, without starting anything."""
         if Need.NETNS in self.scenario.needs:
             self.net = Net()
             self._closing.append(self.net.close)
             place = place or self.net
-        cluster = LocalCluster(self.root, self.etcd_binary, place or Loopback())
+        cluster = LocalCluster(self.root, self.etcd_binary, place or Loopback(), trust or Trusted(self.root))
         self._closing.append(cluster.close)
         cluster.add_coordinators(coordinators)
         cluster.found_together()
@@ -115,7 +125,7 @@ class Trial:
         revision = self.cluster.call(GET_DIGEST, GetDigestRequest()).revision
         self.evidence = Evidence(
             self.cluster,
-            load=Load({process.name: process.address() for process in self.cluster.coordinators}),
+            load=self._new_load(),
             record=StoreRecord(revision + 1),
             run_id=self.run_id,
             secret=secret,
@@ -123,6 +133,10 @@ class Trial:
             held_before={},
             heads_before={agent.name: head_of(self.cluster, agent.name) for agent in self.cluster.agents},
         )
+
+    def _new_load(self) -> Load:
+        addresses = {process.name: process.address() for process in self.cluster.coordinators}
+        return Load(addresses, self.cluster.dialler)
 
     def _steady_tasks(self, count: int) -> dict[str, Any] | None:
         told = {task.desired.id for task in self.cluster.tasks(STEADY) if task.state == "RUNNING"}
@@ -139,7 +153,8 @@ class Trial:
     def _begin_history(self) -> None:
         """Begin to record a load whose every answer is judged when the cluster is whole again."""
         etcds = [process.address("etcd") for process in self.cluster.coordinators]
-        recorded = blocking_load(self.cluster.api_addresses(), etcds, clients=HISTORY_CLIENTS)
+        entrance = Entrance(self.cluster.dialler, self.cluster.store_at)
+        recorded = blocking_load(self.cluster.api_addresses(), etcds, entrance=entrance, clients=HISTORY_CLIENTS)
         self.history = self._histories.enter_context(recorded)
 
     def load_off(self) -> list[Ack]:
@@ -150,7 +165,7 @@ class Trial:
     def load_anew(self) -> None:
         """Put a new load on a cluster that was rebuilt: its store's history began anew, tasks and agents did not."""
         revision = self.cluster.call(GET_DIGEST, GetDigestRequest()).revision
-        self.evidence.load = Load({process.name: process.address() for process in self.cluster.coordinators})
+        self.evidence.load = self._new_load()
         self.evidence.record = StoreRecord(revision + 1)
         self.evidence.held_before = {}
         self._put_load_on()
@@ -223,8 +238,8 @@ class Trial:
 
     def read_record(self) -> int:
         """Read the store's record up to now; return the newest revision."""
-        etcd = self.cluster.coordinators[0].address("etcd")
-        return self.cluster.until(lambda: self.evidence.record.read(etcd), "the store's record is read")
+        open_store = partial(self.cluster.store, self.cluster.coordinators[0].name)
+        return self.cluster.until(lambda: self.evidence.record.read(open_store), "the store's record is read")
 
     def closing(self, close: Callable[[], None]) -> None:
         """Have `close` called at the end, before what was started earlier ends."""
