@@ -110,7 +110,7 @@ def test_removing_one_that_was_well_lately_or_too_many_is_refused() -> None:
     sight.refuses(asked)
     sight.pass_time(4)
     sight.tell(asked)
-    sight.etcd.voters.pop(0)
+    sight.roster.wanted.remove(sight.etcd.voters.pop(0).host)
     sight.refuses(asked)
     sight.tell(Acted("remove", "c3"))
     sight.tell(asked)

@@ -162,8 +162,8 @@ class CoordinatorLife:
 
     @property
     def serves(self) -> bool:
-        """Whether it takes part: before its member votes it only says who it is."""
-        return self.care is None or self.care.done
+        """Whether it takes part: before it has an identity and its member votes it only says who it is."""
+        return (self.care is None or self.care.done) and (self.papers is None or self.papers.ready)
 
     def _list_coordinators(self) -> dict[str, str]:
         if self.care is not None:
