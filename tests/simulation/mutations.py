@@ -22,7 +22,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cloudless.testing.sim.command import die_with_parent
-from cloudless.testing.sim.options import FULL, SMALL, Options, draw_options
+from cloudless.testing.sim.options import (
+    FULL,
+    SMALL,
+    Certificates,
+    Membership,
+    Options,
+    build_options,
+    draw_certificates,
+    draw_faults,
+    draw_membership,
+)
 from cloudless.testing.sim.run import collecting_later, run_seed
 
 PROCESSES = 2
@@ -43,7 +53,8 @@ class Mutation:
     """A bug to plant. It must be found within `seeds_max` seeds, from the first on, by one of the checkers `by`.
 
     `kinds`: the runs have these kinds of faults instead of drawn ones, so that few seeds suffice for what needs
-    several things to come together; the others are as in the options.
+    several things to come together; the others are as in the options. `acts`, `trust_acts`: the runs are about members
+    or certificates, and that is what is done. `founders`, `min_quorum`: 0 lets the seed say.
     """
 
     name: str
@@ -54,16 +65,33 @@ class Mutation:
     forgetful: bool = False
     size: str = SMALL
     fault_pause_s: float = 0.0
+    acts: tuple[str, ...] = ()
+    trust_acts: tuple[str, ...] | None = None
+    founders: int = 0
+    min_quorum: int = 0
 
     def options(self, seed: int) -> Options:
         """Return what a seed is run under."""
-        drawn = draw_options(seed, size=self.size)
-        return replace(
+        drawn = draw_faults(seed, size=self.size)
+        drawn = replace(
             drawn,
             kinds=self.kinds or drawn.kinds,
             forgetful=self.forgetful or drawn.forgetful,
             fault_pause_s=self.fault_pause_s or drawn.fault_pause_s,
         )
+        membership: Membership | None = None
+        certificates: Certificates | None = None
+        if self.acts:
+            said = draw_membership(seed)
+            membership = replace(
+                said,
+                acts=self.acts,
+                founders=self.founders or said.founders,
+                min_quorum=self.min_quorum or said.min_quorum,
+            )
+        if self.trust_acts is not None:
+            certificates = replace(draw_certificates(seed), acts=self.trust_acts)
+        return build_options(drawn, membership, certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +110,9 @@ COMMIT = "cloudless.coordinator.commit"
 LEADERSHIP = "cloudless.coordinator.leadership:Leadership"
 REPLICA = "cloudless.coordinator.replica"
 GATE = "cloudless.agent.assignments:Gate.check"
+MEMBERS = "cloudless.core.membership.planner"
+QUIET = ("end-task",)
+"""Faults that disturb nobody: what is looked for needs time more than trouble."""
 
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
@@ -351,6 +382,116 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tasks that are no longer listed run on",
         (Patch("cloudless.agent.tasks:TaskRunner.unlist", "if task_id in self._tasks:", "if False:"),),
         by=("Convergence",),
+    ),
+    Mutation(
+        "a dead voter is removed however few are left",
+        (Patch(f"{MEMBERS}:_why_kept", "if len(voters) - 1 + replaced < wanted.min_quorum:", "if False:"),),
+        by=("DeadLongEnough",),
+        kinds=QUIET,
+        acts=("leave", "die"),
+        founders=5,
+        min_quorum=5,
+    ),
+    Mutation(
+        "a voter is removed as soon as it is silent",
+        (
+            Patch(f"{MEMBERS}:_why_kept", "if case.past.silent_s(voter.id) < wanted.dead_after_s:", "if False:"),
+            Patch(f"{MEMBERS}:_why_kept", "if case.past.stable_s() < wanted.stabilization_s:", "if False:"),
+        ),
+        by=("DeadLongEnough",),
+        kinds=QUIET,
+        acts=("join", "power-off"),
+        founders=3,
+    ),
+    Mutation(
+        "a learner is promoted without having caught up",
+        (
+            Patch(
+                f"{MEMBERS}:_Case.is_ready",
+                "return member.started and in_sync_s is not None and in_sync_s >= self.wanted.catch_up_stable_s",
+                "return member.started",
+            ),
+        ),
+        by=("PromotedInStep", "QuorumKept"),
+        kinds=QUIET,
+        acts=("join", "join"),
+        founders=1,
+    ),
+    Mutation(
+        "a second learner is added while there is one",
+        (Patch(f"{MEMBERS}:_admit_first", "if case.seen.learners:", "if False:"),),
+        by=("OneLearner",),
+        kinds=QUIET,
+        acts=("join", "join"),
+        founders=3,
+    ),
+    Mutation(
+        "one that comes back without its data is not let in again",
+        (Patch(f"{MEMBERS}:_admit_first", "if holder.linked or holder.registered:", "if True:"),),
+        by=("Convergence",),
+        seeds_max=20,
+        kinds=QUIET,
+        acts=("wipe",),
+        founders=3,
+    ),
+    Mutation(
+        "a token's use is not part of the change that lets somebody in",
+        (
+            Patch(
+                "cloudless.core.identity.enrolment:plan_enrolment",
+                "Precondition(keys.token(token.record.id), token.mod_revision),",
+                "",
+            ),
+        ),
+        by=("TokenUses",),
+        kinds=QUIET,
+        trust_acts=("crowd", "crowd"),
+    ),
+    Mutation(
+        "certificates are renewed when they run out",
+        (
+            Patch(
+                "cloudless.core.identity.renewal:renew_at_ms",
+                "int(life_ms * (HALF - SPREAD * share))",
+                "int(life_ms * (1 - SPREAD * share / 100))",
+            ),
+        ),
+        by=("NeverRunsOut",),
+        kinds=QUIET,
+        trust_acts=(),
+    ),
+    Mutation(
+        "who is revoked is let in",
+        (Patch("cloudless.core.identity.access:judge_identity", "if record.revoked_at_ms:", "if False:"),),
+        by=("LockedOut",),
+        kinds=QUIET,
+        trust_acts=("revoke",),
+    ),
+    Mutation(
+        "a CA is dropped as soon as the next one signs",
+        (
+            Patch(
+                "cloudless.core.identity.rotation:_plan_step",
+                "over = [a for a in retiring if hurry or now_ms >= a.record.phase_since_ms + wait_ms(a.record)]",
+                "over = retiring",
+            ),
+        ),
+        by=("TrustedToTheEnd",),
+        kinds=QUIET,
+        trust_acts=("rotate",),
+    ),
+    Mutation(
+        "an expired certificate is shown for its own renewal",
+        (
+            Patch(
+                "cloudless.adapters.pki.joining:refresh",
+                "expired = held.freshness(now_ms) is Freshness.EXPIRED",
+                "expired = False",
+            ),
+        ),
+        by=("Convergence", "NeverRunsOut"),
+        kinds=QUIET,
+        trust_acts=("long-off",),
     ),
     # What the simulation once found in the product, put back.
     Mutation(

@@ -50,11 +50,13 @@ class Ask(Protocol):
 
 Take = Callable[[pb.Handover, Identity], None]
 FindAddresses = Callable[[], Awaitable[Sequence[str]]]
+FetchRoot = Callable[[str, str], Awaitable[str]]
+"""Returns the CA that a pin (second) names, as PEM, from the coordinator at an address (first); see `pinning`."""
 
 
 async def enrol(
     directory: IdentityDir, token_text: str, name: str, role: Role | None, addresses: Sequence[str], ask: Ask,
-    take: Take = lambda handover, identity: None,
+    take: Take = lambda handover, identity: None, fetch_root: FetchRoot | None = None,
 ) -> Credentials:  # fmt: skip
     """Let `name` in with a token and keep the identity. `take` keeps what a coordinator is handed, before that.
 
@@ -72,7 +74,7 @@ async def enrol(
     )  # fmt: skip
 
     async def try_one(address: str) -> Credentials:
-        root = await fetch_pinned_root(address, token.pin)
+        root = await (fetch_root or fetch_pinned_root)(address, token.pin)
         answer = await ask(address, "Enrol", request, pb.EnrolResponse, root.encode(), None)
         made = build_credentials(answer.issued.chain_pem, key_to_pem(key), answer.issued.roots_pem)
         if made.identity.name != name or (role is not None and made.identity.kind is not kind_of(role)):
@@ -89,7 +91,7 @@ async def enrol(
 
 async def enrol_patiently(
     directory: IdentityDir, token_text: str, name: str, role: Role, find_addresses: FindAddresses, ask: Ask,
-    clock: Clock, take: Take = lambda handover, identity: None,
+    clock: Clock, take: Take = lambda handover, identity: None, fetch_root: FetchRoot | None = None,
 ) -> Credentials:  # fmt: skip
     """Enrol, as long as it takes until a coordinator can be asked; say now and then what is waited for.
 
@@ -100,7 +102,7 @@ async def enrol_patiently(
     while True:
         addresses = await find_addresses()
         try:
-            made = await enrol(directory, token_text, name, role, addresses, ask, take)
+            made = await enrol(directory, token_text, name, role, addresses, ask, take, fetch_root)
             logger.info("enrolled as {}", made.identity)
             return made
         except (Unavailable, CommitUncertain) as error:

@@ -63,17 +63,23 @@ def trusted_records(records: Iterable[AuthorityRecord], purpose: AuthorityPurpos
 
 
 def next_generation(view: View, purpose: AuthorityPurpose) -> int:
-    """Return the generation a new authority of `purpose` gets. Raises Conflict while one is being replaced."""
+    """Return the generation a new authority of `purpose` gets.
+
+    Raises Conflict while one is being replaced, and Unavailable before there is a first one: what is distributed instead
+    of it would keep it out, and then nobody would ever sign.
+    """
     held = authorities_of(view, purpose)
+    if not held:
+        raise Unavailable("the cluster has no certificate authority yet", hint="try again in a moment")
     if len(held) > 1:
         raise Conflict(
             f"the CA {held[0].record.id} is being replaced already", hint="see `cloudless ca status`; wait for its end"
         )
-    return held[0].record.generation + 1 if held else 1
+    return held[0].record.generation + 1
 
 
 def plan_rotation_start(view: View, fresh: Iterable[AuthorityRecord]) -> Change:
-    """Plan to make new authorities known, before they sign anything. Raises Conflict."""
+    """Plan to make new authorities known, before they sign anything. Raises Conflict, Unavailable."""
     puts, preconditions = [], []
     for record in sorted(fresh, key=lambda record: record.id):
         if record.generation != next_generation(view, record.purpose):

@@ -169,6 +169,7 @@ class AgentLife:
         self.process = Process(host.node_id, world.loop)
         self.runner: TaskRunner | None = None
         self.links: Links | None = None
+        self.papers = world.find_agent_papers(self)
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -185,12 +186,14 @@ class AgentLife:
         limits = AgentLimits()
         settings = AgentSettings(
             node_id=host.node_id,
-            coordinators=tuple(sorted(world.peers)),
+            coordinators=tuple(world.address_of(id) for id in sorted(world.peers)),
             data_dir=Path("/nowhere"),
             capacity=host.capacity,
             zone=host.zone,
             advertise_address=f"{host.node_id}:1",
         )
+        if self.papers is not None:
+            await self.papers.obtain()
         journal = MemoryJournal(host, random)
         executor = _Executor(host, random, world.tell)
         reports = _ObservedBook()
@@ -218,6 +221,8 @@ class AgentLife:
         async with asyncio.TaskGroup() as group:
             group.create_task(runner.run())
             group.create_task(links.run())
+            if self.papers is not None:
+                group.create_task(self.papers.run(links.addresses))
 
     def _dial(self, address: str) -> _SessionStream:
         return _SessionStream(self._world.connect(self.process, address, "sessions"))

@@ -2,22 +2,77 @@
 
 from __future__ import annotations
 
-from cloudless.core.model import TaskState
+from cloudless.core.membership.records import joins_of, replacements_of
+from cloudless.core.model import AuthorityPurpose, TaskState
+from cloudless.testing.sim.handshake import judge_certificate
+from cloudless.testing.sim.roster import VOTERS_MAX
 from cloudless.testing.sim.world import World, instances
 
 
 def find_trouble(world: World) -> str:
     """Return what is not yet as it should be, "" if all is."""
-    return _leaders(world) or _copies(world) or _workloads(world) or _tasks(world)
+    return (
+        _members(world) or _papers(world) or _leaders(world) or _copies(world) or _workloads(world) or _tasks(world)
+    )
+
+
+def _members(world: World) -> str:
+    """The member list is the one that is wanted, and only who cannot be done without is in it although it is dead."""
+    roster = world.roster
+    if roster is None:
+        return ""
+    members = sorted(roster.cluster.members.values(), key=lambda seat: seat.id)
+    voters, learners = [m.host for m in members if not m.learner], [m.host for m in members if m.learner]
+    said = f"voters {voters}, learners {learners}, wanted {roster.wanted}, dead {roster.dead}"
+    if any(not roster.cluster.belongs(host) for host in roster.wanted):
+        return f"somebody is missing: {said}"
+    dead = [host for host in voters if host not in roster.wanted]
+    if any(host not in roster.dead for host in dead) or any(host not in roster.wanted for host in learners):
+        return f"somebody is too many: {said}"
+    if dead and _should_go(len(voters), len(dead), bool(learners), roster.membership.min_quorum):
+        return f"the dead stay: {said}"
+    if learners and len(voters) % 2 == 0 and len(voters) < VOTERS_MAX:
+        return f"a learner does not vote: {said}"
+    if idle := [host for host in voters if host in roster.wanted and world.find_serving(host) is None]:
+        return f"{idle} do not serve: {said}"
+    asking = sorted(set(joins_of(world.truth)) - set(learners))
+    given_up = sorted(replacements_of(world.truth))
+    if asking or (given_up and learners):
+        return f"{asking} ask to join, {given_up} are given up: {said}"
+    return ""
+
+
+def _should_go(voters: int, dead: int, standby: bool, min_quorum: int) -> bool:
+    """Whether one of the dead voters should be removed: a replacement is there, or more losses are survived without."""
+    healthy = voters - dead
+    if voters - 1 + standby < min_quorum:
+        return False
+    return standby or healthy - ((voters - dead) // 2 + 1) > healthy - (voters // 2 + 1)
+
+
+def _papers(world: World) -> str:
+    """Everybody who lives has a certificate that is good, and no CA is being replaced."""
+    if world.trust is None:
+        return ""
+    issuers = [held.record.certificate_pem for held in world.truth.authorities.values()]
+    if len(issuers) != len(AuthorityPurpose):
+        return f"{len(issuers)} authorities"
+    for life in world.living():
+        held = world.trust.find_credentials(life.id)
+        if held is None:
+            return f"{life.id} has no certificate"
+        if judge_certificate(held.chain_pem, "".join(issuers).encode(), world.clocks[life.id].wall_ms()):
+            return f"the certificate of {life.id} is no good"
+    return ""
 
 
 def _leaders(world: World) -> str:
-    leaders = [life.id for life in world.coordinators.values() if life.leadership.leading_term]
+    leaders = [life.id for life in world.serving() if life.leadership.leading_term]
     return "" if len(leaders) == 1 else f"leaders: {leaders}"
 
 
 def _copies(world: World) -> str:
-    for life in world.coordinators.values():
+    for life in world.serving():
         machine = life.replica.machine
         if machine.digest != world.truth.digest:
             return f"{life.id} holds another state at r{machine.revision} than the store at r{world.truth.revision}"

@@ -11,14 +11,14 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.body import EVENT_KEPT_S, REGISTER_RETRY_PAUSE_S, REQUEST_KEPT_S, RESIGN_TIMEOUT_S
 from cloudless.coordinator.commit import Committer
-from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper
+from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
@@ -31,15 +31,20 @@ from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
 from cloudless.core.state import Applied
-from cloudless.errors import CloudlessError, LeaseLost
+from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved, Unavailable
 from cloudless.ports import Put, Txn
 from cloudless.rpc.codec import encode_record
 from cloudless.testing.sim.clock import SimClock, SimIds
 from cloudless.testing.sim.happenings import LeftOffice, SawRevision, Tell, TookOffice
 from cloudless.testing.sim.loop import Process, SimLoop
+from cloudless.testing.sim.member_care import MemberCare
 from cloudless.testing.sim.network import Network
+from cloudless.testing.sim.papers import AgentPapers, CoordinatorPapers
 from cloudless.testing.sim.store import SimStore, StoreHost
 from cloudless.testing.sim.streams import Connection, Ended
+
+if TYPE_CHECKING:
+    from cloudless.testing.sim.agent import AgentLife
 
 PEER_BEAT_PERIOD_S = 0.5
 """Twice the usual: links are most of what a quiet cluster does."""
@@ -49,7 +54,12 @@ Connect = Callable[[Process, str, str], Connection]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a life finds: the world's parts it is given. `peers` are all coordinators' ids."""
+    """What a life finds: the world's parts it is given. `peers` are the ids of the coordinators that begin.
+
+    `address_of` a coordinator's id is where it can be dialled. `find_care` and `find_papers` make what cares for a
+    coordinator's members and certificates, None where these are no subject; `on_removed` is told of a life that ended
+    because its member was removed.
+    """
 
     loop: SimLoop
     network: Network
@@ -60,6 +70,11 @@ class Surroundings:
     node_timeout_s: float
     heartbeat_period_s: float
     lease_ttl_s: int
+    address_of: Callable[[str], str]
+    find_care: Callable[[CoordinatorLife], MemberCare | None]
+    find_papers: Callable[[CoordinatorLife], CoordinatorPapers | None]
+    find_agent_papers: Callable[[AgentLife], AgentPapers | None]
+    on_removed: Callable[[CoordinatorLife], None]
 
 
 class CoordinatorLife:
@@ -92,7 +107,8 @@ class CoordinatorLife:
             self.heard,
             clock,
             lease_id=lambda: self.leadership.lease_id,
-            voters=lambda: world.peers,
+            voters=lambda: self.care.members.voters() if self.care else world.peers,
+            ailment=lambda: self.care.ailment() if self.care else "",
             dial=self._dial,
             settings=PeerSettings(beat_period_s=PEER_BEAT_PERIOD_S),
         )
@@ -102,14 +118,18 @@ class CoordinatorLife:
             self.heard,
             clock,
             SessionSettings(coordinator_id=own_id, heartbeat_period_s=world.heartbeat_period_s),
-            lambda: {id: id for id in sorted(world.peers)},  # all are members for good; an address is an id here
+            self._list_coordinators,
         )
         self.orchestrator = Orchestrator(self.replica, clock)
         self.access = Access(own_id, self.replica, self.committer, self.leases, clock, self.ids)
         self.workloads = Workloads(self.access)
         self.nodes = Nodes(self.access, self.heard.find_silence_s)
+        self.care = world.find_care(self)
+        self.papers = world.find_papers(self)
+        if self.care is not None:
+            self.care.directory.on_change = self.sessions.tell_coordinators
         self.scope_term = 0
-        self.leaving = False
+        self.leaving = self.removed = False
         self.error: BaseException | None = None
         self._main: asyncio.Task[None] | None = None
 
@@ -119,27 +139,57 @@ class CoordinatorLife:
     async def _run(self) -> None:
         self.replica.listen(self._on_applied)
         try:
+            if self.papers is not None:
+                await self.papers.obtain()
+            if self.care is not None:
+                await self.care.form()
             async with asyncio.TaskGroup() as group:
                 for part in (self.replica, self.committer, self.peers, self.sessions, self.leadership):
                     group.create_task(part.run(), name=type(part).__name__.lower())
                 group.create_task(self.leases.run(self.clock), name="leases")
-        except Exception as error:
+                if self.papers is not None:
+                    group.create_task(self.papers.run(), name="trust")
+                if self.care is not None:
+                    group.create_task(self.care.members.run(), name="members")
+                    group.create_task(self.care.directory.run(), name="directory")
+                    group.create_task(self.care.supervise(), name="member-supervision")
+        except* MemberRemoved:
+            self.removed = True
+        except* Exception as error:
             self.error = error
+        if self.removed and self.error is None:
+            self._world.on_removed(self)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes part: before it has an identity and its member votes it only says who it is."""
+        return (self.care is None or self.care.done) and (self.papers is None or self.papers.ready)
+
+    def _list_coordinators(self) -> dict[str, str]:
+        if self.care is not None:
+            return self.care.directory.told()
+        return {id: self._world.address_of(id) for id in sorted(self._world.peers)}  # all are members for good
+
+    def _controllers(self) -> tuple[Controller, ...]:
+        world, replica, clock = self._world, self.replica, self.clock
+        return (
+            ClusterNamer(self.id, replica, clock, self.ids, lambda: self.papers.issuer.cluster_id if self.papers else ""),
+            *((self.papers.controller(),) if self.papers else ()),
+            LivenessController(replica, self.heard, clock, world.node_timeout_s),
+            self.orchestrator,
+            Reaper(replica, clock),
+            *((self.care.autopilot,) if self.care else ()),
+            Recorder(self.id, replica, self.leases.events, clock, self.ids),
+        )
 
     async def _lead(self, term: int, committer: Committer) -> None:
         """Run the controllers of a term, as the body does."""
-        world, replica, clock = self._world, self.replica, self.clock
+        world = self._world
         self.scope_term = term
-        world.tell(TookOffice(self, term, replica.machine.revision))
+        world.tell(TookOffice(self, term, self.replica.machine.revision))
         try:
             async with asyncio.TaskGroup() as group:
-                for controller in (
-                    ClusterNamer(self.id, replica, clock, self.ids),
-                    LivenessController(replica, self.heard, clock, world.node_timeout_s),
-                    self.orchestrator,
-                    Reaper(replica, clock),
-                    Recorder(self.id, replica, self.leases.events, clock, self.ids),
-                ):
+                for controller in self._controllers():
                     group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
         finally:
             self.scope_term = 0
@@ -147,7 +197,7 @@ class CoordinatorLife:
 
     async def _register(self, lease_id: int) -> None:
         """Tell the others where we are, for as long as our lease lives, as the body does."""
-        record = CoordinatorRecord(id=self.id, api_address=self.id)
+        record = CoordinatorRecord(id=self.id, api_address=self._world.address_of(self.id))
         put = Put(keys.coordinator(self.id), encode_record(record), lease_id)
         while self.leadership.lease_id == lease_id:
             try:
@@ -166,6 +216,8 @@ class CoordinatorLife:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RESIGN_TIMEOUT_S):
                 await self.leadership.stopped.wait()
+        if self.care is not None:
+            await self.care.leave()
         assert self._main is not None
         self._main.cancel()
 
@@ -180,6 +232,19 @@ class CoordinatorLife:
     def serve(self, service: str) -> Callable[[AsyncIterator[Any], Any], AsyncGenerator[Any, None]]:
         served: Any = {"peers": self.peers.Link, "sessions": self.sessions.Session}[service]
         return served
+
+    def find_method(self, service: str, method: str) -> Callable[[Any, Any], Any]:
+        """Return what serves a call. Raises Unavailable before this coordinator's member votes."""
+        parts: tuple[object, ...] = ()
+        match service:
+            case "ClusterService" if self.care is not None:
+                parts = self.care.services
+            case "IdentityService" if self.papers is not None and self.papers.ready:
+                parts = self.papers.services
+        if method != "GetFormation" and not self.serves:
+            raise Unavailable(f"{self.id} is not a voter of a cluster yet")
+        found: Callable[[Any, Any], Any] = next(getattr(part, method) for part in parts if hasattr(part, method))
+        return found
 
 
 class _PeerStream:

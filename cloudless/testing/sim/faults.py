@@ -58,6 +58,8 @@ class Faults:
         for serial in sorted(self._over):
             self._over[serial]()
         world.network.heal_all()
+        if world.roster is not None:
+            world.roster.cluster.reopen()
         world.network.weather = Weather()
         world.host.recover(new_leader=False)
         for name in (*world.coordinator_ids, *world.node_ids):
@@ -126,12 +128,12 @@ class Faults:
     def _crash_at_journal(self) -> None:
         self._armed_journal[self._node()] = (self._random.randint(1, 6), self._random.random() < 0.5)
 
-    def _at_commit(self, by: Process, txn: Txn, *, before: bool) -> bool:
+    def _at_commit(self, by: Process, txn: Txn | None, *, before: bool) -> bool:
         armed = self._armed_commit.get(by.name)
         if armed is None or not by.alive:
             return True
         left, dies_before, leaders_only = armed
-        if leaders_only and not txn.compares:
+        if leaders_only and txn is not None and not txn.compares:
             return True
         if before:
             left -= 1
@@ -256,7 +258,7 @@ class Faults:
     def _store_down(self) -> None:
         """No quorum, or an election of etcd's own, after which every lease has its full time again."""
         host = self._world.host
-        host.down = True
+        host.failed = True
         new_leader = self._random.random() < 0.5
         if self._random.random() < 0.5:
             self._fail_watches()
@@ -327,6 +329,8 @@ class Faults:
 
     def _jump(self, name: str) -> None:
         jump_ms = self._random.choice((-JUMP_MS, JUMP_MS, -5_000, 5_000))
+        if self._world.trust is not None:  # certificates stand clocks that are wrong by as much as they are dated back
+            jump_ms = self._world.trust.bound_jump(name, jump_ms)
         self._world.clocks[name].wall_offset_ms += jump_ms
         self._world.trace.note(name, f"wall clock jumps by {jump_ms} ms")
 

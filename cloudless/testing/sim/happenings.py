@@ -171,4 +171,36 @@ class Soothed:
     who: str
 
 
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """An operator did something about members or certificates, as `options.Membership` and `options.Certificates` say."""
+
+    act: str
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class LetIn:
+    """A coordinator's door let a call or a message in. `peer` is what the certificate says, None if none was shown."""
+
+    life: Any
+    method: str
+    peer: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """`who` has a new certificate in place of `before`; `now_ms` is its own wall clock."""
+
+    who: str
+    before: Any
+    made: Any
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Some time has passed: what lasts too long can be noticed."""
+
+
 Tell = Callable[[Any], None]

@@ -35,7 +35,7 @@ class Weather:
 
 
 class Network:
-    """Which host reaches which, and how fast. `changed` listeners hear of every cut and heal."""
+    """Which host reaches which, and how fast. `on_changed` is called after every cut and heal."""
 
     def __init__(self, loop: SimLoop, random: Random) -> None:
         self._loop, self._random = loop, random
@@ -46,6 +46,7 @@ class Network:
         self._pipes: dict[int, Pipe] = {}
         self._serial = 0
         self.cut_until_s = 0.0
+        self.on_changed: Callable[[], None] = lambda: None
 
     def reaches(self, source: str, target: str) -> bool:
         return (source, target) not in self._cuts
@@ -57,21 +58,29 @@ class Network:
     def cut(self, source: str, target: str) -> None:
         """Cut one direction; as often as it was cut it must be healed."""
         self._cuts[source, target] = self._cuts.get((source, target), 0) + 1
+        self.on_changed()
+
+    def times_cut(self, source: str, target: str) -> int:
+        return self._cuts.get((source, target), 0)
 
     def heal(self, source: str, target: str) -> None:
         left = self._cuts.pop((source, target), 0) - 1
         if left > 0:
             self._cuts[source, target] = left
-            return
+            return self.on_changed()
         self.cut_until_s = self._loop.now_s
         for pipe in list(self._pipes.values()):
             if (pipe.source, pipe.target) == (source, target):
                 pipe.retransmit()
+        return self.on_changed()
 
     def heal_all(self) -> None:
+        """Make every way whole; nobody is told before all are."""
+        told, self.on_changed = self.on_changed, lambda: None
         for source, target in sorted(self._cuts):
             self._cuts[source, target] = 1
             self.heal(source, target)
+        self.on_changed = told
 
     def delay_s(self) -> float:
         weather = self.weather

@@ -6,7 +6,7 @@ often they come.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 SMALL, FULL = "small", "full"
@@ -35,6 +35,37 @@ KINDS = (
 )
 
 
+ACTS = ("join", "leave", "remove", "die", "replace", "wipe", "power-off")
+TRUST_ACTS = ("revoke", "long-off", "crowd", "rotate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """Members of etcd that come and go. `founders` begin; `acts` are what operators and fate do, one after the other.
+
+    `dead_after_s`, `min_quorum` and `lag_max` are the autopilot's settings of that name.
+    """
+
+    founders: int = 3
+    acts: tuple[str, ...] = ("join", "join")
+    act_pause_s: float = 3.0
+    dead_after_s: float = 6.0
+    min_quorum: int = 3
+    lag_max: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    """Identities and certificates that are good for `lifetime_s`; `acts` are what is done about them.
+
+    Clocks are wrong by no more than a certificate is dated back.
+    """
+
+    lifetime_s: int = 16
+    acts: tuple[str, ...] = ()
+    act_pause_s: float = 4.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`safety_s`: virtual seconds with faults. `fault_pause_s`, `operation_pause_s`: mean time between two.
@@ -42,6 +73,7 @@ class Options:
     `forgetful`: coordinators are not told what agents have seen, and claim old terms: the agents must protect
     themselves. `drift`: how much faster or slower than true a host's clock may run. `old_etcd`: the store forgets
     deletions at the revision it compacts. `prompt_expiry`: leases end to the moment, not at the next sweep.
+    `membership`, `certificates`: None where the cluster's members and everybody's identity are no subject.
     """
 
     seed: int
@@ -60,10 +92,78 @@ class Options:
     lease_ttl_s: int = 4
     old_etcd: bool = False
     prompt_expiry: bool = False
+    membership: Membership | None = None
+    certificates: Certificates | None = None
+
+
+MEMBERSHIP_SHARE = 0.12
+CERTIFICATES_SHARE = 0.08
+DRIFT_WITH_CERTIFICATES = 0.003
 
 
 def draw_options(seed: int, *, size: str = SMALL, coordinators: int = 0) -> Options:
-    """Return the options of a seed; `coordinators` 0 draws their number too."""
+    """Return the options of a seed; `coordinators` 0 draws their number too.
+
+    Members and certificates are drawn from a source of their own: a seed without them means what it always meant.
+    """
+    drawn = draw_faults(seed, size=size, coordinators=coordinators)
+    random = Random(f"members-and-trust-{seed}")
+    with_members, with_trust = random.random() < MEMBERSHIP_SHARE, random.random() < CERTIFICATES_SHARE
+    if coordinators:
+        return drawn
+    membership = draw_membership(seed) if with_members else None
+    certificates = draw_certificates(seed) if with_trust else None
+    return build_options(drawn, membership, certificates)
+
+
+def build_options(drawn: Options, membership: Membership | None, certificates: Certificates | None) -> Options:
+    """Return options with members and certificates, and with as much time as these take."""
+    if membership is None and certificates is None:
+        return drawn
+    takes_s = 0.0
+    if membership is not None:
+        takes_s = len(membership.acts) * (membership.act_pause_s + 5.0)
+    if certificates is not None:
+        takes_s = max(takes_s, 1.5 * certificates.lifetime_s)
+    return replace(
+        drawn,
+        coordinators=membership.founders if membership else drawn.coordinators,
+        safety_s=drawn.safety_s + takes_s,
+        drift=min(drawn.drift, DRIFT_WITH_CERTIFICATES) if certificates else drawn.drift,
+        membership=membership,
+        certificates=certificates,
+    )
+
+
+def draw_membership(seed: int) -> Membership:
+    """Return what happens to the members in a seed."""
+    random = Random(f"membership-{seed}")
+    founders = random.choice((1, 3, 3, 5))
+    acts = tuple(random.choice(ACTS) for _ in range(random.randint(1, 3)))
+    if founders == 1:
+        acts = ("join", "join", *acts[:1])
+    return Membership(
+        founders=founders,
+        acts=acts,
+        act_pause_s=random.choice((1.0, 3.0)),
+        dead_after_s=random.choice((5.0, 8.0)),
+        min_quorum=random.choice((1, 3, 3, 5)),
+    )
+
+
+def draw_certificates(seed: int) -> Certificates:
+    """Return what happens to certificates in a seed."""
+    random = Random(f"certificates-{seed}")
+    acts = tuple(act for act in TRUST_ACTS if random.random() < 0.4)
+    return Certificates(
+        lifetime_s=random.choice((14, 20)),
+        acts=tuple(random.sample(acts, len(acts))),
+        act_pause_s=random.choice((1.0, 4.0)),
+    )
+
+
+def draw_faults(seed: int, *, size: str = SMALL, coordinators: int = 0) -> Options:
+    """Return the options of a seed for a cluster whose members stay and who has no certificates."""
     random = Random(f"options-{seed}")
     full = size == FULL
     kinds = tuple(kind for kind in KINDS if random.random() < 0.4) or (random.choice(KINDS),)

@@ -18,14 +18,17 @@ from random import Random
 
 from loguru import logger
 
-from cloudless.testing.sim.checkers import ALL, Checker, Violation
+from cloudless.testing.sim.checkers import Checker, Violation, checkers_for
 from cloudless.testing.sim.convergence import find_trouble
 from cloudless.testing.sim.faults import Faults
+from cloudless.testing.sim.happenings import Looked
 from cloudless.testing.sim.loop import START_S, Spinning
+from cloudless.testing.sim.operators import Operator
 from cloudless.testing.sim.options import Options
 from cloudless.testing.sim.world import World
 
 CONVERGE_S = 90.0
+MEMBERS_CONVERGE_S = 90.0
 LOOK_PERIOD_S = 0.25
 QUIET_S = 1.0
 """All must be as it should be for so long, without a break."""
@@ -55,10 +58,10 @@ class NotConverged(Exception):
     """The cluster was healed and is still not as it should be; the message says what is missing."""
 
 
-def run_seed(options: Options, *, keep_trace: bool = False, checkers: Sequence[type[Checker]] = ALL) -> Result:
-    """Run the seed of `options`."""
+def run_seed(options: Options, *, keep_trace: bool = False, checkers: Sequence[type[Checker]] = ()) -> Result:
+    """Run the seed of `options`; without `checkers` all that there are for these watch it."""
     with collecting_later():
-        return _run_seed(options, keep_trace, checkers)
+        return _run_seed(options, keep_trace, checkers or checkers_for(options))
 
 
 def _run_seed(options: Options, keep_trace: bool, checkers: Sequence[type[Checker]]) -> Result:
@@ -68,7 +71,7 @@ def _run_seed(options: Options, keep_trace: bool, checkers: Sequence[type[Checke
     checker = problem = ""
     converged_s = 0.0
     try:
-        converged_s = world.loop.run(_play(world, checkers), START_S + options.safety_s + CONVERGE_S + 60)
+        converged_s = world.loop.run(_play(world, checkers), START_S + options.safety_s + _converge_s(options) + 60)
     except Violation as violation:
         checker, problem = violation.checker, str(violation)
     except NotConverged as error:
@@ -132,6 +135,9 @@ async def _play(world: World, checkers: Sequence[type[Checker]]) -> float:
         if broken:
             raise broken[0]
         _refuse_bugs(world)
+        operator.check()
+        if options.membership is not None or options.certificates is not None:
+            world.tell(Looked())
 
     world.listeners.append(listen)
     sweeping = asyncio.ensure_future(world.host.sweep())
@@ -139,30 +145,45 @@ async def _play(world: World, checkers: Sequence[type[Checker]]) -> float:
         world.start(name)
     faults = Faults(world, Random(f"faults-{options.seed}"))
     running = [asyncio.ensure_future(world.users.run(options.operation_pause_s)), asyncio.ensure_future(faults.run())]
+    operator = Operator(world, Random(f"operator-{options.seed}"))
+    if options.membership or options.certificates:
+        running.append(asyncio.ensure_future(operator.run()))
+    helping = [asyncio.ensure_future(operator.help())] if options.certificates else []
     ends_s = world.loop.now_s + options.safety_s
     while world.loop.now_s < ends_s:
         await asyncio.sleep(LOOK_PERIOD_S)
         look()
     for task in running:
         task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    for outcome in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
     faults.heal()
-    settled = asyncio.ensure_future(world.users.settle())
-    healed_s = world.loop.now_s
+    settled = [asyncio.ensure_future(world.users.settle())]
+    if options.membership or options.certificates:
+        settled.append(asyncio.ensure_future(operator.settle()))
+    healed_s, converge_s = world.loop.now_s, _converge_s(options)
     quiet_since_s = world.loop.now_s
     while world.loop.now_s - quiet_since_s < QUIET_S:
         await asyncio.sleep(LOOK_PERIOD_S)
         look()
-        trouble = find_trouble(world) if settled.done() else "users wait"
+        waiting = [task for task in settled if not task.done() or task.result()]
+        trouble = "users or operators wait" if waiting else find_trouble(world)
         if trouble:
             quiet_since_s = world.loop.now_s
-        if world.loop.now_s - healed_s > CONVERGE_S:
-            raise NotConverged(f"{CONVERGE_S:.0f} s after healing: {trouble}")
+        if world.loop.now_s - healed_s > converge_s:
+            raise NotConverged(f"{converge_s:.0f} s after healing: {trouble}")
     converged_s = quiet_since_s - healed_s
     for checker in watching:
         checker.finish()
-    sweeping.cancel()
+    for task in (sweeping, *helping):
+        task.cancel()
     return converged_s
+
+
+def _converge_s(options: Options) -> float:
+    """Return how long a healed cluster may take: members come and go one after the other."""
+    return CONVERGE_S + (MEMBERS_CONVERGE_S if options.membership is not None else 0.0)
 
 
 def _refuse_bugs(world: World) -> None:

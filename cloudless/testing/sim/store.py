@@ -18,11 +18,11 @@ from typing import Any
 from cloudless.errors import CloudlessError, CommitUncertain, Unavailable
 from cloudless.ports import Event, Lease, Page, Txn, TxnResult, WatchBatch, WatchStream
 from cloudless.testing.memory_store import MemoryStore
+from cloudless.testing.sim.etcd_cluster import STORE, EtcdCluster
 from cloudless.testing.sim.loop import Process, SimLoop
 from cloudless.testing.sim.network import Network, Pipe
 from cloudless.testing.sim.trace import Trace
 
-STORE = "store"
 SWEEP_PERIOD_S = 0.5
 BROKEN_HALF = 0.5
 """Share of lost requests whose sender is told, by a broken connection, instead of waiting in vain."""
@@ -40,17 +40,25 @@ class Wrote:
 
 
 class StoreHost:
-    """The store's cluster. `listen` hears of every write; `down` answers nobody and ends no lease meanwhile."""
+    """The store's cluster. `listen` hears of every write; `down` answers nobody and ends no lease meanwhile.
+
+    `cluster`: who its members are, None where that is of no interest: then it is down only when it is told to be.
+    """
 
     def __init__(self, loop: SimLoop, trace: Trace, *, old_etcd: bool) -> None:
         self.memory = MemoryStore(loop.time, loses_last_deletions=old_etcd)
-        self.down = False
+        self.cluster: EtcdCluster | None = None
+        self.failed = False
         self.prompt_expiry = False
         self._loop, self._trace = loop, trace
         self.on_wrote: Callable[[Wrote], None] = lambda wrote: None
         self.on_asked: Callable[[Process, str, Txn | None], None] = lambda by, call, txn: None
-        self.before: Callable[[Process, Txn], bool] = lambda by, txn: True
-        self.after: Callable[[Process, Txn], bool] = lambda by, txn: True
+        self.before: Callable[[Process, Txn | None], bool] = lambda by, txn: True
+        self.after: Callable[[Process, Txn | None], bool] = lambda by, txn: True
+
+    @property
+    def down(self) -> bool:
+        return self.failed or (self.cluster is not None and not self.cluster.leader_id)
 
     def do(self, by: Process | None, work: Coroutine[Any, Any, Any], txn: Txn | None = None, lease_id: int = 0) -> Any:
         """Carry out one call now; return its result or its typed error."""
@@ -84,7 +92,7 @@ class StoreHost:
             self._loop.world_at(self._loop.now_s + ttl_s, self.expire)
 
     def recover(self, *, new_leader: bool) -> None:
-        self.down = False
+        self.failed = False
         if new_leader:
             self.memory.extend_leases()
 
@@ -117,32 +125,32 @@ class SimStore:
     # --- the port ---
 
     async def txn(self, txn: Txn, *, timeout_s: float) -> TxnResult:
-        return await self._call("txn", partial(self._memory.txn, txn, timeout_s=1), timeout_s, write=True, txn=txn)
+        return await self.call("txn", partial(self._memory.txn, txn, timeout_s=1), timeout_s, write=True, txn=txn)
 
     async def read_page(
         self, prefix: str, *, start_after: str = "", revision: int = 0, limit: int = 5000, timeout_s: float = 5.0
     ) -> Page:
         do = partial(self._memory.read_page, prefix, start_after=start_after, revision=revision, limit=limit)
-        return await self._call("read_page", do, timeout_s)
+        return await self.call("read_page", do, timeout_s)
 
     async def current_revision(self, *, timeout_s: float) -> int:
-        return await self._call("current_revision", partial(self._memory.current_revision, timeout_s=1), timeout_s)
+        return await self.call("current_revision", partial(self._memory.current_revision, timeout_s=1), timeout_s)
 
     def watch(self, prefix: str, *, start_revision: int) -> WatchStream:
         return SimWatch(self._loop, self._network, self, self._host, prefix, start_revision)
 
     async def grant(self, ttl_s: int, *, timeout_s: float) -> Lease:
-        return await self._call("grant", partial(self._memory.grant, ttl_s, timeout_s=1), timeout_s, write=True)
+        return await self.call("grant", partial(self._memory.grant, ttl_s, timeout_s=1), timeout_s, write=True)
 
     async def keep_alive(self, lease_id: int, *, timeout_s: float) -> int:
-        return await self._call("keep_alive", partial(self._memory.keep_alive, lease_id, timeout_s=1), timeout_s)
+        return await self.call("keep_alive", partial(self._memory.keep_alive, lease_id, timeout_s=1), timeout_s)
 
     async def revoke(self, lease_id: int, *, timeout_s: float) -> None:
         do = partial(self._memory.revoke, lease_id, timeout_s=1)
-        await self._call("revoke", do, timeout_s, write=True, lease_id=lease_id)
+        await self.call("revoke", do, timeout_s, write=True, lease_id=lease_id)
 
     async def compact(self, revision: int, *, timeout_s: float) -> None:
-        await self._call("compact", partial(self._memory.compact, revision, timeout_s=1), timeout_s)
+        await self.call("compact", partial(self._memory.compact, revision, timeout_s=1), timeout_s)
 
     async def close(self) -> None:
         return
@@ -153,7 +161,7 @@ class SimStore:
     def name(self) -> str:
         return self._process.name
 
-    async def _call(
+    async def call(
         self,
         call: str,
         do: Callable[[], Coroutine[Any, Any, Any]],
@@ -162,7 +170,10 @@ class SimStore:
         write: bool = False,
         txn: Txn | None = None,
         lease_id: int = 0,
+        critical: bool = False,
     ) -> Any:
+        """Carry a call to the store and its answer back. A process may die at a `critical` one, as at a transaction."""
+        critical = critical or txn is not None
         if self._network.refuses():
             await asyncio.sleep(0)
             raise Unavailable(f"{call} refused")
@@ -177,7 +188,7 @@ class SimStore:
                 self._loop.world_at(self._loop.now_s + self._network.delay_s(), settle, _Broken())
 
         def arrive() -> None:
-            if self._host.down or (txn is not None and not self._host.before(self._process, txn)):
+            if self._host.down or (critical and not self._host.before(self._process, txn)):
                 return lose()
             if call == "keep_alive":
                 self._host.expire()  # one that is over is not renewed, though no sweep has found it yet
@@ -185,7 +196,7 @@ class SimStore:
             result = self._host.do(self._process, do(), txn, lease_id)
             if call in ("grant", "keep_alive"):
                 self._host.expect_expiry(result)
-            if txn is not None and not self._host.after(self._process, txn):
+            if critical and not self._host.after(self._process, txn):
                 return None
             if not self._network.send(STORE, self.name, settle, result):
                 lose()

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
+from cloudless.coordinator.guard import CERTIFICATE_KEY
 from cloudless.errors import CloudlessError, Unavailable
 from cloudless.rpc.codec import Malformed
 from cloudless.testing.sim.loop import Process, SimLoop
@@ -98,6 +99,8 @@ class Connection:
         self._dialled = self._over = False
         self.rewrite_forth: Rewrite | None = None
         self.rewrite_back: Rewrite | None = None
+        self.context: Any = None
+        """What the server's handler is told of its caller; found with the server."""
         self._forth.send(self)
 
     # --- the client's end ---
@@ -181,7 +184,7 @@ class Connection:
     async def _serve(self, serve: Serve) -> None:
         why = "ended by the server"
         try:
-            async with aclosing(serve(self._requests(), None)) as answers:
+            async with aclosing(serve(self._requests(), self.context)) as answers:
                 async for answer in answers:
                     self._back.send(answer)
         except (CloudlessError, Malformed) as error:
@@ -203,13 +206,23 @@ class Connection:
 
 
 class CallContext:
-    """What a handler is told of its call: how long its caller still waits."""
+    """What a handler is told of its call: how long its caller still waits, from where it comes, what it has shown."""
 
-    def __init__(self, loop: SimLoop, deadline_s: float) -> None:
-        self._loop, self._deadline_s = loop, deadline_s
+    def __init__(self, loop: SimLoop, deadline_s: float, place: str = "", chain_pem: bytes | None = None) -> None:
+        self._loop, self._deadline_s, self._place, self._chain_pem = loop, deadline_s, place, chain_pem
 
-    def time_remaining(self) -> float:
-        return self._deadline_s - self._loop.now_s
+    def time_remaining(self) -> float | None:
+        return self._deadline_s - self._loop.now_s if self._deadline_s else None
+
+    def shown(self, place: str, chain_pem: bytes | None) -> CallContext:
+        """Return the same with who calls."""
+        return CallContext(self._loop, self._deadline_s, place, chain_pem)
+
+    def peer(self) -> str:
+        return f"ipv4:{self._place}:1"
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {CERTIFICATE_KEY: [self._chain_pem]} if self._chain_pem is not None else {}
 
 
 Handler = Callable[[Any, Any], Any]

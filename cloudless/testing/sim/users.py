@@ -52,7 +52,7 @@ class Users:
         call: Call,
         tell: Tell,
         *,
-        coordinators: tuple[str, ...],
+        coordinators: Callable[[], tuple[str, ...]],
         nodes: tuple[str, ...],
         names: tuple[str, ...],
         lost_after_s: int,
@@ -120,7 +120,7 @@ class Users:
             timeout_s = min(TRY_TIMEOUT_S, ends_s - self._loop.now_s)
             if timeout_s <= 0.05:
                 return self._tell(Answered(request_id, operation, 0, "gave-up" if not first else "no-time"))
-            target = self._random.choice(self._coordinators)
+            target = self._random.choice(self._coordinators())
             if first and operation.kind != "read" and self._random.random() < TWICE:
                 self._begin_twin(operation, request_id)
             first = False
@@ -141,7 +141,7 @@ class Users:
     def _begin_twin(self, operation: Operation, request_id: str) -> None:
         async def ask() -> None:
             try:
-                await self._ask(operation, request_id, self._random.choice(self._coordinators), TRY_TIMEOUT_S)
+                await self._ask(operation, request_id, self._random.choice(self._coordinators()), TRY_TIMEOUT_S)
             except (TimeoutError, CloudlessError):
                 return
 

@@ -15,17 +15,20 @@ from cloudless.core import keys
 from cloudless.core.model import Resources
 from cloudless.core.state import StateMachine
 from cloudless.errors import CloudlessError
-from cloudless.ports import Txn
+from cloudless.ports import Put, Txn
 from cloudless.testing.sim.agent import AgentLife, Host, SimMachine
 from cloudless.testing.sim.clock import SimClock
 from cloudless.testing.sim.coordinator import CoordinatorLife, Surroundings
+from cloudless.testing.sim.etcd_cluster import STORE, host_of
 from cloudless.testing.sim.happenings import AskedStore, Handled, Stored
 from cloudless.testing.sim.loop import Process, SimLoop
 from cloudless.testing.sim.network import Network
 from cloudless.testing.sim.options import Options
-from cloudless.testing.sim.store import STORE, StoreHost, Wrote
+from cloudless.testing.sim.roster import Roster
+from cloudless.testing.sim.store import StoreHost, Wrote
 from cloudless.testing.sim.streams import CallContext, Connection, call_unary
 from cloudless.testing.sim.trace import Trace
+from cloudless.testing.sim.trust import Trust
 from cloudless.testing.sim.users import REPLICAS_MAX, Users
 
 USERS = "users"
@@ -52,12 +55,14 @@ class World:
         self.host.after = lambda by, txn: self.after_commit(by, txn)
         self.truth = StateMachine()
         self.listeners: list[Callable[[Any], None]] = []
-        self.before_commit: Callable[[Process, Txn], bool] = lambda by, txn: True
-        self.after_commit: Callable[[Process, Txn], bool] = lambda by, txn: True
+        self.before_commit: Callable[[Process, Txn | None], bool] = lambda by, txn: True
+        self.after_commit: Callable[[Process, Txn | None], bool] = lambda by, txn: True
         self.before_journal: Callable[[str], bool] = lambda node_id: True
         self.after_journal: Callable[[str], bool] = lambda node_id: True
         self.coordinator_ids = tuple(f"c{number}" for number in range(1, options.coordinators + 1))
         self.node_ids = tuple(f"n{number}" for number in range(1, options.agents + 1))
+        self.roster = Roster(self, options.membership) if options.membership else None
+        self.trust = Trust(self, options.certificates) if options.certificates else None
         self.surroundings = Surroundings(
             loop=self.loop,
             network=self.network,
@@ -68,6 +73,11 @@ class World:
             node_timeout_s=options.node_timeout_s,
             heartbeat_period_s=HEARTBEAT_PERIOD_S,
             lease_ttl_s=options.lease_ttl_s,
+            address_of=self.address_of,
+            find_care=lambda life: self.roster.care_for(life) if self.roster else None,
+            find_papers=lambda life: self.trust.papers_of(life) if self.trust else None,
+            find_agent_papers=lambda life: self.trust.papers_of_agent(life) if self.trust else None,
+            on_removed=lambda life: self.roster.on_removed(life) if self.roster else None,
         )
         self._seed = seed
         self._lives = 0
@@ -82,7 +92,7 @@ class World:
             Random(f"users-{seed}"),
             self._call,
             self.tell,
-            coordinators=self.coordinator_ids,
+            coordinators=lambda: self.coordinator_ids,
             nodes=self.node_ids,
             names=tuple(f"w{number}" for number in range(1, options.workloads + 1)),
             lost_after_s=options.lost_after_s,
@@ -92,11 +102,17 @@ class World:
         for listener in self.listeners:
             listener(happening)
 
+    def address_of(self, coordinator_id: str) -> str:
+        """Return where a coordinator is dialled: just its id where addresses are no subject."""
+        return f"{coordinator_id}:1" if self.options.membership else coordinator_id
+
     # --- processes ---
 
     def start(self, name: str) -> None:
-        """Start a coordinator's or an agent's process if it does not live."""
+        """Start a coordinator's or an agent's process if it does not live, and its host has not gone."""
         held = self.life(name)
+        if self.roster is not None and self.roster.is_off(name):
+            return
         if held is not None and held.process.alive:
             return
         if held is not None:
@@ -118,6 +134,13 @@ class World:
 
     def lives(self) -> list[CoordinatorLife | AgentLife]:
         return [*self.coordinators.values(), *self.agents.values()]
+
+    def serving(self) -> list[CoordinatorLife]:
+        """Return the coordinators that take part, or should."""
+        return [life for life in self.coordinators.values() if life.id in self.coordinator_ids and life.serves]
+
+    def living(self) -> list[CoordinatorLife | AgentLife]:
+        return [life for life in self.lives() if life.process.alive]
 
     def process(self, name: str) -> Process | None:
         life = self.life(name)
@@ -166,11 +189,14 @@ class World:
 
     def _connect(self, process: Process, target: str, service: str) -> Connection:
         def find_server() -> Any:
-            life = self.coordinators.get(target)
-            if life is None or not life.process.alive:
+            life = self.find_serving(target)
+            if life is None:
                 return None
+            if self.trust is not None:
+                return self.trust.open_stream(connection, process.name, life, service)
             return life.process, life.serve(service)
 
+        target = host_of(target)
         connection = Connection(self.loop, self.network, process, process.name, target, find_server)
         if self.options.forgetful and service == "sessions":
             connection.rewrite_forth = _forget_what_was_seen
@@ -185,12 +211,31 @@ class World:
             message.assignments.term = 1
         return message
 
-    async def _call(self, target: str, service: str, method: str, request: Any, timeout_s: float) -> Any:
+    def find_serving(self, coordinator_id: str) -> CoordinatorLife | None:
+        """Return the life that serves there, None if nobody does."""
+        life = self.coordinators.get(coordinator_id)
+        return life if life is not None and life.process.alive and life.serves else None
+
+    async def call_between(
+        self, source: str, address: str, service: str, method: str, request: Any, timeout_s: float
+    ) -> Any:
+        """Let one coordinator call another, or an operator one (`source` is USERS)."""
+        target = host_of(address)
+
         def find_handler() -> Any:
             life = self.coordinators.get(target)
             if life is None or not life.process.alive:
                 return None
-            if not life.replica.loaded.is_set():
+            if self.trust is not None and source != USERS:
+                return self.trust.open_call(source, life, service, method)
+            return life.process, lambda request, context: life.find_method(service, method)(request, context)
+
+        return await call_unary(self.loop, self.network, source, target, find_handler, request, timeout_s)
+
+    async def _call(self, target: str, service: str, method: str, request: Any, timeout_s: float) -> Any:
+        def find_handler() -> Any:
+            life = self.find_serving(target)
+            if life is None or not life.replica.loaded.is_set():
                 return None
             return life.process, self._timed(life, method, getattr(getattr(life, service), method))
 
@@ -227,6 +272,10 @@ class World:
             )
         )
 
+    def plant(self, put: Put) -> None:
+        """Write a record as if it had been there from the beginning."""
+        self.host.do(None, self.host.memory.txn(Txn(then=(put,)), timeout_s=1))
+
     def compact(self) -> None:
         self.host.do(None, self.host.memory.compact(self.host.memory.revision, timeout_s=1))
         self.trace.note(STORE, f"compacts at r{self.host.memory.revision}")
@@ -234,8 +283,11 @@ class World:
     # --- hosts ---
 
     def _build_clock(self) -> SimClock:
-        rate = 1.0 + self.random.uniform(-self.options.drift, self.options.drift)
-        return SimClock(self.loop, rate=rate, boot_s=self.random.uniform(0, 100_000))
+        return self.build_clock(self.random)
+
+    def build_clock(self, random: Random) -> SimClock:
+        rate = 1.0 + random.uniform(-self.options.drift, self.options.drift)
+        return SimClock(self.loop, rate=rate, boot_s=random.uniform(0, 100_000))
 
     def _node_cpu_millicores(self) -> int:
         """Return what makes room scarce: one more task a node than must fit if all is spread evenly."""

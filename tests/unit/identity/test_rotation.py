@@ -87,7 +87,16 @@ def test_purposes_are_replaced_independently() -> None:
     start(cluster)
     assert [rotation.new_id for rotation in find_rotations(cluster.machine)] == ["cluster-2"]
     assert next_generation(cluster.machine, AuthorityPurpose.ETCD_PEERS) == 2
-    assert next_generation(cluster.machine, AuthorityPurpose.ETCD_CLIENTS) == 1
+
+
+def test_nothing_is_replaced_before_the_first_authorities_are_on_record() -> None:
+    """What is distributed in their place would keep them out: then none would ever sign."""
+    cluster = TestCluster()
+    with pytest.raises(Unavailable):
+        next_generation(cluster.machine, CLUSTER)
+    fresh = build_authority(1, phase=AuthorityPhase.DISTRIBUTING)
+    with pytest.raises(Unavailable):
+        plan_rotation_start(cluster.machine, [fresh])
 
 
 @given(

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from cloudless.testing.sim.checkers.checker import Checker, Violation
 from cloudless.testing.sim.checkers.leading import Barrier, LeadersWrite, OneScope, SureLeader, TermsForward
+from cloudless.testing.sim.checkers.members import (
+    DeadLongEnough,
+    OneLearner,
+    PromotedInStep,
+    QuorumKept,
+    RemovedIsOut,
+)
 from cloudless.testing.sim.checkers.nodes import HealthyNodesStay
 from cloudless.testing.sim.checkers.requests import AcknowledgedSurvive, AnsweredInTime, OneEffect, ReadsFresh
 from cloudless.testing.sim.checkers.revisions import Forward, NeverServedBack, SameDigest
@@ -17,6 +24,8 @@ from cloudless.testing.sim.checkers.tasks import (
     StartedOnce,
     StatesForward,
 )
+from cloudless.testing.sim.checkers.trust import LockedOut, NeverRunsOut, OneIssuer, TokenUses, TrustedToTheEnd
+from cloudless.testing.sim.options import Options
 
 ALL: tuple[type[Checker], ...] = (
     LeadersWrite,
@@ -41,5 +50,18 @@ ALL: tuple[type[Checker], ...] = (
     ReadsFresh,
     AnsweredInTime,
 )
+OF_MEMBERS: tuple[type[Checker], ...] = (QuorumKept, OneLearner, PromotedInStep, DeadLongEnough, RemovedIsOut)
+OF_TRUST: tuple[type[Checker], ...] = (TokenUses, LockedOut, OneIssuer, TrustedToTheEnd, NeverRunsOut)
+"""What is judged only where members come and go, and where there are certificates."""
 
-__all__ = ["ALL", "Checker", "Violation"]
+
+def checkers_for(options: Options) -> tuple[type[Checker], ...]:
+    """Return what watches a run under these options."""
+    return (
+        *ALL,
+        *(OF_MEMBERS if options.membership is not None else ()),
+        *(OF_TRUST if options.certificates is not None else ()),
+    )
+
+
+__all__ = ["ALL", "OF_MEMBERS", "OF_TRUST", "Checker", "Violation", "checkers_for"]

@@ -50,8 +50,8 @@ class SameDigest(Checker):
 
     def __init__(self, world: Any) -> None:
         super().__init__(world)
-        self._revisions = [0]
-        self._digests = [0]
+        self._revisions = [0, world.truth.revision]  # there may be something to begin with
+        self._digests = [0, world.truth.digest]
 
     def on_Stored(self, stored: Stored) -> None:
         self._revisions.append(stored.revision)
