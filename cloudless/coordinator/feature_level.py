@@ -1,7 +1,7 @@
 """The cluster's feature level, minded by one coordinator: asked for before it takes part, watched while it runs.
 
-Both are needed. The first keeps a version that does not fit from serving, leading or writing at all. The second ends one
-that fitted when it started: the level was raised meanwhile, or the cluster was founded by several versions at once.
+Both are needed. The first keeps a version that does not fit from serving, leading or writing at all. The second ends
+one that fitted when it started: the level was raised meanwhile, or several versions founded the cluster together.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def check_fit(version: str, level: str) -> None:
 
 
 async def require_fit(store: Store, version: str, say: Callable[[str], None]) -> None:
-    """Return once the store, read linearizably, allows `version`; `say` is told what is waited for. Raises VersionRefused.
+    """Return once the store, read linearizably, allows `version`. Raises VersionRefused.
 
-    A cluster that has no record yet, or one that cannot be read, refuses nobody.
+    `say` is told what is waited for. A cluster that has no record yet, or one that cannot be read, refuses nobody.
     """
     for kv in (await _read(store, say)).kvs:
         try:

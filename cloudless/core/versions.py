@@ -59,7 +59,10 @@ class Misfit:
 
 
 def find_misfit(version: str, level: str) -> Misfit | None:
-    """Return why a coordinator of `version` may not run in a cluster of `level`; None if it may, or if either is unknown."""
+    """Return why a coordinator of `version` may not run in a cluster of `level`; None if it may.
+
+    An unknown version, or a cluster without a level, is not judged.
+    """
     own, held = parse_version(version), parse_level(level)
     if own is None or held is None:
         return None
@@ -81,7 +84,7 @@ def find_misfit(version: str, level: str) -> Misfit | None:
 
 @dataclass(frozen=True, slots=True)
 class Finishing:
-    """What becomes of the wish to finish an upgrade: `refusals` say why not, else `level` is the cluster's from now on."""
+    """What the wish to finish an upgrade comes to: `refusals` say why not, else `level` is the cluster's from now on."""
 
     level: str
     refusals: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""`cluster upgrade`: whether the cluster may go to another version now and in which order, and the end of an upgrade."""
+"""`cluster upgrade`: whether the cluster may go to another version now, in which order, and how an upgrade ends."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def judge_versions(cluster: ClusterFacts) -> Iterator[Finding]:
 
 
 def _judge_level(running: dict[str, str], level: str) -> Iterator[Finding]:
-    held, minors = parse_level(level), [parsed[:2] for version in running.values() if (parsed := parse_version(version))]
+    held = parse_level(level)
+    minors = [parsed[:2] for version in running.values() if (parsed := parse_version(version))]
     if held and minors and min(minors) > held:
         yield find("upgrade-unfinished", "", version=write_level(min(minors)), level=level)
 

@@ -68,8 +68,8 @@ def judge_upgrade(
     )
     changing = [runner for runner in runners if _changes(runner, target)]
     order = sorted(changing, key=lambda runner: (runner.leader, runner.raft_leader, runner.id))
-    notes = tuple(_notes(runners, changing, target, level)) if changing else _notes_when_done(agents or {}, target, level)
-    return UpgradeJudgement(refusals, tuple(runner.id for runner in order), notes)
+    notes = _notes(runners, changing, target) if changing else _notes_when_done(agents or {}, target, level)
+    return UpgradeJudgement(refusals, tuple(runner.id for runner in order), tuple(notes))
 
 
 def _health(runners: Sequence[Runner]) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _changes(runner: Runner, target: Target) -> bool:
     return runner.version != target.version or target.etcd_version not in ("", runner.etcd_version)
 
 
-def _notes(runners: Sequence[Runner], changing: Sequence[Runner], target: Target, level: str) -> Iterator[str]:
+def _notes(runners: Sequence[Runner], changing: Sequence[Runner], target: Target) -> Iterator[str]:
     voters = [runner for runner in runners if not runner.learner]
     if len(voters) < VOTERS_MIN:
         yield f"with {len(voters)} voter(s) each restart stops writes for some seconds; tasks run on"
@@ -161,16 +161,16 @@ def _notes(runners: Sequence[Runner], changing: Sequence[Runner], target: Target
     )
 
 
-def _notes_when_done(agents: Mapping[str, str], target: Target, level: str) -> tuple[str, ...]:
+def _notes_when_done(agents: Mapping[str, str], target: Target, level: str) -> Iterator[str]:
+    yield "every coordinator runs that version already"
     behind = sorted(node_id for node_id, version in agents.items() if _is_newer(target.version, version))
-    notes = ["every coordinator runs that version already"]
     if behind:
-        notes.append(f"agents to follow, one after the other: {', '.join(behind)}")
+        yield f"agents to follow, one after the other: {', '.join(behind)}"
     elif level and level != level_of(target.version):
-        notes.append(
-            f"what is new is used once you say `cloudless cluster upgrade --finish`; until then you may go back to {level}"
+        yield (
+            "what is new is used once you say `cloudless cluster upgrade --finish`; "
+            f"until then you may go back to {level}"
         )
-    return tuple(notes)
 
 
 def _is_newer(version: str, other: str) -> bool:

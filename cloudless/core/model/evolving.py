@@ -12,6 +12,6 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evolving:
-    """A value that is stored and sent. `unknown_fields`: fields of a later version, as protobuf has them on the wire."""
+    """A value that is stored and sent. `unknown_fields`: those of a later version, as protobuf has them on the wire."""
 
     unknown_fields: bytes = field(default=b"", repr=False)

@@ -54,7 +54,7 @@ def build_release(folder: Path, minors_ahead: int) -> Release:
 
 def _edit(path: Path, before: str, after: str) -> None:
     text = path.read_text()
-    assert text.count(before) == 1, f"{path} has {text.count(before)} times {before!r}: the later release needs another edit"
+    assert text.count(before) == 1, f"{path} has {before!r} {text.count(before)} times: make the later release anew"
     path.write_text(text.replace(before, after))
 
 
