@@ -84,7 +84,7 @@ def find_misfit(version: str, level: str) -> Misfit | None:
 
 @dataclass(frozen=True, slots=True)
 class Finishing:
-    """What the wish to finish an upgrade comes to: `refusals` say why not, else `level` is the cluster's from now on."""
+    """What a wish to finish an upgrade comes to: `refusals` say why not, else `level` is the cluster's from now on."""
 
     level: str
     refusals: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Releases of cloudless for tests of upgrades: this one, and later ones made from it.
 
-A later release is a copy of the package in a directory of its own, with a higher version and with the differences that a
-next release has: fields in stored records (one used at once, one only from its feature level on), a setting, an enum
+A later release is a copy of the package in a directory of its own, with a higher version and with the differences that
+a next release has: fields in stored records (one used at once, one only from its feature level on), a setting, an enum
 value, and fields and kinds of messages on sessions and in answers. Its protobuf code is compiled from its own protos. A
 process becomes of that release by being started in that directory (`Process.tree`).
 """
@@ -162,7 +162,9 @@ _BEHAVIOUR = (
     ),
     (
         "cloudless/agent/session.py",
-        "            incarnation=head.incarnation,\n        )\n        await self._write(agent_pb2.AgentMessage(hello=hello))\n",
+        "            incarnation=head.incarnation,\n"
+        "        )\n"
+        "        await self._write(agent_pb2.AgentMessage(hello=hello))\n",
         "            incarnation=head.incarnation,\n"
         '            abilities=["later"],\n'
         "        )\n"
