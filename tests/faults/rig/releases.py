@@ -162,6 +162,11 @@ _BEHAVIOUR = (
     ),
     (
         "cloudless/agent/session.py",
+        '        "welcome": _on_other,\n',
+        '        "welcome": _on_other,\n        "second_wind": _on_other,\n',
+    ),
+    (
+        "cloudless/agent/session.py",
         "            incarnation=head.incarnation,\n"
         "        )\n"
         "        await self._write(agent_pb2.AgentMessage(hello=hello))\n",
