@@ -247,6 +247,12 @@ class FormationRefused(StartupError):
     code = "formation-refused"
 
 
+class VersionRefused(StartupError):
+    """This version may not run in a cluster of that feature level; see `core.versions`."""
+
+    code = "version-refused"
+
+
 # --- backups and recovery -----------------------------------------------------------------------
 
 

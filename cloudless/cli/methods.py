@@ -66,6 +66,9 @@ SET_AUTOPILOT = _method("ClusterService/SetAutopilot", _c.SetAutopilotRequest, _
 TRANSFER_LEADER = _method(
     "ClusterService/TransferLeader", _c.TransferLeaderRequest, _c.TransferLeaderResponse, repeatable=False
 )
+FINISH_UPGRADE = _method(
+    "ClusterService/FinishUpgrade", _c.FinishUpgradeRequest, _c.FinishUpgradeResponse, attempt_s=5.0
+)
 GET_FORMATION = _method("ClusterService/GetFormation", _c.GetFormationRequest, _c.GetFormationResponse)
 # A backup takes as long as the state is large; a second one would do the same once more, so it is not repeated.
 SAVE_BACKUP = _method("BackupService/SaveBackup", _b.SaveBackupRequest, _b.SaveBackupResponse, repeatable=False)

@@ -28,6 +28,7 @@ from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
+from cloudless.coordinator.api.upgrade import UpgradeCalls
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.autopilot import Autopilot
@@ -37,6 +38,7 @@ from cloudless.coordinator.controllers import ClusterNamer, Controller, Liveness
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.departure import REMOVED_HINT, Departure
 from cloudless.coordinator.directory import Directory
+from cloudless.coordinator.feature_level import watch_level
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.hygiene import Hygiene, HygieneController
@@ -55,6 +57,7 @@ from cloudless.coordinator.space import SpaceWatch
 from cloudless.coordinator.trust import Trust
 from cloudless.core import keys
 from cloudless.core.model import CoordinatorRecord
+from cloudless.core.versions import level_of
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
 from cloudless.ports import Put, Txn
 from cloudless.rpc.codec import encode_record
@@ -181,6 +184,7 @@ class Body:
                 Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__, self.space),
                 members,
                 AutopilotCalls(access, self.members, members),
+                UpgradeCalls(access, self.members),
             ),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
             "workloads": (Workloads(access), Logs(access, self._own.dialler)),
@@ -204,6 +208,7 @@ class Body:
             group.create_task(self.space.run(), name="space-watch")
             group.create_task(self.hygiene.run(), name="hygiene")
             group.create_task(self.directory.run(), name="directory")
+            group.create_task(watch_level(self.replica, __version__), name="feature-level")
             group.create_task(self._supervise(), name="member-supervision")
             group.create_task(self._probe_member(), name="member-probe")
 
@@ -211,7 +216,7 @@ class Body:
         """Run the controllers of a term."""
         own_id, replica, clock = self.settings.node_id, self.replica, self.clock
         controllers: tuple[Controller, ...] = (
-            ClusterNamer(own_id, replica, clock, self.ids, lambda: self.trust.issuer.cluster_id),
+            ClusterNamer(own_id, replica, clock, self.ids, lambda: self.trust.issuer.cluster_id, level_of(__version__)),
             *self.trust.controllers(),
             LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
             self.orchestrator,

@@ -142,21 +142,33 @@ class Reaper:
 class ClusterNamer:
     """Gives the cluster its name, once: the first leader's first act.
 
-    `find_given` returns the name that the cluster's certificates have already, "" if there are none yet.
+    `find_given` returns the name that the cluster's certificates have already, "" if there are none yet. The cluster
+    begins at `level`, the feature level of the leader's own version.
     """
 
     RETRY_PAUSE_S = 0.2
 
     def __init__(
-        self, own_id: str, replica: Replica, clock: Clock, ids: Ids, find_given: Callable[[], str] = lambda: ""
+        self,
+        own_id: str,
+        replica: Replica,
+        clock: Clock,
+        ids: Ids,
+        find_given: Callable[[], str] = lambda: "",
+        level: str = "",
     ) -> None:
         self._own_id, self._replica, self._clock, self._ids = own_id, replica, clock, ids
-        self._find_given = find_given
+        self._find_given, self._level = find_given, level
 
     async def run(self, term: int, committer: Committer) -> None:
         while self._replica.machine.cluster is None and keys.CLUSTER not in self._replica.machine.quarantined:
             cluster_id = self._find_given() or self._ids.new()
-            record = ClusterRecord(id=cluster_id, created_at_ms=self._clock.wall_ms(), created_by=self._own_id)
+            record = ClusterRecord(
+                id=cluster_id,
+                created_at_ms=self._clock.wall_ms(),
+                created_by=self._own_id,
+                feature_level=self._level,
+            )
             change = Change(
                 puts=(PutRecord(keys.CLUSTER, record),),
                 preconditions=(Precondition(keys.CLUSTER, 0),),

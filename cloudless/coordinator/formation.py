@@ -33,6 +33,7 @@ from functools import partial
 
 from loguru import logger
 
+from cloudless import __version__
 from cloudless.adapters.etcd.admin import EtcdAdmin
 from cloudless.adapters.host.disk import FsyncTimes
 from cloudless.adapters.member.datadir import DataDir
@@ -57,7 +58,7 @@ from cloudless.core.membership.founding import (
     find_bootstrap_hindrance,
 )
 from cloudless.core.membership.named_founding import NamedFounder, decide_named_founding
-from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberRemoved
+from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberRemoved, VersionRefused
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
@@ -354,6 +355,7 @@ class Formation:
             node_id=self._settings.node_id,
             raft_address=self._settings.raft_address,
             empty=True,
+            version=__version__,
             etcd_version=str(self._binary.version),
             api_address=self._settings.advertise_address,
         )
@@ -366,7 +368,7 @@ class Formation:
                     answer = await call_once(
                         self._own.dialler, address, lambda stub: stub.JoinRaftCluster(request, timeout=10.0)
                     )
-                except FormationRefused:
+                except (FormationRefused, VersionRefused):
                     raise
                 except CloudlessError as error:
                     refusals[address] = error.message

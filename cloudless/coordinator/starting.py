@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 
 from loguru import logger
 
+from cloudless import __version__
 from cloudless.adapters.etcd.admin import EtcdAdmin, MemberStatus
+from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import Marker, MarkerState
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.relay import Relay
 from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
 from cloudless.coordinator.credentials import OwnCredentials
+from cloudless.coordinator.feature_level import require_fit
 from cloudless.coordinator.neighbours import Neighbours
 from cloudless.coordinator.rejoining import find_wait
 from cloudless.coordinator.relocating import settle_addresses
@@ -101,7 +104,7 @@ class MemberStart:
         await self._await_answer()
 
     async def await_voter(self) -> None:
-        """Wait until our member answers and votes, then write that down."""
+        """Wait until our member answers and votes, then write that down. Raises VersionRefused."""
         assert self.supervisor is not None
         supervising = asyncio.create_task(self.supervisor.run(), name="member-supervision-while-forming")
         try:
@@ -109,6 +112,7 @@ class MemberStart:
             if self._relay is not None:
                 await self._write_addresses_down()
             status = await self._poll_until_voting()
+            await self._check_version()
         finally:
             supervising.cancel()
             await asyncio.wait([supervising])
@@ -149,6 +153,13 @@ class MemberStart:
                 raise MemberRemoved(f"the cluster has removed the member of {self._settings.node_id}")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.1, VOTER_PAUSE_MAX_S)
+
+    async def _check_version(self) -> None:
+        store = EtcdStore(self._settings.etcd_client_address, self._own.etcd_client)
+        try:
+            await require_fit(store, __version__, self.waiting.say)
+        finally:
+            await store.close()
 
     async def _await_answer(self) -> None:
         assert self.supervisor is not None

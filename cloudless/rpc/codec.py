@@ -5,6 +5,9 @@ from the two descriptions, serves every object. Enums travel as `<CLASS>_<MEMBER
 unknown enum value takes the field's default, or is refused where there is none. Absent messages take
 the field's default.
 
+Fields of a later version are kept as they came (`Evolving.unknown_fields`) and written back with the value. An unknown
+enum value is not: new ones are used only from their feature level on.
+
 Raises `Malformed` for what cannot be a value of the class; never anything else.
 """
 
@@ -21,6 +24,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from cloudless.core.identity.names import kind_of
 from cloudless.core.keys import Key, Kind
@@ -53,6 +57,7 @@ from cloudless.rpc.v1 import objects_pb2 as pb
 FORMAT = 1
 """The storage format this version writes, and the newest it reads."""
 
+KEPT = "unknown_fields"
 T = TypeVar("T")
 
 
@@ -83,7 +88,9 @@ _cached: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache
 @_cached
 def _encoder(value_class: Any, message_class: Any) -> _Encode:
     converts = {
-        name: _field_encoder(hint, message_class, name) for name, hint in typing.get_type_hints(value_class).items()
+        name: _field_encoder(hint, message_class, name)
+        for name, hint in typing.get_type_hints(value_class).items()
+        if name != KEPT
     }
     take_plain = _taker([name for name, convert in converts.items() if convert is None])
     converted = [(name, convert) for name, convert in converts.items() if convert is not None]
@@ -92,7 +99,10 @@ def _encoder(value_class: Any, message_class: Any) -> _Encode:
         made = take_plain(value)
         for name, convert in converted:
             made[name] = convert(getattr(value, name))
-        return message_class(**made)
+        message = message_class(**made)
+        if value.unknown_fields:
+            message.MergeFromString(value.unknown_fields)
+        return message
 
     return encode
 
@@ -102,6 +112,8 @@ def _decoder(value_class: Any, message_class: Any) -> _Decode:
     hints = typing.get_type_hints(value_class)
     plain, special = [], []
     for spec in dataclasses.fields(value_class):
+        if spec.name == KEPT:
+            continue
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
         present, convert = _field_decoder(hints[spec.name], message_class, spec.name)
         if convert is None:
@@ -118,9 +130,21 @@ def _decoder(value_class: Any, message_class: Any) -> _Decode:
                     raise Malformed(f"{value_class.__name__}.{name} is missing")
                 continue
             made[name] = convert(getattr(message, name))
+        if len(UnknownFieldSet(message)):
+            made[KEPT] = _read_unknown(message)
         return value_class(**made)
 
     return decode
+
+
+def _read_unknown(message: Any) -> bytes:
+    """Return the fields that this version does not know, as they are on the wire; those inside of others are theirs."""
+    bare = type(message)()
+    bare.CopyFrom(message)
+    for field, _ in bare.ListFields():
+        bare.ClearField(field.name)
+    unknown: bytes = bare.SerializeToString(deterministic=True)
+    return unknown
 
 
 def _taker(names: list[str]) -> Callable[[Any], dict[str, Any]]:

@@ -54,6 +54,11 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
+def hints_of(value_class: type[Any]) -> dict[str, Any]:
+    """Return the types of a value's fields by name, without what is kept of later versions."""
+    return {name: hint for name, hint in typing.get_type_hints(value_class).items() if name != codec.KEPT}
+
+
 def parts_of(hint: Any) -> tuple[Any, ...]:
     """Return the classes a field's type is made of."""
     hint = without_none(hint)
@@ -72,7 +77,7 @@ def pairs() -> Iterator[tuple[type[Any], Any]]:
             continue
         seen.add(value_class)
         yield value_class, descriptor
-        for name, hint in typing.get_type_hints(value_class).items():
+        for name, hint in hints_of(value_class).items():
             queue += [(part, descriptor.fields_by_name[name].message_type) for part in parts_of(hint) if is_value(part)]
 
 
@@ -84,7 +89,7 @@ PAIRS = list(pairs())
 ENUM_FIELDS = [
     (part, descriptor.fields_by_name[name])
     for value_class, descriptor in PAIRS
-    for name, hint in typing.get_type_hints(value_class).items()
+    for name, hint in hints_of(value_class).items()
     for part in parts_of(hint)
     if isinstance(part, type) and issubclass(part, Enum)
 ]
@@ -123,7 +128,7 @@ def values_of(hint: Any, field: Any) -> st.SearchStrategy[Any]:
 
 
 def records_of(value_class: type[Any], descriptor: Any) -> st.SearchStrategy[Any]:
-    hints = typing.get_type_hints(value_class)
+    hints = hints_of(value_class)
     made = {name: values_of(hint, descriptor.fields_by_name[name]) for name, hint in hints.items()}
     return st.builds(value_class, **made)
 
@@ -151,7 +156,7 @@ def test_every_message_of_the_objects_file_belongs_to_a_value() -> None:
 @pytest.mark.parametrize(("value_class", "descriptor"), PAIRS, ids=class_name)
 def test_value_and_message_have_the_same_name_and_fields(value_class: type[Any], descriptor: Any) -> None:
     assert value_class.__name__ == descriptor.name
-    assert {field.name for field in dataclasses.fields(value_class)} == set(descriptor.fields_by_name)
+    assert {field.name for field in dataclasses.fields(value_class)} == {*descriptor.fields_by_name, codec.KEPT}
 
 
 @pytest.mark.parametrize(("enum", "field"), ENUM_FIELDS, ids=class_name)

@@ -23,8 +23,10 @@ class Said:
     text: str
 
 
-def run_cli(cluster: LocalCluster, *words: str | Path, of: str = "", **settings: str | Path) -> Said:
-    """Run `cloudless WORDS`; `of`: with the settings of that coordinator, as on its host."""
+def run_cli(
+    cluster: LocalCluster, *words: str | Path, of: str = "", tree: Path = ROOT, **settings: str | Path
+) -> Said:
+    """Run `cloudless WORDS`; `of`: with the settings of that coordinator, as on its host; `tree`: of that release."""
     environment = {k: v for k, v in os.environ.items() if k in _KEPT_VARIABLES or k.startswith("XDG_")}
     given = {"COORDINATORS": ",".join(cluster.api_addresses()), "ETCD_BIN": str(cluster.etcd_binary)}
     given |= cluster.trust.cli_settings()
@@ -32,7 +34,7 @@ def run_cli(cluster: LocalCluster, *words: str | Path, of: str = "", **settings:
     environment |= {f"CLOUDLESS_{name}": str(value) for name, value in {**given, **settings}.items()}
     done = subprocess.run(
         [sys.executable, "-m", "cloudless.cli.main", *map(str, words)], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S, check=False, cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S, check=False, cwd=tree,
     )  # fmt: skip
     return Said(done.returncode, done.stdout)
 

@@ -103,7 +103,10 @@ class Loopback:
 
 @dataclass
 class Process:
-    """One process of the cluster: its settings (without the CLOUDLESS_ prefix), its ports, its present life."""
+    """One process of the cluster: its settings (without the CLOUDLESS_ prefix), its ports, its present life.
+
+    `tree`: the directory whose package it runs from its next start on.
+    """
 
     name: str
     role: str
@@ -113,6 +116,7 @@ class Process:
     log: Path
     data_dir: Path
     popen: subprocess.Popen[bytes] | None = None
+    tree: Path = ROOT
 
     @property
     def lives(self) -> bool:
@@ -229,7 +233,8 @@ class LocalCluster:
             with process.log.open("ab") as log:
                 process.popen = subprocess.Popen(
                     self.place.command_at(name, [sys.executable, "-m", "cloudless.cli.main", process.role, "run"]),
-                    env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=ROOT,
+                    env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    cwd=process.tree,
                 )  # fmt: skip
 
     def start_listening(self, name: str) -> None:

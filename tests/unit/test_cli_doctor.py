@@ -72,6 +72,7 @@ class Cluster:
         return cluster_pb2.GetStatusResponse(
             header=ResponseHeader(cluster_id="kl", coordinator_id=id, revision=7, leader_id="c1", term=3),
             health="ok",
+            feature_level="1.0",
             etcd_cluster_id=9,
             coordinators=[
                 cluster_pb2.CoordinatorStatus(record=objects_pb2.CoordinatorRecord(id=other, api_address=fake.address))
@@ -213,6 +214,42 @@ def test_an_upgrade_is_allowed_with_its_order_or_refused_with_reasons(cluster: C
     assert any("etcd 3.5.1 is refused" in refusal for refusal in refusals)
     cluster.fakes["c2"].stop()
     assert "c2 does not answer" in cluster.run("upgrade", "--check", "--to", "1.1.0").stdout
+
+
+def test_a_mixed_cluster_is_told_how_to_go_on_and_how_to_go_back(cluster: Cluster) -> None:
+    cluster.inspections["c3"].version = "1.1.0"
+    on = cluster.run("upgrade", "--check", "--to", "1.1.0")
+    assert on.exit_code == 0, on.output
+    lines = on.stdout.splitlines()
+    assert "c3: cloudless 1.1.0, etcd 3.5.33" in lines
+    assert "feature level: 1.0" in lines
+    assert "to cloudless 1.1.0: restart c2, then c1" in lines
+    assert "  under way: 1 of 3 coordinators run it" in lines
+    back = cluster.run("upgrade", "--check", "--to", "1.0.0")
+    assert "to cloudless 1.0.0: restart c3" in back.stdout.splitlines()
+    too_far = cluster.run("upgrade", "--check", "--to", "1.2.0", "-o", "json")
+    assert too_far.exit_code == 1
+    assert json.loads(too_far.stdout)["featureLevel"] == "1.0"
+
+
+def test_an_upgrade_is_finished_when_a_person_says_so_twice(cluster: Cluster) -> None:
+    answer = cluster_pb2.FinishUpgradeResponse(feature_level_before="1.0", feature_level="1.1")
+    cluster.fakes["c1"].answer(methods.FINISH_UPGRADE, answer)
+    asked = cluster.run("upgrade", "--finish")
+    assert asked.exit_code != 0
+    assert "no coordinator can go back" in asked.output
+    assert not cluster.fakes["c1"].requests
+    done = cluster.run("upgrade", "--finish", "--yes")
+    assert done.stdout == "the feature level is 1.1 (it was 1.0): the upgrade is finished\n"
+    told = cluster.run("upgrade", "--finish", "--yes", "-o", "json")
+    assert json.loads(told.stdout) == {"featureLevel": "1.1", "before": "1.0"}
+    answer.feature_level_before = "1.1"
+    assert "nothing to finish" in cluster.run("upgrade", "--finish", "--yes").stdout
+
+
+@pytest.mark.parametrize("words", [(), ("--check", "--finish")])
+def test_an_upgrade_is_either_judged_or_finished(cluster: Cluster, words: tuple[str, ...]) -> None:
+    assert cluster.run("upgrade", *words).exit_code == 2
 
 
 # --- the bundle ---

@@ -164,6 +164,16 @@ def test_the_same_request_answered_twice_alike_is_one_effect() -> None:
     assert judge(*WRITES, replace(WRITES[0], client="other"), log=(A5, B7)) == ()
 
 
+def test_only_a_deletion_that_changed_something_is_answered_with_one_revision() -> None:
+    """Each try of another one, which found the object gone, names the state it found that in."""
+    log = (A5, B7, LogEvent(8, "x", None, "r-first"))
+    gone = replace(write(None, 5.0, 5.5, 8), request_id="r-second")
+    again = replace(gone, client="other", return_s=5.6, revision=9)
+    assert judge(*WRITES, gone, again, log=log) == ()
+    did = [replace(one, request_id="r-first") for one in (gone, again)]
+    assert Fault.DOUBLE_EFFECT in faults(judge(*WRITES, *did, log=log))
+
+
 def test_a_request_refused_once_and_done_on_another_try_was_not_refused() -> None:
     refused = replace(WRITES[0], outcome=Outcome.FAILED, revision=0, call_s=0.5)
     assert judge(refused, *WRITES, log=(A5, B7)) == ()

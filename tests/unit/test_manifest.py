@@ -278,7 +278,7 @@ CHANGED = WorkloadSpec(
 def _leaves(value: object) -> int:
     if not is_dataclass(value):
         return 1
-    return sum(_leaves(getattr(value, part.name)) for part in fields(value))
+    return sum(_leaves(getattr(value, part.name)) for part in fields(value) if part.name != "unknown_fields")
 
 
 def test_the_table_of_fields_has_every_field_of_the_model() -> None:

@@ -27,7 +27,7 @@ _LAZY = {
     "doctor": ("cloudless.cli.commands.doctor:doctor", "Say what is wrong, what shows it, and the cure."),
     "debug": ("cloudless.cli.commands.debug:debug", "Write a bundle for whoever helps you, without secrets."),
     "hygiene": ("cloudless.cli.commands.hygiene:hygiene", "The room in the store: show it, make more."),
-    "upgrade": ("cloudless.cli.commands.upgrade:upgrade", "Whether an upgrade may be done now, and in which order."),
+    "upgrade": ("cloudless.cli.commands.upgrade:upgrade", "Judge an upgrade and its order; finish it."),
     "snapshot": ("cloudless.cli.commands.snapshot:snapshot", "Backups: save, list, inspect, verify, restore, prune."),
     "recover": ("cloudless.cli.commands.recover:recover", "Rebuild the cluster here after the majority was lost."),
 }
@@ -85,6 +85,7 @@ def show_status(options: Options, answer: GetStatusResponse) -> None:
                 ("workloads", f"{answer.workloads_total}; {answer.tasks_running} of {answer.tasks_total} tasks run"),
                 ("revision", f"{header.revision}, digest {answer.digest[:12]}, stale by {header.staleness_s:.2f} s"),
                 ("etcd", f"{answer.etcd_version}, {db_mb:.1f} MiB, raft term {answer.etcd_raft_term}"),
+                ("features", answer.feature_level),
                 ("room", _room(answer)),
                 ("backup", _describe_backup(answer)),
                 ("quarantine", "\n".join(f"{key}: {answer.quarantine[key]}" for key in sorted(answer.quarantine))),

@@ -196,6 +196,7 @@ def _with_status(facts: CoordinatorFacts, status: GetStatusResponse) -> Coordina
         facts,
         id=facts.id or header.coordinator_id,
         version=facts.version or status.version,
+        feature_level=status.feature_level,
         etcd_version=facts.etcd_version or status.etcd_version,
         health=status.health,
         staleness_s=header.staleness_s,

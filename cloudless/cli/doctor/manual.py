@@ -62,9 +62,9 @@ could not be followed by another.
 
 ## Before an upgrade
 
-`cloudless cluster upgrade --check [--to VERSION] [--etcd VERSION]` judges whether the cluster may be upgraded now: one
-minor version at a time and never back, for cloudless and for etcd; everybody well; no other upgrade under way. It names
-the order of restarts (the leader last) or every reason against it, and exits with 1 in that case.
+`cloudless cluster upgrade --check [--to VERSION] [--etcd VERSION]` judges whether the cluster may be upgraded now, or
+go on with an upgrade: one minor version at a time, everybody well, no other upgrade under way. It names the order of
+restarts (the leader last) or every reason against it, and exits with 1 in that case. `docs/upgrade.md` tells the rest.
 
 ## All findings
 

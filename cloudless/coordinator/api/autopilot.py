@@ -19,7 +19,9 @@ from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
-SETTABLE = tuple(field.name for field in fields(AutopilotRecord) if field.name != "updated_at_ms")
+SETTABLE = tuple(
+    field.name for field in fields(AutopilotRecord) if field.name not in ("updated_at_ms", "unknown_fields")
+)
 
 
 class AutopilotCalls:

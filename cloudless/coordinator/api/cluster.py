@@ -72,6 +72,7 @@ class Cluster:
             etcd_db_bytes=etcd.db_size_bytes if etcd else 0,
             etcd_version=etcd.version if etcd else "",
             version=self._version,
+            feature_level=machine.cluster.feature_level if machine.cluster else "",
             etcd_db_in_use_bytes=etcd.db_in_use_bytes if etcd else 0,
             etcd_quota_bytes=self._space.quota_bytes,
             quota_hours_left=-1.0 if self._space.hours_left is None else self._space.hours_left,

@@ -7,7 +7,7 @@ again. Asking again changes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from loguru import logger
@@ -15,6 +15,7 @@ from loguru import logger
 from cloudless.adapters.etcd.admin import Member
 from cloudless.coordinator.api.access import Access, Decided, deadline_s
 from cloudless.coordinator.asking import ask_formation
+from cloudless.coordinator.feature_level import check_fit
 from cloudless.coordinator.membership import Members
 from cloudless.core import keys
 from cloudless.core.membership.records import autopilot_status_of, joins_of
@@ -40,6 +41,7 @@ class Joiner:
     api_address: str
     empty: bool
     etcd_version: str = ""
+    version: str = ""
 
 
 class Admission:
@@ -51,9 +53,11 @@ class Admission:
     async def admit(self, joiner: Joiner, context: Any) -> pb.JoinRaftClusterResponse:
         """Queue the joiner and tell it how to start, once its member is a learner.
 
-        Raises FormationRefused for an id or address that a living coordinator uses, Conflict for a member that has
-        its data, Unavailable with the reason while it has to wait.
+        Raises VersionRefused for a version that may not run here, FormationRefused for an id or address that a living
+        coordinator uses, Conflict for a member that has its data, Unavailable with the reason while it has to wait.
         """
+        cluster = self._access.view.cluster
+        check_fit(joiner.version, cluster.feature_level if cluster else "")
         await self._members.refresh()
         await self._refuse_living(joiner)
         await self._make_way(joiner)
@@ -131,8 +135,8 @@ class Admission:
                     f"{QUEUE_LENGTH_MAX} coordinators wait to join already", hint="let some of them go first"
                 )
             held = asking.record if asking else None
-            record = JoinRecord(
-                id=joiner.node_id,
+            record = replace(
+                held or JoinRecord(id=joiner.node_id),
                 raft_address=joiner.raft_address,
                 api_address=joiner.api_address,
                 etcd_version=joiner.etcd_version,

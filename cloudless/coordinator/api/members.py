@@ -109,7 +109,9 @@ class MemberCalls:
     async def JoinRaftCluster(self, request: pb.JoinRaftClusterRequest, context: Any) -> pb.JoinRaftClusterResponse:
         raft_address = _check_member("node_id", request.node_id, request.raft_address)
         api_address = _check_address("api_address", request.api_address)
-        joiner = Joiner(request.node_id, raft_address, api_address, request.empty, request.etcd_version)
+        joiner = Joiner(
+            request.node_id, raft_address, api_address, request.empty, request.etcd_version, request.version
+        )
         return await self._admission.admit(joiner, context)
 
     async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Any) -> pb.UpdateMemberResponse:

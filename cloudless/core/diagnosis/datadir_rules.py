@@ -8,7 +8,7 @@ from cloudless.core.diagnosis.amounts import size
 from cloudless.core.diagnosis.facts import DataDirFacts
 from cloudless.core.diagnosis.finding import Finding
 from cloudless.core.diagnosis.kinds import find
-from cloudless.core.diagnosis.semver import parse_version
+from cloudless.core.versions import parse_version
 from cloudless.core.diagnosis.space_rules import judge_disk
 
 OTHERS = 0o077

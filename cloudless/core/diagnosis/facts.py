@@ -70,6 +70,7 @@ class CoordinatorFacts:
     listed: bool = True
     id: str = ""
     version: str = ""
+    feature_level: str = ""
     etcd_version: str = ""
     etcd_verdict: str = ""
     etcd_reason: str = ""
@@ -119,6 +120,12 @@ class ClusterFacts:
     @property
     def answering(self) -> tuple[CoordinatorFacts, ...]:
         return tuple(one for one in self.coordinators if not one.error)
+
+    @property
+    def feature_level(self) -> str:
+        """The feature level by the freshest word; "" if nobody tells it."""
+        telling = [one for one in self.answering if one.feature_level]
+        return max(telling, key=lambda one: (one.revision, one.id)).feature_level if telling else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from cloudless.core.diagnosis.cluster_rules import WAITING
 from cloudless.core.diagnosis.facts import ClusterFacts, CoordinatorFacts, MemberFacts
 from cloudless.core.diagnosis.finding import Finding
 from cloudless.core.diagnosis.kinds import find
-from cloudless.core.diagnosis.semver import parse_version
+from cloudless.core.versions import parse_level, parse_version, write_level
 
 BEHIND_MAX = 5_000
 """Log entries: etcd keeps 10,000 for followers that lag; beyond that it must send them everything."""
@@ -86,6 +86,7 @@ def judge_versions(cluster: ClusterFacts) -> Iterator[Finding]:
     running = {one.id: one.version for one in cluster.answering if one.version}
     if len(set(running.values())) > 1:
         yield find("version-skew", "", *_each(running), versions=", ".join(sorted(set(running.values()))))
+    yield from _judge_level(running, cluster.feature_level)
     stores = {one.id: one.etcd_version for one in cluster.answering if one.etcd_version}
     minors = sorted({parsed[:2] for version in stores.values() if (parsed := parse_version(version))})
     if minors and (minors[0][0] != minors[-1][0] or minors[-1][1] - minors[0][1] > 1):
@@ -93,6 +94,13 @@ def judge_versions(cluster: ClusterFacts) -> Iterator[Finding]:
     for one in cluster.answering:
         if one.etcd_verdict in _VERDICTS:
             yield find(_VERDICTS[one.etcd_verdict], one.id, version=one.etcd_version, reason=one.etcd_reason)
+
+
+def _judge_level(running: dict[str, str], level: str) -> Iterator[Finding]:
+    held = parse_level(level)
+    minors = [parsed[:2] for version in running.values() if (parsed := parse_version(version))]
+    if held and minors and min(minors) > held:
+        yield find("upgrade-unfinished", "", version=write_level(min(minors)), level=level)
 
 
 def _each(versions: dict[str, str]) -> tuple[str, ...]:

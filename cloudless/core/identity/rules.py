@@ -73,6 +73,7 @@ _OWN_RULES: dict[str, Rule] = {
     "ClusterService/GetAutopilot": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/SetAutopilot": _ADMIN,
     "ClusterService/TransferLeader": Rule(machines=(_C,), people=Role.OPERATOR),
+    "ClusterService/FinishUpgrade": _ADMIN,
     "NodeService/ListNodes": _SEE,
     "NodeService/GetNode": _SEE,
     "NodeService/UpdateNode": _OPERATOR,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloudless.core.model.evolving import Evolving
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackupSettings:
+class BackupSettings(Evolving):
     """How the leader makes backups by itself; written by people.
 
     `target` is where: "" for the directory `backups` in the leader's own data directory, an absolute path (the
@@ -24,7 +26,7 @@ class BackupSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackupStatus:
+class BackupStatus(Evolving):
     """How the leaders' backups went; written by the leader after each try. Times are 0 and texts "" until then."""
 
     last_success_at_ms: int = 0

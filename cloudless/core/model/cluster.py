@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloudless.core.model.evolving import Evolving
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterRecord:
-    """The cluster's identity, written once by the first leader and never changed.
+class ClusterRecord(Evolving):
+    """The cluster's identity, written once by the first leader. Only `feature_level` changes, and only upwards.
 
-    `id` is a random name for people and agents; etcd's own cluster id is a different number.
+    `id` is a random name for people and agents; etcd's own cluster id is a different number. `feature_level` is the
+    minor version ("1.4") whose features may be used; see `core.versions`.
     """
 
     id: str
     created_at_ms: int = 0
     created_by: str = ""
+    feature_level: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoordinatorRecord:
+class CoordinatorRecord(Evolving):
     """A living coordinator's addresses; stored under its session lease, so it goes when the coordinator does.
 
     Addresses are `host:port` as others can reach them. `member_id` is etcd's id of the member this
@@ -38,7 +42,7 @@ class CoordinatorRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeaderRecord:
+class LeaderRecord(Evolving):
     """A place in the election's queue: the key with the lowest create revision leads, and that revision is its term."""
 
     coordinator_id: str
@@ -46,7 +50,7 @@ class LeaderRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspicion:
+class Suspicion(Evolving):
     """One coordinator's word that it has lost the leader of `term`; a majority of them deposes it."""
 
     coordinator_id: str

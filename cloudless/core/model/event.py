@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from cloudless.core.model.evolving import Evolving
+
 
 class Severity(Enum):
     INFO = "INFO"
@@ -13,7 +15,7 @@ class Severity(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventRecord:
+class EventRecord(Evolving):
     """One happening. `kind` is a stable CamelCase name; `subject` is `node/x`, `workload/ns/name`, `task/id`, …
 
     `actor` is who asked for it (`person/ann`); empty for what the cluster did by itself, or without TLS.

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from cloudless.core.model.evolving import Evolving
+
 
 class Role(Enum):
     """What somebody is. The last three are people, each allowed all that the one before is.
@@ -54,7 +56,7 @@ class AuthorityPhase(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthorityRecord:
+class AuthorityRecord(Evolving):
     """A CA. `sealed_key` is its private key, encrypted by the cluster key whose name is `sealed_with`.
 
     `pin` is the hash of its public key, which join tokens carry. `leaf_lifetime_s` is how long the certificates
@@ -76,7 +78,7 @@ class AuthorityRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenRecord:
+class TokenRecord(Evolving):
     """A join token without its secret. `secret_hash` is the hex SHA-256 of id and secret.
 
     `names` limits whom it lets in: exact ids, or beginnings that end in `*`; empty: any. `namespaces` goes to the
@@ -99,7 +101,7 @@ class TokenRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IdentityRecord:
+class IdentityRecord(Evolving):
     """Somebody who was let in. `key_hashes` are their public keys, newest first: any other key is somebody else.
 
     `enrolled_by` is the id of the token that was used, or who vouched. `namespaces` binds a person; empty: all.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloudless.core.model.evolving import Evolving
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AutopilotRecord:
+class AutopilotRecord(Evolving):
     """How the leader cares for the members. Absent: these defaults. Times are the leader's own, in seconds.
 
     A voter is removed by itself only if `cleanup_dead_voters`, after it was dead for `dead_after_s` and nothing about
@@ -28,7 +30,7 @@ class AutopilotRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class AutopilotWait:
+class AutopilotWait(Evolving):
     """Why something about `subject` (a coordinator's id, or a member's in hex) is not done now."""
 
     subject: str
@@ -36,7 +38,7 @@ class AutopilotWait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AutopilotStatus:
+class AutopilotStatus(Evolving):
     """What the leader of `term` is doing about the members, or waits for; written when that changes.
 
     `dropped_member_ids`: learners that were removed because they made no headway; they may ask again.
@@ -50,7 +52,7 @@ class AutopilotStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JoinRecord:
+class JoinRecord(Evolving):
     """A coordinator that waits to become a member. Deleted by the leader when it votes, or no longer answers."""
 
     id: str
@@ -61,7 +63,7 @@ class JoinRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplacementRecord:
+class ReplacementRecord(Evolving):
     """A voter that an operator has given up for good, and who is to take its place ("": the next that asks).
 
     Deleted by the leader when that is done. `voters`: how many there were, the dead one included.

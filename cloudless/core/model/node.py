@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cloudless.core.model.evolving import Evolving
 from cloudless.core.model.resources import Resources
 
 
@@ -41,7 +42,7 @@ class Reachability(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSpec:
+class NodeSpec(Evolving):
     """What a person wants of a node. Absent means: open for tasks, no extra labels."""
 
     cordoned: bool = False
@@ -50,7 +51,7 @@ class NodeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeInfo:
+class NodeInfo(Evolving):
     """What an agent says of its machine.
 
     `address` is `host:port` of the agent's own gRPC server (task logs). `executors` names what it can
@@ -75,7 +76,7 @@ class NodeInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStatus:
+class NodeStatus(Evolving):
     """The leader's finding, written only when it changes. `since_ms` is when it became so."""
 
     reachability: Reachability

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloudless.core.model.evolving import Evolving
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(Evolving):
     """Stored in the same transaction as the mutation; the record's mod revision is the mutation's revision.
 
     `fingerprint` is a hash of the request's content: the same id with other content is refused.

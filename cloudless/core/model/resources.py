@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloudless.core.model.evolving import Evolving
+
 
 @dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(Evolving):
     """Amounts of each resource; never negative in a capacity or a request."""
 
     cpu_millicores: int = 0

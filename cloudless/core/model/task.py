@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cloudless.core.model.evolving import Evolving
 from cloudless.core.model.resources import Resources
 from cloudless.core.model.workload import ExecutorKind, Port, RestartPolicy
 
@@ -47,7 +48,7 @@ class TaskState(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
+class TaskSpec(Evolving):
     """All that an agent needs to run a task, fixed for the task's life."""
 
     executor: ExecutorKind = ExecutorKind.PROCESS
@@ -62,7 +63,7 @@ class TaskSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDesired:
+class TaskDesired(Evolving):
     """The leader's decision about one task.
 
     `slot` numbers the replica it fills (0-based); `task_generation` is the workload's when the task
@@ -85,7 +86,7 @@ class TaskDesired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskObserved:
+class TaskObserved(Evolving):
     """The agent's last report about one task.
 
     `sequence` grows by one with every report of this task, so that a report that took a longer way

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cloudless.core.model.evolving import Evolving
 from cloudless.core.model.resources import Resources
 
 
@@ -45,7 +46,7 @@ class SpreadTopology(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
+class Port(Evolving):
     """A TCP port the task listens on. `host_port` 0 lets the agent choose a free one.
 
     The task finds the number in `CLOUDLESS_PORT_<NAME>`; `$(CLOUDLESS_PORT_<NAME>)` in its command,
@@ -57,7 +58,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestartPolicy:
+class RestartPolicy(Evolving):
     """`max_retries` restarts in a row without a stable minute between them end the task as failed; 0 means no limit.
 
     The n-th restart in a row waits `backoff_s * 2**(n-1)`, at most 60 s.
@@ -69,7 +70,7 @@ class RestartPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
+class Rollout(Evolving):
     """`max_surge` more tasks than replicas may exist, `max_unavailable` fewer than replicas may run, while changing."""
 
     strategy: RolloutStrategy = RolloutStrategy.ROLLING_UPDATE
@@ -78,7 +79,7 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(Evolving):
     """Where tasks may run. Empty means anywhere. `node_selector` labels must all match."""
 
     regions: tuple[str, ...] = ()
@@ -88,7 +89,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadSpec:
+class WorkloadSpec(Evolving):
     """What the user asked for, complete with defaults.
 
     `lost_after_s`: how long a task of an unreachable node stays "unknown" before it is replaced.
@@ -111,7 +112,7 @@ class WorkloadSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadRecord:
+class WorkloadRecord(Evolving):
     """A workload as stored.
 
     `uid` tells two workloads of one name apart that lived one after the other. `generation` grows by

@@ -107,6 +107,7 @@ class GetStatusResponse(_message.Message):
     ETCD_DB_BYTES_FIELD_NUMBER: _builtins.int
     ETCD_VERSION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
     ETCD_DB_IN_USE_BYTES_FIELD_NUMBER: _builtins.int
     ETCD_QUOTA_BYTES_FIELD_NUMBER: _builtins.int
@@ -128,6 +129,8 @@ class GetStatusResponse(_message.Message):
     etcd_db_bytes: _builtins.int
     etcd_version: _builtins.str
     version: _builtins.str
+    feature_level: _builtins.str
+    """See ClusterRecord."""
     etcd_db_in_use_bytes: _builtins.int
     """How much of the database holds something, and the size at which etcd refuses writes."""
     etcd_quota_bytes: _builtins.int
@@ -169,6 +172,7 @@ class GetStatusResponse(_message.Message):
         etcd_db_bytes: _builtins.int = ...,
         etcd_version: _builtins.str = ...,
         version: _builtins.str = ...,
+        feature_level: _builtins.str = ...,
         quarantine: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         etcd_db_in_use_bytes: _builtins.int = ...,
         etcd_quota_bytes: _builtins.int = ...,
@@ -177,7 +181,7 @@ class GetStatusResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_db_in_use_bytes", b"etcd_db_in_use_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_quota_bytes", b"etcd_quota_bytes", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "quota_hours_left", b"quota_hours_left", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "coordinators", b"coordinators", "digest", b"digest", "etcd_cluster_id", b"etcd_cluster_id", "etcd_db_bytes", b"etcd_db_bytes", "etcd_db_in_use_bytes", b"etcd_db_in_use_bytes", "etcd_leader_member_id", b"etcd_leader_member_id", "etcd_quota_bytes", b"etcd_quota_bytes", "etcd_raft_term", b"etcd_raft_term", "etcd_version", b"etcd_version", "feature_level", b"feature_level", "header", b"header", "health", b"health", "nodes_ready", b"nodes_ready", "nodes_total", b"nodes_total", "problems", b"problems", "quarantine", b"quarantine", "quarantined", b"quarantined", "quota_hours_left", b"quota_hours_left", "tasks_running", b"tasks_running", "tasks_total", b"tasks_total", "version", b"version", "workloads_total", b"workloads_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1090,3 +1094,50 @@ class TransferLeaderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferLeaderResponse: _TypeAlias = TransferLeaderResponse  # noqa: Y015
+
+@_typing.final
+class FinishUpgradeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def options(self) -> _common_pb2.WriteOptions: ...
+    def __init__(
+        self,
+        *,
+        options: _common_pb2.WriteOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishUpgradeRequest: _TypeAlias = FinishUpgradeRequest  # noqa: Y015
+
+@_typing.final
+class FinishUpgradeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_BEFORE_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
+    feature_level_before: _builtins.str
+    """The level before and now; equal if there was nothing to finish."""
+    feature_level: _builtins.str
+    @_builtins.property
+    def header(self) -> _common_pb2.ResponseHeader: ...
+    def __init__(
+        self,
+        *,
+        header: _common_pb2.ResponseHeader | None = ...,
+        feature_level_before: _builtins.str = ...,
+        feature_level: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_level", b"feature_level", "feature_level_before", b"feature_level_before", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishUpgradeResponse: _TypeAlias = FinishUpgradeResponse  # noqa: Y015

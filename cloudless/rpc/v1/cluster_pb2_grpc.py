@@ -99,6 +99,11 @@ class ClusterServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
                 _registered_method=True)
+        self.FinishUpgrade = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/FinishUpgrade',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.FinishUpgradeRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.FinishUpgradeResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
@@ -196,6 +201,14 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FinishUpgrade(self, request, context):
+        """Raise the feature level to the lowest minor version of all members: from then on none of them may go back.
+        ABORTED while a member does not run, or runs an older minor version than another. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -263,6 +276,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.TransferLeader,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderResponse.SerializeToString,
+            ),
+            'FinishUpgrade': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishUpgrade,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.FinishUpgradeRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.FinishUpgradeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -616,6 +634,33 @@ class ClusterService:
             '/cloudless.rpc.v1.ClusterService/TransferLeader',
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishUpgrade(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/FinishUpgrade',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.FinishUpgradeRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.FinishUpgradeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -276,19 +276,23 @@ class ClusterRecord(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    FEATURE_LEVEL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     created_at_ms: _builtins.int
     created_by: _builtins.str
+    feature_level: _builtins.str
+    """The minor version ("1.4") whose features may be used: raised when an upgrade is finished, never lowered."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         created_at_ms: _builtins.int = ...,
         created_by: _builtins.str = ...,
+        feature_level: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "created_by", b"created_by", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "created_by", b"created_by", "feature_level", b"feature_level", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

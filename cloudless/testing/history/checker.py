@@ -85,6 +85,7 @@ class _Index:
         for event in (event for events in self.events.values() for event in events):
             if event.value is not None:
                 self.carriers[event.name, event.value].append(event)
+        self._remembered = {event.request_id for events in self.events.values() for event in events}
         self._by_request = {op.request_id: op for op in _merged(self.writes) if op.request_id}
         self._by_value = self._writers()
         self._deletes: dict[str, list[Operation]] = defaultdict(list)
@@ -100,6 +101,10 @@ class _Index:
                 if first is not op and (not op.request_id or first.request_id != op.request_id):
                     raise ValueError(f"two requests wrote the same value, so it proves nothing: {first}, {op}")
         return {key: self._by_request.get(op.request_id, op) for key, op in writers.items()}
+
+    def had_effect(self, op: Operation) -> bool:
+        """Return whether an acknowledged write changed anything: deleting what is gone already does not."""
+        return op.value is not None or op.request_id in self._remembered
 
     def event_at(self, name: str, revision: int) -> LogEvent | None:
         """Return what happened to the object at exactly this revision."""
@@ -155,8 +160,8 @@ def _acknowledged(index: _Index) -> Iterator[Violation]:
         held = index.held_at(op.name, op.revision) if op.value is None else index.event_at(op.name, op.revision)
         if op.outcome is Outcome.OK and (held.value if held else None) != op.value:
             yield _unproved(index, op)
-    by_request = sorted((op for op in index.writes if op.request_id and op.outcome is Outcome.OK), key=_request_id)
-    for _, group in groupby(by_request, key=_request_id):
+    answered = (op for op in index.writes if op.request_id and op.outcome is Outcome.OK and index.had_effect(op))
+    for _, group in groupby(sorted(answered, key=_request_id), key=_request_id):
         answers = {op.revision: op for op in group}
         if len(answers) > 1:
             ops = tuple(answers.values())

@@ -131,6 +131,7 @@ PLANTED: dict[str, Callable[[], Facts]] = {
     "fragmented": lambda: all_are(store=store(size_bytes=200 << 20)),
     "corrupt": lambda: all_are(store=store(alarms=("CORRUPT of 1",))),
     "version-skew": lambda: cluster(coordinator(3, version="1.3.0")),
+    "upgrade-unfinished": lambda: all_are(version="1.3.1", feature_level="1.2"),
     "etcd-skew": lambda: cluster(coordinator(3, etcd_version="3.7.1")),
     "etcd-refused": lambda: cluster(coordinator(3, etcd_version="3.5.4", etcd_verdict="refused", etcd_reason="lossy")),
     "etcd-degraded": lambda: cluster(coordinator(3, etcd_verdict="degraded", etcd_reason="lost events")),
