@@ -54,6 +54,7 @@ from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.coordinator.space import SpaceWatch
 from cloudless.coordinator.trust import Trust
 from cloudless.core import keys
+from cloudless.core.discovery.addresses import reachable_at
 from cloudless.core.model import CoordinatorRecord
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
 from cloudless.ports import Put, Txn
@@ -241,11 +242,12 @@ class Body:
 
     async def _write_record(self, lease_id: int) -> None:
         status = await self.admin.status()
+        advertised = self.settings.advertise_address
         record = CoordinatorRecord(
             id=self.settings.node_id,
-            api_address=self.settings.advertise_address,
-            http_address=self.settings.http_address,
-            metrics_address=self.settings.metrics_address,
+            api_address=advertised,
+            http_address=reachable_at(self.settings.http_address, advertised),
+            metrics_address=reachable_at(self.settings.metrics_address, advertised),
             raft_address=self.settings.raft_address,
             member_id=status.member_id,
             version=__version__,
