@@ -128,7 +128,9 @@ class Body:
             self.directory.told,
         )
         self.directory.on_change = self.sessions.tell_coordinators
-        self.trust = Trust(settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids)
+        self.trust = Trust(
+            settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids, self.members
+        )
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services(formation)
@@ -165,8 +167,9 @@ class Body:
     def _build_services(self, formation: Formation) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
         self.backups = BackupMaker(
-            self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
-        )
+            self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__,
+            self.trust.issuer.key_names,
+        )  # fmt: skip
         access = Access(
             self.settings.node_id,
             self.replica,

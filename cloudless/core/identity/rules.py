@@ -120,6 +120,10 @@ _OWN_RULES: dict[str, Rule] = {
     "IdentityService/ListIdentities": _ADMIN,
     "IdentityService/RevokeIdentity": _ADMIN,
     "IdentityService/RotateCa": _ADMIN,
+    "IdentityService/RotateClusterKey": _ADMIN,
+    "IdentityService/GetClusterKey": _SEE,
+    # Only of coordinators on record: the handler asks for that in the newest state.
+    "IdentityService/FetchClusterKey": _COORDINATORS,
 }
 _FOREIGN_RULES: dict[str, Rule] = {
     "grpc.health.v1.Health/Check": _ANYONE,
