@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cloudless.core.discovery.addresses import join_address, split_address
+from cloudless.core.discovery.addresses import ANY_HOSTS, join_address, split_address
 from cloudless.core.discovery.seeds import SeedKind, parse_dns_servers, parse_seed, parse_seeds
 from cloudless.core.keys import NAME_PATTERN
 from cloudless.core.model import Resources
@@ -395,7 +395,7 @@ def _is_loopback(address: str) -> bool:
 def _reachable(address: str) -> str:
     """Replace a wildcard host by this machine's name, which others may be able to resolve."""
     host, port = split_address(address)
-    return join_address(socket.gethostname() if host in ("", "0.0.0.0", "::") else host, port)
+    return join_address(socket.gethostname() if host in ANY_HOSTS else host, port)
 
 
 def _may_name(seeds: tuple[str, ...], expect: int) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cloudless
+from cloudless.core.discovery.addresses import reachable_at
 from cloudless.core.model import NodeInfo
 from cloudless.settings import AgentSettings
 
@@ -56,14 +57,15 @@ class AgentLimits:
 
 def build_node_info(settings: AgentSettings, executors: tuple[str, ...], agent_id: str) -> NodeInfo:
     """Return what the agent says of its machine in every session."""
+    address = settings.advertise_address or settings.listen_address
     return NodeInfo(
         id=settings.node_id,
         name=settings.node_name or settings.node_id,
         type=settings.node_type,
         region=settings.region,
         zone=settings.zone,
-        address=settings.advertise_address or settings.listen_address,
-        metrics_address=settings.metrics_address,
+        address=address,
+        metrics_address=reachable_at(settings.metrics_address, address) if settings.metrics_address else "",
         capacity=settings.capacity,
         executors=executors,
         version=cloudless.__version__,

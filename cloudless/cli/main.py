@@ -41,7 +41,7 @@ _COMMANDS = {
     "events": ("cloudless.cli.commands.events:events", "What happened, newest last; --follow goes on."),
     "token": ("cloudless.cli.commands.token:token", "What lets coordinators, agents and people in: create, list."),
     "identity": ("cloudless.cli.commands.identity:identity", "Who was let in: list, revoke."),
-    "ca": ("cloudless.cli.commands.ca:ca", "The certificate authorities: status, rotate."),
+    "ca": ("cloudless.cli.commands.ca:ca", "The certificate authorities: status, rotate, rotate-key."),
     "login": ("cloudless.cli.commands.login:login", "Sign in to a cluster with a token, as a person."),
     "logout": ("cloudless.cli.commands.login:logout", "Forget a cluster and your key there."),
     "whoami": ("cloudless.cli.commands.login:whoami", "Who the cluster takes you for."),

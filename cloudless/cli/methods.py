@@ -113,4 +113,8 @@ LIST_TOKENS = _method("IdentityService/ListTokens", _i.ListTokensRequest, _i.Lis
 REVOKE_TOKEN = _method("IdentityService/RevokeToken", _i.RevokeTokenRequest, _i.RevokeTokenResponse)
 LIST_IDENTITIES = _method("IdentityService/ListIdentities", _i.ListIdentitiesRequest, _i.ListIdentitiesResponse)
 REVOKE_IDENTITY = _method("IdentityService/RevokeIdentity", _i.RevokeIdentityRequest, _i.RevokeIdentityResponse)
+ROTATE_CLUSTER_KEY = _method(
+    "IdentityService/RotateClusterKey", _i.RotateClusterKeyRequest, _i.RotateClusterKeyResponse
+)
+GET_CLUSTER_KEY = _method("IdentityService/GetClusterKey", _i.GetClusterKeyRequest, _i.GetClusterKeyResponse)
 ROTATE_CA = _method("IdentityService/RotateCa", _i.RotateCaRequest, _i.RotateCaResponse)

@@ -22,9 +22,16 @@ ASK_TIMEOUT_S = 1.5
 
 async def call_once(dialler: Dialler, address: str, call: Callable[[Any], Awaitable[T]]) -> T:
     """Return what `call` of the ClusterService at `address` answers. Raises CloudlessError."""
+    return await call_service_once(dialler, address, ClusterServiceStub, call)
+
+
+async def call_service_once(
+    dialler: Dialler, address: str, stub: Callable[[Any], Any], call: Callable[[Any], Awaitable[T]]
+) -> T:
+    """Return what `call` of a service at `address` answers. Raises CloudlessError."""
     channel = dialler.open(address)
     try:
-        return await call(ClusterServiceStub(channel))  # type: ignore[no-untyped-call]
+        return await call(stub(channel))
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
     finally:

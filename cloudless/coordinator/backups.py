@@ -21,7 +21,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -101,8 +101,10 @@ class BackupMaker:
 
     def __init__(
         self, settings: CoordinatorSettings, store: EtcdStore, replica: Replica, members: Members, clock: Clock,
-        binary: Found, version: str,
+        binary: Found, version: str, key_names: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
+        """`key_names` are those of the cluster keys on disk."""
+        self._key_names = key_names
         self._settings, self._store, self._replica, self._members = settings, store, replica, members
         self._clock, self._binary, self._version = clock, binary, version
         self._spool = settings.data_dir / "backups"
@@ -151,6 +153,8 @@ class BackupMaker:
         status = self._members.status
         if status is not None:
             require_room(place, (4 if prove else 2) * status.db_size_bytes)
+        held = self._key_names()
+        extra = await asyncio.to_thread(collect_parts, self._settings.identity_dir)
         snapshot = place / "snapshot"
         created_at_ms = self._clock.wall_ms()
         with DigestTape(self._replica) as tape:
@@ -162,7 +166,7 @@ class BackupMaker:
             digest = tape.find(revision)
         files = {STATE: snapshot}
         parts = [Part(name=STATE, size_bytes=snapshot.stat().st_size, sha256=sha256)]
-        extra = await asyncio.to_thread(collect_parts, self._settings.identity_dir)
+        self._require_keys(held)
         for name, content in extra.items():
             files[name] = place / f"part-{len(files)}"
             files[name].touch(mode=0o600)
@@ -173,6 +177,20 @@ class BackupMaker:
             await prove_snapshot(snapshot, manifest, self._binary, tool)
             manifest = replace(manifest, proven=True)
         return Collected(manifest, files)
+
+    def _require_keys(self, held: Collection[str]) -> None:
+        """Raise Unavailable unless the cluster keys held before the snapshot was taken open its authorities.
+
+        A new key is held before anything is sealed with it, and an old one for long after; but who was away while it
+        was replaced may have the state and not the key yet.
+        """
+        authorities = self._replica.machine.authorities.values()
+        missing = {authority.record.sealed_with for authority in authorities} - set(held)
+        if missing:
+            raise Unavailable(
+                f"a backup made here could not be used: it lacks the cluster key {', '.join(sorted(missing))}",
+                hint="this coordinator asks the others for it: try again in a moment, or ask another one",
+            )
 
     async def _take_snapshot(self, path: Path) -> None:
         waiting = bytearray()

@@ -56,6 +56,7 @@ from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.coordinator.space import SpaceWatch
 from cloudless.coordinator.trust import Trust
 from cloudless.core import keys
+from cloudless.core.discovery.addresses import reachable_at
 from cloudless.core.model import CoordinatorRecord
 from cloudless.core.versions import level_of
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
@@ -130,7 +131,9 @@ class Body:
             self.directory.told,
         )
         self.directory.on_change = self.sessions.tell_coordinators
-        self.trust = Trust(settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids)
+        self.trust = Trust(
+            settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids, self.members
+        )
         self.orchestrator = Orchestrator(self.replica, self.clock)
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services(formation)
@@ -167,8 +170,9 @@ class Body:
     def _build_services(self, formation: Formation) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
         self.backups = BackupMaker(
-            self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__
-        )
+            self.settings, self.store, self.replica, self.members, self.clock, formation.binary, __version__,
+            self.trust.issuer.key_names,
+        )  # fmt: skip
         access = Access(
             self.settings.node_id,
             self.replica,
@@ -246,11 +250,12 @@ class Body:
 
     async def _write_record(self, lease_id: int) -> None:
         status = await self.admin.status()
+        advertised = self.settings.advertise_address
         record = CoordinatorRecord(
             id=self.settings.node_id,
-            api_address=self.settings.advertise_address,
-            http_address=self.settings.http_address,
-            metrics_address=self.settings.metrics_address,
+            api_address=advertised,
+            http_address=reachable_at(self.settings.http_address, advertised),
+            metrics_address=reachable_at(self.settings.metrics_address, advertised),
             raft_address=self.settings.raft_address,
             member_id=status.member_id,
             version=__version__,

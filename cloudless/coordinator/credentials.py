@@ -28,6 +28,7 @@ from cloudless.adapters.pki.server_context import ServerContext
 from cloudless.adapters.pki.vault import Holdings, Vault, found, read_founding_file
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.own_identity import OwnIdentity
+from cloudless.core.discovery.addresses import ANY_HOSTS
 from cloudless.core.identity.names import Identity
 from cloudless.core.model import AuthorityRecord, Role
 from cloudless.core.state import Applied, View
@@ -201,4 +202,4 @@ def _hosts(settings: CoordinatorSettings) -> list[str]:
     """Return where others may reach this coordinator's member."""
     addresses = (settings.raft_address, settings.raft_bind_address, settings.etcd_client_address)
     hosts = (address.rpartition(":")[0].strip("[]") for address in addresses)
-    return sorted({host for host in hosts if host not in ("", "0.0.0.0", "::")})
+    return sorted({host for host in hosts if host not in ANY_HOSTS})

@@ -58,11 +58,13 @@ from cloudless.core.membership.founding import (
     find_bootstrap_hindrance,
 )
 from cloudless.core.membership.named_founding import NamedFounder, decide_named_founding
-from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberRemoved, VersionRefused
+from cloudless.errors import CloudlessError, DataLost, FormationRefused, MemberFailed, MemberRemoved, VersionRefused
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
+JOIN_TRIES_MAX = 5
+"""How often a joiner asks for another place when etcd will not start in the one it got, before it gives up."""
 RETRY_PAUSE_S = 0.25
 RETRY_PAUSE_MAX_S = 2.0
 # Short: a founder that looks rarely finds the others done and has to join the long way.
@@ -142,7 +144,7 @@ class Formation:
     async def form(self) -> MemberSupervisor:
         """Return the supervisor of a member that votes; wait as long as it takes. Raises StartupError."""
         self.disk_speed = await probe_disk(self.datadir.path, self._settings.profile)
-        enter = self._enter()
+        enter, tries = self._enter(), 1
         while True:
             try:
                 await enter
@@ -151,9 +153,31 @@ class Formation:
             except MemberRemoved:
                 await check_rejoin(self._settings, Marker.read(self.datadir.marker), self._neighbours)
                 enter = self._rejoin("removed")
+            except MemberFailed as error:
+                if not self._had_only_a_place() or tries >= JOIN_TRIES_MAX:
+                    raise
+                tries += 1
+                logger.warning(
+                    "etcd does not start in the place this coordinator was given: {}; was its member removed "
+                    "meanwhile? It asks to join again ({} of {})",
+                    error.message.splitlines()[0],
+                    tries,
+                    JOIN_TRIES_MAX,
+                )
+                await asyncio.sleep(RETRY_PAUSE_MAX_S)
+                enter = self._rejoin("refused")
         self.done = True
         assert self.supervisor is not None
         return self.supervisor
+
+    def _had_only_a_place(self) -> bool:
+        """Return whether this is a joiner whose etcd ended before it had a log.
+
+        It compares the members it was told of with those there are, and ends if they differ: when its own was removed
+        after the answer, or another was added. The next answer is of then.
+        """
+        marker = Marker.read(self.datadir.marker)
+        return marker.state is MarkerState.FORMING and bool(marker.member_id) and not self.datadir.has_wal()
 
     async def _enter(self) -> None:
         state = judge_data(self.datadir)

@@ -3,7 +3,7 @@
 The transport has verified the certificate against the trusted CAs; here it becomes a caller, whom the records must
 know, and the table of rules is asked. A stream is asked about when it opens and again with each message, either way:
 who was revoked meanwhile, or speaks for somebody else, is refused in the middle of it. Works before there is state:
-then coordinators are known by their certificates alone.
+then coordinators are known by their certificates alone, for what they need of each other on the way to it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cloudless.adapters.pki.certificate import Peer, read_peer
+from cloudless.adapters.system import SystemClock
 from cloudless.coordinator.api.caller import Presence, find_presence, set_presence
 from cloudless.coordinator.api.request_facts import find_facts
-from cloudless.core.identity.access import Allowed, Caller, Forbidden, admit, authorise, judge_identity, needs_facts
+from cloudless.core.identity.access import (
+    Allowed,
+    Caller,
+    Forbidden,
+    admit,
+    authorise,
+    judge_identity,
+    may_be_new,
+    needs_facts,
+)
 from cloudless.core.identity.names import IdentityKind
 from cloudless.core.identity.rules import RULES
 from cloudless.core.state import View
 from cloudless.errors import BadCredentials, Denied, Unauthenticated, Unavailable
+from cloudless.ports import Clock
 
 Told = Callable[[str, str, str, str], None]
 """Told of each refusal: subject, actor, method, reason."""
@@ -38,10 +49,12 @@ class Guard:
         *,
         tell: Told = lambda subject, actor, method, reason: None,
         open_door: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self._find_view, self._find_cluster_id, self._tell, self._open_door = (
             find_view, find_cluster_id, tell, open_door,
         )  # fmt: skip
+        self._clock = clock or SystemClock()
 
     def enter(self, method: str, context: Any) -> None:
         """Let a call in, or raise Unauthenticated or Denied. Call it in the task that serves the call, first of all."""
@@ -87,7 +100,8 @@ class Guard:
     def _judge_peer(self, peer: Peer, method: str, context: Any, *, tell: bool = True) -> Caller:
         identity, view, rule = peer.identity, self._find_view(), RULES.get(method)
         ours = identity.cluster_id == self._find_cluster_id()
-        if view is None and ours and identity.kind is not IdentityKind.COORDINATOR:
+        coordinator = identity.kind is IdentityKind.COORDINATOR
+        if view is None and ours and not (coordinator and may_be_new(view, rule, 0)):
             raise Unavailable(
                 "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
             )
@@ -97,7 +111,7 @@ class Guard:
             self._find_cluster_id(),
             known.record if known else None,
             peer.key_hash,
-            newcomer=known is None and (_is_founding(view) or (rule is not None and rule.newcomers)),
+            newcomer=known is None and may_be_new(view, rule, self._clock.wall_ms()),
         )
         if isinstance(found, Caller):
             return found
@@ -113,12 +127,6 @@ class Guard:
         self._tell(actor or f"address/{place_of(context)}", actor, method.rpartition(".")[2], verdict.reason)
         kind = Denied if verdict.known else Unauthenticated
         return kind(verdict.reason, hint=verdict.hint)
-
-
-def _is_founding(view: View | None) -> bool:
-    """Whether no coordinator is on record; each writes its own once there are authorities."""
-    kind = IdentityKind.COORDINATOR.value
-    return view is None or all(known_kind != kind for known_kind, _ in view.identities)
 
 
 def find_certificate(auth_context: Mapping[str, Sequence[bytes]]) -> bytes | None:

@@ -1,19 +1,21 @@
 """What a coordinator signs with: the authorities of the replicated state, opened with its cluster key.
 
 Until the state is there, the vault's copy of it serves; once it is, the copy follows it. A coordinator without the
-cluster key serves everything but signing, and says so: another one signs.
+cluster key serves everything but signing, and says so: another one signs. While the key is replaced it holds several
+(see `cloudless.core.identity.key_rotation`), and what is in the state says which one is in use.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from loguru import logger
 
-from cloudless.adapters.pki.authority import Authority, open_authority
+from cloudless.adapters.pki.authority import Authority
 from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.adapters.pki.vault import Holdings, Vault, found, roots_pem
 from cloudless.core.identity.names import Identity
@@ -40,7 +42,7 @@ class Issuer:
         self._vault, self._machine, self._clock, self._offload = vault, machine, clock, offload
         self._kept = vault.load()
         self._opened: dict[str, Authority] = {}
-        self._changed = asyncio.Event()
+        self._changed, self._keeping = asyncio.Event(), asyncio.Lock()
 
     @property
     def cluster_id(self) -> str:
@@ -59,16 +61,39 @@ class Issuer:
         return roots_pem(self.records(), purpose)
 
     def get_cluster_key(self) -> ClusterKey:
-        """Raises Unavailable where there is none."""
+        """Return the key in use, the only one to seal anything with. Raises Unavailable where it is not held."""
+        holdings = self.get_holdings()
+        if any(record.sealed_with != holdings.cluster_key.name for record in holdings.records):
+            raise Unavailable(
+                "this coordinator cannot sign: it does not hold the new cluster key yet",
+                hint="it asks the others for it; ask another one meanwhile",
+            )
+        return holdings.cluster_key
+
+    def get_holdings(self) -> Holdings:
+        """Return everything a joining coordinator needs. Raises Unavailable."""
         if self._kept is None:
             raise Unavailable(
                 "this coordinator cannot sign: it has no cluster key", hint="another coordinator has it: ask that one"
             )
-        return self._kept.cluster_key
+        return _arrange(self.cluster_id, self._kept.keys, self.records())
 
-    def get_holdings(self) -> Holdings:
-        """Return everything a joining coordinator needs. Raises Unavailable."""
-        return Holdings(self.cluster_id, self.get_cluster_key(), self.records())
+    def find_key(self, name: str) -> ClusterKey | None:
+        """Return the key of this name, in use or not."""
+        return self._kept.find_key(name) if self._kept is not None else None
+
+    def key_names(self) -> tuple[str, ...]:
+        """Return the names of all keys held."""
+        return tuple(key.name for key in self._kept.keys) if self._kept is not None else ()
+
+    def unseal(self, sealed: bytes, label: str) -> bytes:
+        """Return what was sealed with any of the keys held. Raises Unavailable."""
+        for key in self.get_holdings().keys:
+            try:
+                return key.unseal(sealed, label)
+            except BadCredentials:
+                continue
+        raise Unavailable("this coordinator does not hold the key that was used", hint="ask another coordinator")
 
     def get_authority(self, purpose: AuthorityPurpose = AuthorityPurpose.CLUSTER) -> Authority:
         """Return the authority that signs, opened. Raises Unavailable."""
@@ -78,7 +103,7 @@ class Issuer:
         if known is not None and known.record == record:
             return known
         try:
-            self._opened[record.id] = opened = open_authority(record, holdings.cluster_key)
+            self._opened[record.id] = opened = holdings.open(record)
         except BadCredentials as error:
             raise Unavailable(f"this coordinator cannot sign: {error.message}", hint=error.hint) from error
         return opened
@@ -96,10 +121,9 @@ class Issuer:
 
     def build_handover(self) -> pb.Handover:
         """Return what a joining coordinator is given besides its certificate. Raises Unavailable."""
-        holdings = self.get_holdings()
         return pb.Handover(
-            cluster_key=holdings.cluster_key.raw,
-            authorities=[codec.to_message(record, objects_pb2.AuthorityRecord) for record in holdings.records],
+            cluster_key=self.get_cluster_key().raw,
+            authorities=[codec.to_message(record, objects_pb2.AuthorityRecord) for record in self.records()],
         )
 
     async def found(self, cluster_id: str) -> Holdings:
@@ -112,6 +136,34 @@ class Issuer:
             await self._offload(self._vault.keep, holdings)
             self._kept = holdings
         return self._kept
+
+    # --- keys that come and go ---
+
+    async def add_key(self, key: ClusterKey) -> None:
+        """Hold another key, on disk before this returns. Raises Unavailable, BadCredentials, OSError."""
+        async with self._keeping:
+            kept = self._get_kept()
+            if kept.find_key(key.name) is None:
+                await self._keep(replace(kept, other_keys=(*kept.other_keys, key)))
+                self._changed.set()
+
+    async def drop_keys(self, names: Collection[str]) -> None:
+        """Forget keys that nothing is sealed with, here or in the state. Raises what `add_key` raises."""
+        async with self._keeping:
+            kept = self._get_kept()
+            needed = {kept.cluster_key.name, *(record.sealed_with for record in (*kept.records, *self.records()))}
+            doomed = set(names) - needed
+            await self._keep(replace(kept, other_keys=tuple(k for k in kept.other_keys if k.name not in doomed)))
+
+    def _get_kept(self) -> Holdings:
+        if self._kept is None:
+            raise Unavailable("this coordinator keeps no keys", hint="without TLS there are none")
+        return self._kept
+
+    async def _keep(self, holdings: Holdings) -> None:
+        if holdings != self._kept:
+            await self._offload(self._vault.keep, holdings)
+            self._kept = holdings
 
     # --- keeping the copy true ---
 
@@ -129,14 +181,20 @@ class Issuer:
             records = tuple(held.record for _, held in sorted(self._machine.authorities.items()))
             if self._kept is None or not records or records == self._kept.records:
                 continue
-            if any(record.sealed_with != self._kept.cluster_key.name for record in records):
-                logger.error("the cluster's authorities are sealed with another key than this coordinator's")
-                continue
-            holdings = Holdings(self._kept.cluster_id, self._kept.cluster_key, records)
+            if lacking := {record.sealed_with for record in records} - set(self.key_names()):
+                logger.warning("the authorities are sealed with a cluster key not held here: {}", *sorted(lacking))
+                continue  # until it is added
             try:
-                await self._offload(self._vault.keep, holdings)
-                self._kept = holdings
+                async with self._keeping:
+                    await self._keep(_arrange(self._kept.cluster_id, self._kept.keys, records))
             except (OSError, BadCredentials) as error:
                 logger.warning("the authorities could not be written to disk: {}", error)
                 await self._clock.sleep(KEEP_RETRY_PAUSE_S)
                 self._changed.set()
+
+
+def _arrange(cluster_id: str, held: Sequence[ClusterKey], records: tuple[AuthorityRecord, ...]) -> Holdings:
+    """Return holdings whose first key is the one that the newest authority is sealed with, if it is held."""
+    newest = max(records, key=lambda record: record.generation, default=None)
+    in_use = next((key for key in held if newest is not None and key.name == newest.sealed_with), held[0])
+    return Holdings(cluster_id, in_use, records, tuple(key for key in held if key is not in_use))

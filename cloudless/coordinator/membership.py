@@ -52,6 +52,10 @@ class Members:
         """Return the ids of the coordinators whose members vote."""
         return frozenset(member.name for member in self.list if not member.is_learner and member.name)
 
+    def names(self) -> frozenset[str]:
+        """Return the ids of all coordinators that have a member, learners too."""
+        return frozenset(member.name for member in self.list if member.name)
+
     def role_of(self, coordinator_id: str) -> str:
         """Return "voter", "learner" or "" if there is no such member."""
         member = next((member for member in self.list if member.name == coordinator_id), None)

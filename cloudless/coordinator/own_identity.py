@@ -76,11 +76,15 @@ class OwnIdentity:
             self._changed.set()
 
     async def run(self, find_holdings: Callable[[], Holdings], view: View, committer: Committer) -> None:
-        """Sign again whenever something is due or has changed, and have the own key on record, until cancelled."""
+        """Sign again whenever something is due or has changed, and have the own key on record, until cancelled.
+
+        What the record says of cluster keys is true when it is written: a key is on disk before it is found here.
+        """
         while True:
             try:
-                self.sign(find_holdings())
-                await self._record(view, committer)
+                holdings = find_holdings()
+                self.sign(holdings)
+                await self._record(view, committer, [key.name for key in holdings.keys])
             except (CloudlessError, OSError) as error:
                 logger.warning("own certificates are not renewed: {}", error)
             self._changed.clear()
@@ -90,10 +94,11 @@ class OwnIdentity:
             except TimeoutError:
                 continue
 
-    async def _record(self, view: View, committer: Committer) -> None:
+    async def _record(self, view: View, committer: Committer, cluster_keys: Sequence[str]) -> None:
         if not view.authorities:
             return
-        change = plan_own_identity(view, self._own_id, self.credentials.key_hash, self._clock.wall_ms())
+        now_ms = self._clock.wall_ms()
+        change = plan_own_identity(view, self._own_id, self.credentials.key_hash, cluster_keys, now_ms)
         if change is not None:
             logger.info("{}", change.reason)
             await committer.commit(change, timeout_s=RECORD_TIMEOUT_S)

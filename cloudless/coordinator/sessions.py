@@ -9,6 +9,7 @@ coordinator that is cut off from its store sends its agents away.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,10 @@ from cloudless.rpc.v1 import agent_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
 SESSIONS_MAX = 10_000
+LABELS_MAX = 64
+LABEL_LENGTH_MAX = 253
+TEXT_LENGTH_MAX = 1_024
+"""Of any text that an agent says of its machine; the record of each is held by every coordinator."""
 ENROL_TIMEOUT_S = 5.0
 CATCH_UP_TIMEOUT_S = 5.0
 REPORTS_A_MESSAGE_MAX = 1_000
@@ -381,5 +386,13 @@ def _check_info(info: NodeInfo) -> None:
     amounts = info.capacity
     if min(amounts.cpu_millicores, amounts.memory_mb, amounts.storage_mb, amounts.bandwidth_mbps, amounts.gpus) < 0:
         problems.append(Problem("info.capacity", "must not be negative"))
+    if len(info.labels) > LABELS_MAX:
+        problems.append(Problem("info.labels", f"has {len(info.labels)} labels; at most {LABELS_MAX}"))
+    elif any(max(len(name), len(value)) > LABEL_LENGTH_MAX for name, value in info.labels.items()):
+        problems.append(Problem("info.labels", f"name and value have at most {LABEL_LENGTH_MAX} characters"))
+    for field in dataclasses.fields(info):
+        value = getattr(info, field.name)
+        if isinstance(value, str) and len(value) > TEXT_LENGTH_MAX:
+            problems.append(Problem(f"info.{field.name}", f"at most {TEXT_LENGTH_MAX} characters"))
     if problems:
         raise InvalidSpec(problems)

@@ -14,13 +14,16 @@ from cloudless.adapters.etcd.store import EtcdStore
 from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.adapters.pki.vault import Vault
 from cloudless.coordinator.api.access import Access
+from cloudless.coordinator.api.cluster_key import ClusterKeys
 from cloudless.coordinator.api.enrolment import Enrolment
 from cloudless.coordinator.api.identity import IdentityAdmin
 from cloudless.coordinator.audit import Auditor
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.issuing import Issuer
+from cloudless.coordinator.key_keeper import KeyKeeper, fetch_over_grpc
 from cloudless.coordinator.leases import RollingLease
+from cloudless.coordinator.membership import Members
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.trust_keeper import TrustKeeper
 from cloudless.errors import MemberFailed
@@ -44,23 +47,34 @@ class Trust:
         events: RollingLease,
         clock: Clock,
         ids: Ids,
+        members: Members,
     ) -> None:
+        self._members = members
         self._own_id, self._own, self._replica, self._committer = settings.node_id, own, replica, committer
         self._events, self._clock, self._ids = events, clock, ids
         self.issuer = Issuer(Vault(settings.identity_dir), replica.machine, clock)
         self.auditor = Auditor(settings.node_id, committer, events, clock, ids)
+        self.keys = KeyKeeper(settings.node_id, replica.machine, self.issuer, fetch_over_grpc(own.dialler), clock)
         self._must_restart = asyncio.Event()
         replica.listen(self.issuer.on_applied)
+        replica.listen(self.keys.on_applied)
         replica.listen(own.on_applied)
 
     def services(self, access: Access) -> tuple[object, ...]:
-        return Enrolment(access, self.issuer, self.auditor), IdentityAdmin(access, self.issuer)
+        return (
+            Enrolment(access, self.issuer, self.auditor),
+            IdentityAdmin(access, self.issuer),
+            ClusterKeys(access, self.issuer, self._members),
+        )
 
     def controllers(self) -> tuple[TrustKeeper, ...]:
         """Return who cares for authorities and tokens while this coordinator leads, where there is TLS to need them."""
         if not self._own.api:
             return ()
-        return (TrustKeeper(self._own_id, self._replica, self.issuer, self._events, self._clock, self._ids),)
+        keeper = TrustKeeper(
+            self._own_id, self._replica, self.issuer, self._events, self._clock, self._ids, self._members.voters
+        )
+        return (keeper,)
 
     async def run(self, store: EtcdStore, supervisor: MemberSupervisor) -> None:
         """Run all parts until cancelled. New certificates are used where a connection would keep the old."""
@@ -74,6 +88,7 @@ class Trust:
                 self._own.run(holdings, self._replica.machine, self._committer, restart), name="own-credentials"
             )
             group.create_task(self._restart_member(supervisor), name="member-restart")
+            group.create_task(self.keys.run(), name="cluster-keys")
             while True:
                 await self._clock.sleep(LOOK_PERIOD_S)
                 try:

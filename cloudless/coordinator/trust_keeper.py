@@ -5,18 +5,28 @@ All of it is planned by `cloudless.core.identity`; here it is looked at every fe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from loguru import logger
 
-from cloudless.adapters.pki.authority import new_authority
+from cloudless.adapters.pki.authority import new_authority, reseal_authority
+from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import commit_changes
 from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
-from cloudless.core.identity.plans import plan_bootstrap, plan_identity_reap, plan_token_reap
+from cloudless.core.identity.key_rotation import (
+    KeyStep,
+    decide_key_step,
+    find_key_rotation,
+    is_key_rotating,
+    plan_announcement,
+    plan_resealing,
+)
+from cloudless.core.identity.plans import plan_bootstrap, plan_disowned_tokens, plan_identity_reap, plan_token_reap
 from cloudless.core.identity.rotation import (
     authorities_of,
     next_generation,
@@ -24,7 +34,14 @@ from cloudless.core.identity.rotation import (
     plan_rotation,
     plan_rotation_start,
 )
-from cloudless.core.model import AuthorityPhase, AuthorityPurpose, AuthorityRecord, ClusterRecord, EventRecord
+from cloudless.core.model import (
+    AuthorityPhase,
+    AuthorityPurpose,
+    AuthorityRecord,
+    ClusterRecord,
+    EventRecord,
+    KeyRotationRecord,
+)
 from cloudless.core.plan import Change, PutRecord
 from cloudless.core.state import View
 from cloudless.errors import BadCredentials, LeaseLost, Unavailable
@@ -37,10 +54,20 @@ class TrustKeeper:
     """A controller of the leader."""
 
     def __init__(
-        self, own_id: str, replica: Replica, issuer: Issuer, lease: RollingLease, clock: Clock, ids: Ids
+        self,
+        own_id: str,
+        replica: Replica,
+        issuer: Issuer,
+        lease: RollingLease,
+        clock: Clock,
+        ids: Ids,
+        voters: Callable[[], frozenset[str]],
     ) -> None:
         self._own_id, self._replica, self._issuer, self._lease = own_id, replica, issuer, lease
-        self._clock, self._ids = clock, ids
+        self._clock, self._ids, self._voters = clock, ids, voters
+        self._key_found_at_s = clock.monotonic_s()
+        # For which wish which key was made: announced as soon as the store takes it, and not another with each try.
+        self._made: tuple[KeyRotationRecord | None, ClusterKey] | None = None
 
     async def run(self, term: int, committer: Committer) -> None:
         while True:
@@ -59,12 +86,42 @@ class TrustKeeper:
             return await self._plan_founding()
         steps = plan_rotation(view, now_ms)
         worn = outworn(view, now_ms)
-        if worn and not steps:
+        if worn and not steps and not is_key_rotating(view):
             try:
                 steps = (plan_rotation_start(view, build_next_authorities(self._issuer, view, worn, now_ms)),)
             except Unavailable as error:
                 logger.warning("a CA runs out within a year and cannot be replaced: {}", error)
-        return (*steps, *plan_token_reap(view, now_ms), *plan_identity_reap(view, now_ms))
+        return (
+            *(steps or await self._plan_key_step(view, now_ms)),
+            *plan_disowned_tokens(view, now_ms),
+            *plan_token_reap(view, now_ms),
+            *plan_identity_reap(view, now_ms),
+        )
+
+    async def _plan_key_step(self, view: View, now_ms: int) -> tuple[Change, ...]:
+        rotation, held, now_s = find_key_rotation(view), self._issuer.key_names(), self._clock.monotonic_s()
+        if rotation is None or not rotation.key or rotation.key in held:
+            self._key_found_at_s = now_s
+        missing_s = now_s - self._key_found_at_s
+        step = decide_key_step(view, self._own_id, held, self._voters(), now_ms, missing_s)
+        try:
+            if step is KeyStep.MAKE:
+                if self._made is None or self._made[0] != rotation:
+                    self._made = rotation, ClusterKey.new()
+                key = self._made[1]
+                await self._issuer.add_key(key)  # on disk before anybody hears of it
+                return (plan_announcement(view, key.name, now_ms),)
+            if step is KeyStep.RESEAL and rotation is not None:
+                return (self._plan_resealing(view, rotation.key, now_ms),)
+        except (BadCredentials, Unavailable, OSError) as error:
+            logger.warning("the cluster key is not replaced: {}", error)
+        return ()
+
+    def _plan_resealing(self, view: View, name: str, now_ms: int) -> Change:
+        holdings, key = self._issuer.get_holdings(), self._issuer.find_key(name)
+        assert key is not None, "decided only where it is held"
+        records = [held.record for _, held in sorted(view.authorities.items())]
+        return plan_resealing(view, [reseal_authority(holdings.open(record), key) for record in records], name, now_ms)
 
     async def _plan_founding(self) -> tuple[Change, ...]:
         cluster = self._replica.machine.cluster

@@ -42,6 +42,7 @@ class Kind(Enum):
     AUTHORITY = "authority"
     IDENTITY = "identity"
     TOKEN = "token"
+    KEY_ROTATION = "key-rotation"
 
 
 CONFIDENTIAL = frozenset({Kind.AUTHORITY, Kind.TOKEN})
@@ -70,6 +71,7 @@ TASKS = PREFIX + "tasks/"
 EVENTS = PREFIX + "events/"
 AUTHORITIES = PREFIX + "pki/authorities/"
 IDENTITIES = PREFIX + "pki/identities/"
+KEY_ROTATION = PREFIX + "pki/cluster-key"
 TOKENS = PREFIX + "tokens/"
 REQUESTS = "/cloudless-requests/v1/"
 """Outside the prefix that is watched: only the store has to remember requests, not every coordinator's memory."""
@@ -195,6 +197,8 @@ def parse(key: str) -> Key | None:
             return Key(Kind.WORKLOAD, (namespace, name))
         case ["pki", "authorities", authority_id]:
             return Key(Kind.AUTHORITY, (authority_id,))
+        case ["pki", "cluster-key"]:
+            return Key(Kind.KEY_ROTATION, ())
         case ["pki", "identities", kind, name]:
             return Key(Kind.IDENTITY, (kind, name))
         case _:

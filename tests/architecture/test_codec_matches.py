@@ -41,6 +41,7 @@ KEY_OF: dict[type[Any], Callable[[Any], Key]] = {
     model.AuthorityRecord: lambda r: Key(Kind.AUTHORITY, (r.id,)),
     model.TokenRecord: lambda r: Key(Kind.TOKEN, (r.id,)),
     model.IdentityRecord: lambda r: Key(Kind.IDENTITY, (kind_of(r.role).value, r.name)),
+    model.KeyRotationRecord: lambda r: Key(Kind.KEY_ROTATION, ()),
     model.AutopilotRecord: lambda r: Key(Kind.AUTOPILOT, ()),
     model.AutopilotStatus: lambda r: Key(Kind.AUTOPILOT_STATUS, ()),
     model.JoinRecord: lambda r: Key(Kind.JOIN, (r.id,)),

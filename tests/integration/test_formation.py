@@ -12,9 +12,15 @@ from pathlib import Path
 import pytest
 
 from cloudless.adapters.member.marker import DataState, judge_data
-from cloudless.cli.methods import GET_WORKLOAD, Method
-from cloudless.errors import BadSettings, FormationRefused, outcome_of
-from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetFormationResponse
+from cloudless.cli.methods import GET_WORKLOAD, LIST_MEMBERS, REMOVE_MEMBER, Method
+from cloudless.errors import BadSettings, FormationRefused, MemberFailed, outcome_of
+from cloudless.rpc.v1.cluster_pb2 import (
+    GetFormationRequest,
+    GetFormationResponse,
+    ListMembersRequest,
+    Member,
+    RemoveMemberRequest,
+)
 from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
 from etcd.find import Found
 from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of
@@ -249,3 +255,66 @@ def test_a_setting_that_nobody_reads_is_refused_with_the_nearest_name(cluster: L
     assert code == outcome_of(BadSettings).exit_code
     assert re.search(r"CLOUDLESS_RAFT_JION_ADDR: .*did you mean CLOUDLESS_RAFT_JOIN_ADDR\?", said)
     assert "CLOUDLESS_NODE_TIMEOUT: must be seconds" in said
+
+
+# --- a place that is taken away again ---
+
+SLOW_ETCD = """#!/bin/sh
+# etcd, started as a member only once a file says so.
+case "$*" in *--data-dir*) while [ ! -e {gate} ]; do sleep 0.05; done ;; esac
+exec {etcd} "$@"
+"""
+BROKEN_ETCD = """#!/bin/sh
+case "$*" in *--data-dir*) echo "cannot start" >&2; exit 1 ;; esac
+exec {etcd} "$@"
+"""
+
+
+def write_program(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def add_joiner(cluster: LocalCluster, name: str, program: str) -> None:
+    cluster.add_coordinators([name])
+    cluster.processes[name].settings |= {"ETCD_BIN": program, "RAFT_JOIN_ADDR": ",".join(cluster.api_addresses()[:3])}
+
+
+def members_of(cluster: LocalCluster) -> list[Member]:
+    return list(cluster.call(LIST_MEMBERS, ListMembersRequest(), FIRST).members)
+
+
+def test_a_joiner_whose_place_was_taken_away_before_its_etcd_started_asks_for_another(
+    cluster: LocalCluster, tmp_path: Path, binary: Found
+) -> None:
+    cluster.found_together()
+    cluster.start(*COORDINATORS)
+    cluster.wait_formed()
+    name, gate = "coordinator-4", tmp_path / "go"
+    program = write_program(tmp_path / "slow-etcd", SLOW_ETCD.format(gate=gate, etcd=binary.path))
+    add_joiner(cluster, name, program)
+    cluster.start(name)
+    cluster.until(lambda: "joining as a learner" in cluster.tail(name, 1000), "it has a place and starts etcd")
+    (place,) = (member for member in members_of(cluster) if not member.started)
+    cluster.call(REMOVE_MEMBER, RemoveMemberRequest(coordinator_id=f"{place.id:x}"), FIRST)
+    gate.touch()
+    cluster.until(
+        lambda: any(m.name == name and m.started and m.id != place.id for m in members_of(cluster)),
+        "it has another place, and uses it",
+    )
+    assert "asks to join again (2 of 5)" in cluster.tail(name, 1000)
+    assert cluster.processes[name].lives
+
+
+def test_a_joiner_whose_etcd_never_starts_gives_up(cluster: LocalCluster, tmp_path: Path, binary: Found) -> None:
+    cluster.found_together()
+    cluster.start(*COORDINATORS)
+    cluster.wait_formed()
+    name = "coordinator-4"
+    add_joiner(cluster, name, write_program(tmp_path / "broken-etcd", BROKEN_ETCD.format(etcd=binary.path)))
+    cluster.start(name)
+    code, said = cluster.exit_of(name, 60.0)
+    assert code == outcome_of(MemberFailed).exit_code, said
+    assert "asks to join again (5 of 5)" in said
+    assert "cannot start" in said

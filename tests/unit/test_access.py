@@ -6,13 +6,38 @@ from types import SimpleNamespace
 
 import pytest
 
-from cloudless.coordinator.api.access import Access, Decided
+from cloudless.coordinator.api.access import (
+    SELECTOR_LENGTH_MAX,
+    SELECTOR_TERMS_MAX,
+    Access,
+    Decided,
+    read_selector,
+)
 from cloudless.coordinator.leases import RecordLeases, RollingLease
-from cloudless.errors import Unavailable
+from cloudless.errors import InvalidSpec, Unavailable
 from cloudless.rpc.v1 import common_pb2
 from cloudless.testing.faulty_store import REQUEST_LOST, always
 from cloudless.testing.virtual_time import virtually
 from tests.unit.leading import CLOCK, Cluster, leading
+
+
+@pytest.mark.parametrize("selector", [{}, {"zone": "a"}, {str(n): "" for n in range(SELECTOR_TERMS_MAX)}])
+def test_a_selector_is_read_whole(selector: dict[str, str]) -> None:
+    assert read_selector(selector) == selector
+
+
+@pytest.mark.parametrize(
+    ("selector", "fields"),
+    [
+        ({str(n): "" for n in range(SELECTOR_TERMS_MAX + 1)}, ["selector"]),
+        ({"a" * (SELECTOR_LENGTH_MAX + 1): "", "b": "x" * SELECTOR_LENGTH_MAX}, ["selector['" + "a" * 40 + "']"]),
+        ({"b": "x" * (SELECTOR_LENGTH_MAX + 1)}, ["selector['b']"]),
+    ],
+)
+def test_a_selector_longer_than_any_object_has_labels_is_refused(selector: dict[str, str], fields: list[str]) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        read_selector(selector)
+    assert [problem.field for problem in refused.value.problems] == fields
 
 
 def build_access(cluster: Cluster) -> Access:

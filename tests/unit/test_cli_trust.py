@@ -13,9 +13,10 @@ from cloudless.cli import methods
 from cloudless.cli.main import cli
 from cloudless.cli.spans import Span
 from cloudless.core.identity.tokens import Token
-from cloudless.errors import Denied, NotFound
+from cloudless.errors import Conflict, Denied, NotFound
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
+from cloudless.rpc.v1.cluster_pb2 import RemoveMemberResponse
 from tests.unit.cli_coordinator import FakeCoordinator
 
 TOKEN = Token("abcdefgh23", bytes(32), "ab" * 32)
@@ -123,6 +124,73 @@ def test_authorities_are_shown_and_replaced(coordinator: FakeCoordinator) -> Non
     assert run(coordinator, "ca", "rotate", "etcd-peers", "--leaf-lifetime", "2h").exit_code == 0
     assert list(coordinator.requests[-1].purposes) == [objects_pb2.AUTHORITY_PURPOSE_ETCD_PEERS]
     assert coordinator.requests[-1].leaf_lifetime_s == 7200
+
+
+def test_the_cluster_key_is_replaced_and_waited_for(coordinator: FakeCoordinator) -> None:
+    wanted, distributing = objects_pb2.KEY_PHASE_WANTED, objects_pb2.KEY_PHASE_DISTRIBUTING
+    phases = iter([wanted, distributing, distributing, objects_pb2.KEY_PHASE_DONE])
+
+    def tell(request: Any) -> pb.GetClusterKeyResponse:
+        return pb.GetClusterKeyResponse(phase=next(phases), key="new", in_use="old", awaited=["c3"])
+
+    coordinator.answer(methods.ROTATE_CLUSTER_KEY, pb.RotateClusterKeyResponse())
+    coordinator.answer(methods.GET_CLUSTER_KEY, tell)
+    result = run(coordinator, "ca", "rotate-key", "--request-id", "r1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "cluster key: replaced; to be fetched on their return by c3\n"
+    assert "waiting: the new key is handed out; without it: c3" in result.stderr
+    assert coordinator.requests[0].options.request_id == "r1"
+
+
+def test_the_cluster_key_is_shown(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.GET_CLUSTER_KEY, pb.GetClusterKeyResponse(in_use="abc"))
+    assert run(coordinator, "ca", "key").stdout.split() == ["in", "use", "abc", "state", "never", "replaced"]
+    assert json.loads(run(coordinator, "ca", "key", "-o", "json").stdout)["inUse"] == "abc"
+
+
+def prepare_takeover(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.REMOVE_MEMBER, RemoveMemberResponse())
+    coordinator.answer(methods.ROTATE_CLUSTER_KEY, pb.RotateClusterKeyResponse())
+    coordinator.answer(methods.GET_CLUSTER_KEY, pb.GetClusterKeyResponse(phase=objects_pb2.KEY_PHASE_DONE))
+    coordinator.answer(methods.ROTATE_CA, pb.RotateCaResponse())
+
+
+def test_a_coordinator_that_was_taken_over_loses_all_it_had_in_that_order(coordinator: FakeCoordinator) -> None:
+    prepare_takeover(coordinator)
+    result = run(coordinator, "identity", "revoke", "coordinator", "c3", "--rotate", "--yes")
+    assert result.exit_code == 0, result.output
+    assert [type(request).__name__ for request in coordinator.requests] == [
+        "RevokeIdentityRequest", "RemoveMemberRequest", "RotateClusterKeyRequest", "GetClusterKeyRequest",
+        "RotateCaRequest",
+    ]  # fmt: skip
+    assert result.stdout.splitlines()[:4] == [
+        "coordinator/c3 revoked",
+        "coordinator/c3 removed",
+        "cluster key: replaced, and all coordinators have the new key",
+        "CAs: new ones are made known to everybody",
+    ]
+
+
+def test_the_same_said_again_goes_on_where_it_was_interrupted(coordinator: FakeCoordinator) -> None:
+    prepare_takeover(coordinator)
+    coordinator.answer(methods.REMOVE_MEMBER, lambda _: NotFound("no member belongs to c3"))
+    coordinator.answer(methods.ROTATE_CA, lambda _: Conflict("the CA cluster-1 is being replaced already"))
+    result = run(coordinator, "identity", "revoke", "coordinator", "c3", "--rotate", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "coordinator/c3 has no member" in result.stdout
+    assert "CAs: the CA cluster-1 is being replaced already" in result.stdout
+
+
+def test_a_takeover_is_asked_about_first_and_concerns_coordinators_only(coordinator: FakeCoordinator) -> None:
+    prepare_takeover(coordinator)
+    assert run(coordinator, "identity", "revoke", "coordinator", "c3", "--rotate", stdin="n\n").exit_code != 0
+    assert run(coordinator, "identity", "revoke", "agent", "a1", "--rotate", "--yes").exit_code == 2
+    assert not coordinator.requests
+    coordinator.answer(methods.REMOVE_MEMBER, lambda _: Conflict("removing c3 would endanger the quorum"))
+    assert run(coordinator, "identity", "revoke", "coordinator", "c3", "--rotate", "--yes").exit_code != 0
+    assert [type(request).__name__ for request in coordinator.requests] == [
+        "RevokeIdentityRequest", "RemoveMemberRequest",
+    ]  # fmt: skip
 
 
 def test_in_a_hurry_one_is_asked_first(coordinator: FakeCoordinator) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -157,13 +157,22 @@ def open_authority(record: AuthorityRecord, cluster_key: ClusterKey) -> Authorit
     if record.sealed_with != cluster_key.name:
         raise BadCredentials(
             f"{record.id} is sealed with cluster key {record.sealed_with}; this coordinator has {cluster_key.name}",
-            hint="join again with an empty data directory and a coordinator token",
+            hint="it asks the others for it; if nobody has it, restore its data directory, or join again with an empty "
+            "one and a coordinator token",
         )
     plain = cluster_key.unseal(record.sealed_key, _label(record.id, pin_of(certificate)))
     key = load_der_private_key(plain, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise BadCredentials(f"the key of {record.id} is not the one of its certificate")
     return Authority(record, certificate, key)
+
+
+def reseal_authority(authority: Authority, cluster_key: ClusterKey) -> AuthorityRecord:
+    """Return the record of an opened authority with its key sealed by another cluster key."""
+    record = authority.record
+    plain = authority.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    sealed = cluster_key.seal(plain, _label(record.id, record.pin))
+    return replace(record, sealed_key=sealed, sealed_with=cluster_key.name)
 
 
 def _label(authority_id: str, pin: str) -> str:

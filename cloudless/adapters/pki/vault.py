@@ -1,6 +1,6 @@
 """What a coordinator keeps to sign with: the cluster key, and the authorities as they were last replicated.
 
-    <path>/cluster.key         64 hex digits
+    <path>/cluster.key         64 hex digits; while the key is replaced a line for each, the one in use first
     <path>/authorities.json    the cluster's id and the authority records, their keys sealed by the cluster key
 
 A coordinator must serve TLS and start etcd before it can read replicated state, so the records are cached here; the
@@ -21,8 +21,9 @@ from typing import Any
 from cloudless.adapters.pki.authority import LEAF_LIFETIME_S, Authority, new_authority, open_authority
 from cloudless.adapters.pki.durable import make_private_directory, read_private, write_private
 from cloudless.adapters.pki.sealing import ClusterKey
-from cloudless.core import keys
 from cloudless.core.identity.rotation import trusted_records
+from cloudless.core.keys import authority as authority_key
+from cloudless.core.keys import parse as parse_key
 from cloudless.core.model import AuthorityPhase, AuthorityPurpose, AuthorityRecord
 from cloudless.errors import BadCredentials, Unavailable
 from cloudless.rpc.codec import Malformed, decode_record, encode_record
@@ -32,11 +33,20 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """A cluster's authorities and the key to open them."""
+    """A cluster's authorities and the key to open them; `other_keys` are held while the key is replaced."""
 
     cluster_id: str
     cluster_key: ClusterKey
     records: tuple[AuthorityRecord, ...]
+    other_keys: tuple[ClusterKey, ...] = ()
+
+    @property
+    def keys(self) -> tuple[ClusterKey, ...]:
+        """All keys, the one in use first."""
+        return (self.cluster_key, *self.other_keys)
+
+    def find_key(self, name: str) -> ClusterKey | None:
+        return next((key for key in self.keys if key.name == name), None)
 
     def get_issuing(self, purpose: AuthorityPurpose) -> AuthorityRecord:
         """Return the authority that signs for `purpose`. Raises Unavailable before there is one."""
@@ -47,7 +57,11 @@ class Holdings:
 
     def open_issuing(self, purpose: AuthorityPurpose) -> Authority:
         """Return the authority that signs for `purpose`, opened. Raises BadCredentials, Unavailable."""
-        return open_authority(self.get_issuing(purpose), self.cluster_key)
+        return self.open(self.get_issuing(purpose))
+
+    def open(self, record: AuthorityRecord) -> Authority:
+        """Return one of the authorities, opened. Raises BadCredentials."""
+        return open_authority(record, self.find_key(record.sealed_with) or self.cluster_key)
 
     def roots_pem(self, purpose: AuthorityPurpose) -> str:
         """Return the certificates to trust for `purpose`, the one that signs first."""
@@ -77,15 +91,18 @@ class Vault:
 
     def load(self) -> Holdings | None:
         """Return what is kept, None if nothing is. Raises BadCredentials for half of it, or what cannot be read."""
-        key, records = read_private(self._key_file), read_private(self._records_file)
-        if key is None and records is None:
+        keys, records = read_private(self._key_file), read_private(self._records_file)
+        if keys is None and records is None:
             return None
-        if key is None or records is None:
-            raise BadCredentials(f"{self._key_file if key is None else self._records_file} is missing", hint=_REJOIN)
-        return _read(records, key, str(self.path))
+        if keys is None or records is None:
+            raise BadCredentials(f"{self._key_file if keys is None else self._records_file} is missing", hint=_REJOIN)
+        return _read(records, keys, str(self.path))
 
     def keep(self, holdings: Holdings) -> None:
-        """Keep holdings in place of what was there; the key first, for records without it cannot be opened."""
+        """Keep holdings in place of what was there; the keys first, for records without them cannot be opened.
+
+        Drop a key only when the records kept before need it no more: a crash between the two files leaves those.
+        """
         make_private_directory(self.path)
         if read_private(self._key_file) != _key_text(holdings):
             write_private(self._key_file, _key_text(holdings))
@@ -109,7 +126,7 @@ def read_founding_file(content: bytes) -> Holdings:
 
 
 def _key_text(holdings: Holdings) -> bytes:
-    return holdings.cluster_key.raw.hex().encode() + b"\n"
+    return b"".join(key.raw.hex().encode() + b"\n" for key in holdings.keys)
 
 
 def _to_plain(holdings: Holdings) -> dict[str, Any]:
@@ -117,7 +134,7 @@ def _to_plain(holdings: Holdings) -> dict[str, Any]:
     return {"format": _FORMAT, "cluster_id": holdings.cluster_id, "authorities": stored}
 
 
-def _read(content: bytes, key: bytes, where: str) -> Holdings:
+def _read(content: bytes, key_lines: bytes, where: str) -> Holdings:
     try:
         plain = json.loads(content)
         if plain["format"] != _FORMAT:
@@ -126,13 +143,16 @@ def _read(content: bytes, key: bytes, where: str) -> Holdings:
             _decode(authority_id, base64.b64decode(text, validate=True))
             for authority_id, text in sorted(plain["authorities"].items())
         ]
-        return Holdings(str(plain["cluster_id"]), ClusterKey(bytes.fromhex(key.decode().strip())), tuple(records))
+        keys = [ClusterKey(bytes.fromhex(line)) for line in key_lines.decode().split()]
+        if not keys:
+            raise ValueError("no key")
+        return Holdings(str(plain["cluster_id"]), keys[0], tuple(records), tuple(keys[1:]))
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, Malformed) as error:
         raise BadCredentials(f"{where} cannot be read: {type(error).__name__}", hint=_REJOIN) from error
 
 
 def _decode(authority_id: str, stored: bytes) -> AuthorityRecord:
-    parsed = keys.parse(keys.authority(authority_id))
+    parsed = parse_key(authority_key(authority_id))
     if parsed is None:
         raise Malformed(f"{authority_id} is not the id of an authority")
     record = decode_record(parsed, stored)

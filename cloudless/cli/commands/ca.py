@@ -1,4 +1,4 @@
-"""`ca …`: the certificate authorities and their replacement."""
+"""`ca …`: the certificate authorities, the cluster key that seals theirs, and the replacement of either."""
 
 from __future__ import annotations
 
@@ -57,6 +57,42 @@ def rotate(purposes: tuple[str, ...], hurry: bool, leaf_lifetime: int | None, ye
     request = RotateCaRequest(purposes=wanted, hurry=hurry, leaf_lifetime_s=leaf_lifetime or 0)
     with current().client() as client:
         _show(client.call(ROTATE_CA, request).authorities)
+
+
+@ca.command("key", cls=Command)
+def key() -> None:
+    """Show the name of the cluster key, how far its replacement is, and who has yet to fetch the new one."""
+    from cloudless.cli.cluster_key import describe
+    from cloudless.cli.methods import GET_CLUSTER_KEY
+    from cloudless.cli.output import show_fields, show_plain
+    from cloudless.cli.plain import to_plain
+    from cloudless.rpc.v1.identity_pb2 import GetClusterKeyRequest
+
+    options = current()
+    with options.client() as client:
+        answer = client.call(GET_CLUSTER_KEY, GetClusterKeyRequest(read=options.read()))
+    if options.output in ("json", "yaml"):
+        return show_plain(options, to_plain(answer))
+    in_use = answer.in_use or "none: without TLS there is no key"
+    show_fields(options, [("in use", in_use), ("state", describe(answer))])
+
+
+@ca.command("rotate-key", cls=Command)
+@click.option("--no-wait", is_flag=True, help="Return at once; the cluster goes on by itself.")
+@click.option("--wait-timeout", default=180.0, show_default=True, metavar="SECONDS", help="How long to wait.")
+@click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
+def rotate_key(no_wait: bool, wait_timeout: float, request_id: str) -> None:
+    """Replace the cluster key, which seals the CAs' keys in the state, while everything runs.
+
+    For when somebody else has it: a coordinator that was taken over, a lost data directory. Coordinators that are not
+    revoked fetch the new one from each other; who is away fetches it on its return. Then replace the CAs too, for
+    whoever had the old key may have had theirs. `cloudless identity revoke coordinator ID --rotate` does all of it.
+    """
+    from cloudless.cli.cluster_key import describe, rotate_cluster_key
+
+    with current().client() as client:
+        answer = rotate_cluster_key(client, 0.0 if no_wait else wait_timeout, request_id)
+    click.echo(f"cluster key: {describe(answer)}")
 
 
 def _show(authorities: Iterable[Authority]) -> None:

@@ -12,7 +12,6 @@ import json
 import platform
 import tarfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from cloudless import __version__
 from cloudless.cli.client import Client
 from cloudless.cli.doctor.coordinators import at_once
 from cloudless.cli.doctor.examine import Examined
+from cloudless.cli.doctor.pages import fetch_text
 from cloudless.cli.doctor.show import plain_findings
 from cloudless.cli.methods import (
     GET_DIGEST,
@@ -165,16 +165,11 @@ def _ask(one: CoordinatorFacts, timeout_s: float, credentials: Credentials | Non
                 metrics_address = next((record.metrics_address for record in records), "")
             yield f"{name}.json", json.dumps(to_plain(answer), indent=1, ensure_ascii=False) + "\n"
     if metrics_address:
-        yield _or_error("metrics", ".txt", lambda: _fetch(metrics_address, timeout_s, credentials))
-
-
-def _fetch(address: str, timeout_s: float, credentials: Credentials | None) -> str:
-    if credentials is not None:
-        return "not fetched: behind TLS metrics are for whoever scrapes them with a certificate\n"
-    # Proxies of the environment are for the internet, not for our own coordinators.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{address}/metrics", timeout=timeout_s) as answer:
-        return str(answer.read(ENTRY_BYTES_MAX).decode(errors="replace"))
+        yield _or_error(
+            "metrics",
+            ".txt",
+            lambda: fetch_text(metrics_address, "/metrics", timeout_s, ENTRY_BYTES_MAX, credentials),
+        )
 
 
 def _or_error(name: str, suffix: str, read: Callable[[], str]) -> tuple[str, str]:

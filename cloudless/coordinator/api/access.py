@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from google.protobuf.message import Message
 
 from cloudless.coordinator.api.caller import current_actor
 from cloudless.coordinator.commit import Committed, Committer, PreconditionFailed, with_request
@@ -42,6 +44,8 @@ DEADLINE_MARGIN_S = 0.1
 """Kept for the answer's way back: a caller whose own deadline is first never learns why."""
 BOUNDED_STALENESS_S = 1.0
 LOOKUP_TIMEOUT_S = 2.0
+SELECTOR_TERMS_MAX = 64
+SELECTOR_LENGTH_MAX = 253
 PAGE_SIZE = 500
 PAGE_SIZE_MAX = 5000
 
@@ -255,8 +259,33 @@ def not_found(kind: str, name: str) -> NotFound:
     return NotFound(f"there is no {kind} {name}", hint=f"see cloudless {kind} list")
 
 
+def content_of(request: Any) -> bytes:
+    """Return what a request with WriteOptions asks for, without its id."""
+    bare: Message = type(request)()
+    bare.CopyFrom(request)
+    bare.ClearField("options")
+    content: bytes = bare.SerializeToString(deterministic=True)
+    return request.DESCRIPTOR.name.encode() + b"\0" + content
+
+
 def with_puts(change: Change, *puts: PutRecord) -> Change:
     return replace(change, puts=(*change.puts, *puts))
+
+
+def read_selector(selector: Mapping[str, str], field: str = "selector") -> dict[str, str]:
+    """Return the terms of a request's selector, or raise InvalidSpec: no object has more labels, nor longer ones."""
+    if len(selector) > SELECTOR_TERMS_MAX:  # counted before it is copied
+        raise InvalidSpec([Problem(field, f"has {len(selector)} terms; at most {SELECTOR_TERMS_MAX} are taken")])
+    terms = dict(selector)
+    long = [name for name, value in sorted(terms.items()) if max(len(name), len(value)) > SELECTOR_LENGTH_MAX]
+    if long:
+        raise InvalidSpec(
+            [
+                Problem(f"{field}[{name[:40]!r}]", f"name and value have at most {SELECTOR_LENGTH_MAX} characters")
+                for name in long
+            ]
+        )
+    return terms
 
 
 def paginate(names: list[str], page_token: str, limit: int) -> tuple[list[str], str]:

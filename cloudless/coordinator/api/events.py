@@ -135,6 +135,8 @@ class _Queue:
 
 def _parse_kinds(request: pb.WatchRequest) -> frozenset[Kind]:
     known = {kind.value: kind for kind in Kind if kind not in CONFIDENTIAL}
+    if len(request.kinds) > len(Kind):
+        raise InvalidSpec([Problem("kinds", f"has {len(request.kinds)} entries; there are {len(known)} kinds")])
     unknown = sorted(set(request.kinds) - known.keys())
     if unknown:
         raise InvalidSpec([Problem("kinds", f"{unknown[0][:40]!r} is not one of {', '.join(sorted(known))}")])

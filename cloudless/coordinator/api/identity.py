@@ -11,10 +11,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from google.protobuf.message import Message
-
 from cloudless.adapters.pki.authority import LEAF_LIFETIME_MAX_S, LEAF_LIFETIME_MIN_S
-from cloudless.coordinator.api.access import Access, Decided, with_puts
+from cloudless.coordinator.api.access import Access, Decided, content_of, with_puts
 from cloudless.coordinator.api.caller import current_actor
 from cloudless.coordinator.api.enrolment import build_authorities, find_role, to_wire_role
 from cloudless.coordinator.issuing import Issuer
@@ -22,6 +20,7 @@ from cloudless.coordinator.trust_keeper import build_next_authorities
 from cloudless.core.identity.names import IdentityKind
 from cloudless.core.identity.plans import (
     check_token,
+    check_token_lists,
     plan_identity_revocation,
     plan_token,
     plan_token_revocation,
@@ -38,6 +37,7 @@ from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
 REASON_LENGTH_MAX = 200
+PURPOSES_MAX = 16
 _WIRE_PURPOSES = {getattr(objects_pb2, f"AUTHORITY_PURPOSE_{purpose.name}"): purpose for purpose in AuthorityPurpose}
 
 
@@ -62,9 +62,9 @@ class IdentityAdmin:
             answer = {"id": token.id, "sealed": sealed, "expires_at_ms": record.expires_at_ms}
             return Decided(with_puts(plan_token(view, record), event), answer)
 
-        written = await self._access.write(request.options, _content(request), decide, context)
+        written = await self._access.write(request.options, content_of(request), decide, context)
         answer = written.answer
-        text = key.unseal(bytes.fromhex(answer["sealed"]), _label(answer["id"])).decode()
+        text = self._issuer.unseal(bytes.fromhex(answer["sealed"]), _label(answer["id"])).decode()
         return pb.CreateTokenResponse(
             header=self._access.header(written.revision),
             token=text,
@@ -73,6 +73,8 @@ class IdentityAdmin:
         )
 
     def _build_token(self, request: pb.CreateTokenRequest, token: Token) -> TokenRecord:
+        if problems := check_token_lists(request.names, request.namespaces):
+            raise InvalidSpec(problems)
         role = find_role(request.role)
         if role is None:
             raise InvalidSpec([Problem("role", "must be coordinator, agent, viewer, operator or admin")])
@@ -112,7 +114,7 @@ class IdentityAdmin:
             _, change = plan_token_revocation(view, request.id, self._access.clock.wall_ms())
             return self._told(change, "TokenRevoked", f"token/{request.id}", "lets nobody in any more")
 
-        written = await self._access.write(request.options, _content(request), decide, context)
+        written = await self._access.write(request.options, content_of(request), decide, context)
         return pb.RevokeTokenResponse(header=self._access.header(written.revision))
 
     # --- identities ---
@@ -145,7 +147,7 @@ class IdentityAdmin:
             subject = f"{request.kind}/{request.name}"
             return self._told(change, "IdentityRevoked", subject, request.reason or "no reason given")
 
-        written = await self._access.write(request.options, _content(request), decide, context)
+        written = await self._access.write(request.options, content_of(request), decide, context)
         return pb.RevokeIdentityResponse(header=self._access.header(written.revision))
 
     # --- authorities ---
@@ -156,14 +158,14 @@ class IdentityAdmin:
 
         def decide(view: View) -> Decided:
             now_ms = self._access.clock.wall_ms()
-            if request.hurry and find_rotations(view):
-                change = _merge(plan_rotation(view, now_ms, hurry=True))
+            if request.hurry and any(rotation.purpose in purposes for rotation in find_rotations(view)):
+                change = _merge(plan_rotation(view, now_ms, hurry=True, purposes=purposes))
             else:
                 fresh = build_next_authorities(self._issuer, view, purposes, now_ms, request.leaf_lifetime_s)
                 change = plan_rotation_start(view, fresh)
             return self._told(change, "TrustChanged", "cluster/pki", change.reason if change else "")
 
-        written = await self._access.write(request.options, _content(request), decide, context)
+        written = await self._access.write(request.options, content_of(request), decide, context)
         return pb.RotateCaResponse(
             header=self._access.header(written.revision), authorities=build_authorities(self._access.view)
         )
@@ -176,8 +178,8 @@ class IdentityAdmin:
 
 def _check_rotation(request: pb.RotateCaRequest) -> list[AuthorityPurpose]:
     problems = []
-    unknown = [purpose for purpose in request.purposes if purpose not in _WIRE_PURPOSES]
-    if unknown:
+    unknown = any(purpose not in _WIRE_PURPOSES for purpose in request.purposes)
+    if unknown or len(request.purposes) > PURPOSES_MAX:
         problems.append(Problem("purposes", "must be of cluster, etcd-peers and etcd-clients"))
     if request.leaf_lifetime_s and not LEAF_LIFETIME_MIN_S <= request.leaf_lifetime_s <= LEAF_LIFETIME_MAX_S:
         problems.append(Problem("leaf_lifetime_s", f"must be from {LEAF_LIFETIME_MIN_S} to {LEAF_LIFETIME_MAX_S}"))
@@ -240,12 +242,3 @@ def _describe(record: TokenRecord) -> str:
 
 def _label(token_id: str) -> str:
     return f"the text of token {token_id}"
-
-
-def _content(request: Any) -> bytes:
-    """Return what a request asks for, without its id."""
-    bare: Message = type(request)()
-    bare.CopyFrom(request)
-    bare.ClearField("options")
-    content: bytes = bare.SerializeToString(deterministic=True)
-    return request.DESCRIPTOR.name.encode() + b"\0" + content

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cloudless.coordinator.api.access import Access, Decided, check_revision, not_found, paginate, with_puts
+from cloudless.coordinator.api.access import (
+    Access,
+    Decided,
+    check_revision,
+    not_found,
+    paginate,
+    read_selector,
+    with_puts,
+)
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec
 from cloudless.core.orchestration import summarise_node
@@ -28,8 +36,9 @@ class Nodes:
         self._access, self._silence_s = access, silence_s
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
+        selector = read_selector(request.selector)
         view = await self._access.settle(request.read, context)
-        names = [node_id for node_id in view.nodes if self._matches(view, node_id, request.selector)]
+        names = [node_id for node_id in view.nodes if self._matches(view, node_id, selector)]
         page, token = paginate(names, request.page_token, request.limit)
         return pb.ListNodesResponse(
             header=self._access.header(), nodes=[self._to_node(view, node_id) for node_id in page], next_token=token
@@ -130,6 +139,8 @@ def _check_labels(request: pb.UpdateNodeRequest) -> None:
         problems.append(Problem("set_labels", f"at most {LABELS_MAX} labels"))
     if len(request.remove_labels) > LABELS_MAX:
         problems.append(Problem("remove_labels", f"at most {LABELS_MAX} labels"))
+    if problems:
+        raise InvalidSpec(problems)  # nobody wants to read of each of ten thousand
     for key, value in request.set_labels.items():
         if not key or max(len(key), len(value)) > LABEL_LENGTH_MAX:
             problems.append(

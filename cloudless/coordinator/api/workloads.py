@@ -15,6 +15,7 @@ from cloudless.coordinator.api.access import (
     deadline_s,
     not_found,
     paginate,
+    read_selector,
     with_puts,
 )
 from cloudless.coordinator.api.workload_messages import WorkloadMessages
@@ -40,8 +41,8 @@ class Workloads:
     # --- reads ---
 
     async def ListWorkloads(self, request: pb.ListWorkloadsRequest, context: Any) -> Packed:
+        wanted, selector = request.namespace, read_selector(request.selector)  # once: a message's field is slow to read
         view = await self._access.settle(request.read, context)
-        wanted, selector = request.namespace, dict(request.selector)  # read once: a field of a message is slow to read
         found = {
             f"{namespace}/{name}": workload
             for (namespace, name), workload in view.workloads.items()

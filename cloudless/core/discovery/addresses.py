@@ -9,6 +9,8 @@ import ipaddress
 import re
 
 PORT_MAX = 65535
+ANY_HOSTS = ("", "0.0.0.0", "::")
+"""What a server is told to listen on every address of its host by; nobody can dial it."""
 # What a host's name may be: the rules of RFC 1123, and `_`, which some put into names all the same.
 _HOST_NAME = re.compile(r"(?=.{1,253}\.?\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
                         r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?\Z")  # fmt: skip
@@ -42,6 +44,14 @@ def read_host(text: str) -> str:
 def join_address(host: str, port: int) -> str:
     """Return `host:port`, an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reachable_at(bound: str, advertised: str) -> str:
+    """Return where others reach what listens at `bound`: at the host of `advertised` if it listens on all addresses."""
+    host, port = split_address(bound)
+    if host not in ANY_HOSTS:
+        return bound
+    return join_address(split_address(advertised)[0], port)
 
 
 def is_ip(host: str) -> bool:

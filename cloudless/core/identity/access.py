@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cloudless.core.identity.names import Identity, IdentityKind
 from cloudless.core.identity.rules import RULES, Reach, Rule
 from cloudless.core.model import IdentityRecord, Role
+from cloudless.core.state.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Forbidden:
 
 
 NO_FACTS = RequestFacts()
+FOUNDING_MS = 3_600_000
+"""How long a cluster counts as being founded: founders may be started one after the other."""
 _RANK = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
 
@@ -63,8 +66,7 @@ def judge_identity(
 ) -> Caller | Forbidden:
     """Return the caller whose certificate names `identity` and holds the key `key_hash`.
 
-    `newcomer`: a coordinator without a record may come in, because none has one yet, or for what it takes to become a
-    member: they sign for themselves before there is a store to write to. Otherwise a CA's key alone makes nobody a
+    `newcomer`: a coordinator without a record may come in (see `may_be_new`). Otherwise a CA's key alone makes nobody a
     coordinator: whoever has it must also be able to write to the store.
     """
     if identity.cluster_id != cluster_id:
@@ -82,6 +84,26 @@ def judge_identity(
             known=False,
         )
     return Caller(identity.name, record.role, record.namespaces)
+
+
+def may_be_new(view: View | None, rule: Rule | None, now_ms: int) -> bool:
+    """Return whether a coordinator that no record knows may make such a call.
+
+    Founders sign for themselves before there is a store to write to. So none need be on record while none is; and one
+    that comes late may become a member until `FOUNDING_MS` after the first went on record. Who joins later, with a
+    token, is on record by its use. Without an end to it a founding file found years later, or what a coordinator that
+    was revoked and forgotten still has, would be enough to become a member.
+    """
+    if rule is None:
+        return False
+    if view is None:
+        return rule.early
+    since_ms = [
+        known.record.enrolled_at_ms
+        for (kind, _), known in sorted(view.identities.items())
+        if kind == IdentityKind.COORDINATOR.value
+    ]
+    return not since_ms or (rule.newcomers and now_ms - min(since_ms) < FOUNDING_MS)
 
 
 def needs_facts(caller: Caller | None, method: str) -> bool:

@@ -56,6 +56,11 @@ def plan_enrolment(view: View, ask: Ask, now_ms: int) -> Admission:
     verdict = judge_token(token.record if token else None, ask.presented_hash, ask.role, ask.name, now_ms)
     if token is None or verdict not in (TokenVerdict.GOOD, TokenVerdict.SPENT):
         raise _refusal(verdict, token.record if token else None, ask)
+    if is_disowned(view, token.record):
+        raise Denied(
+            f"token {token.record.id} was made by {token.record.created_by}, who was revoked",
+            hint="create a new one: `cloudless token create`",
+        )
     kind = kind_of(token.record.role).value
     key = keys.identity(kind, ask.name)
     known = view.identities.get((kind, ask.name))
@@ -87,6 +92,13 @@ def plan_enrolment(view: View, ask: Ask, now_ms: int) -> Admission:
         reason=f"{kind}/{ask.name} enrols with token {token.record.id}",
     )
     return Admission(record, change)
+
+
+def is_disowned(view: View, token: TokenRecord) -> bool:
+    """Return whether a token was made by somebody who is revoked now: it would be a way back in."""
+    kind, _, name = token.created_by.partition("/")
+    maker = view.identities.get((kind, name))
+    return maker is not None and maker.record.revoked_at_ms > 0
 
 
 def plan_renewal(view: View, identity: Identity, presented_hash: str, key_hash: str) -> Admission:

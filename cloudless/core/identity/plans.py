@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import replace
 
 from cloudless.core import keys
+from cloudless.core.identity.enrolment import is_disowned
 from cloudless.core.identity.names import kind_of
 from cloudless.core.identity.tokens import TTL_MAX_S, USES_MAX
 from cloudless.core.keys import NAME_PATTERN
@@ -38,24 +39,38 @@ def plan_bootstrap(view: View, cluster: ClusterRecord, authorities: Iterable[Aut
     )
 
 
-def plan_own_identity(view: View, name: str, key_hash: str, now_ms: int) -> Change | None:
+def plan_own_identity(view: View, name: str, key_hash: str, cluster_keys: Iterable[str], now_ms: int) -> Change | None:
     """Plan a coordinator's own record; None if it says so already, or says that the coordinator was revoked.
 
-    Coordinators sign for themselves, so their records follow their keys instead of preceding them.
+    Coordinators sign for themselves, so their records follow their keys instead of preceding them. `cluster_keys` are
+    the names of those it holds.
     """
     kind = kind_of(Role.COORDINATOR).value
     key = keys.identity(kind, name)
     known = view.identities.get((kind, name))
-    if key in view.quarantined or (known and (known.record.revoked_at_ms or key_hash in known.record.key_hashes)):
+    if key in view.quarantined or (known and known.record.revoked_at_ms):
         return None
-    record = IdentityRecord(
-        name=name, role=Role.COORDINATOR, key_hashes=(key_hash,), enrolled_at_ms=now_ms, enrolled_by="itself"
-    )
+    record, reason = IdentityRecord(name=name, role=Role.COORDINATOR), f"coordinator {name} records its cluster keys"
+    if known is not None and key_hash in known.record.key_hashes:
+        record = known.record
+    else:
+        reason = f"coordinator {name} records its key"
+        record = replace(record, key_hashes=(key_hash,), enrolled_at_ms=now_ms, enrolled_by="itself")
+    record = replace(record, cluster_keys=tuple(sorted(cluster_keys)))
+    if known is not None and record == known.record:
+        return None
     return Change(
         puts=(PutRecord(key, record),),
         preconditions=(Precondition(key, known.mod_revision if known else 0),),
-        reason=f"coordinator {name} records its key",
+        reason=reason,
     )
+
+
+def check_token_lists(names: Sized, namespaces: Sized) -> list[Problem]:
+    """Return which lists of a wish are too long to be looked at one by one."""
+    lists = {"names": len(names), "namespaces": len(namespaces)}
+    too_long = {field: count for field, count in lists.items() if count > NAMES_MAX}
+    return [Problem(field, f"has {count} entries; at most {NAMES_MAX}") for field, count in too_long.items()]
 
 
 def check_token(record: TokenRecord) -> list[Problem]:
@@ -66,8 +81,8 @@ def check_token(record: TokenRecord) -> list[Problem]:
         problems.append(Problem("ttl_s", f"must be from 1 to {TTL_MAX_S} seconds (30 days)"))
     if not 1 <= record.uses_total <= USES_MAX:
         problems.append(Problem("uses", f"must be from 1 to {USES_MAX}"))
-    if len(record.names) > NAMES_MAX or len(record.namespaces) > NAMES_MAX:
-        problems.append(Problem("names", f"at most {NAMES_MAX} names and namespaces"))
+    if too_many := check_token_lists(record.names, record.namespaces):
+        return problems + too_many
     for name in record.names:
         if not NAME_PATTERN.fullmatch(name[:-1].rstrip("-.") if name.endswith("*") else name):
             problems.append(Problem("names", f"{name[:70]!r} is neither an id nor the beginning of one with `*`"))
@@ -114,7 +129,8 @@ def plan_identity_revocation(
 ) -> tuple[Enrolment, Change | None]:
     """Plan to lock somebody out at once, whatever certificate it holds. Raises NotFound, Denied.
 
-    The last admin cannot be revoked: nobody could let another one in.
+    The tokens that it made let nobody in from then on: by one of them it could come back. The last admin cannot be
+    revoked: nobody could let another one in.
     """
     known = view.identities.get((kind, name))
     if known is None:
@@ -132,6 +148,16 @@ def plan_identity_revocation(
         reason=f"{kind}/{name} is revoked: {reason or 'no reason given'}",
     )
     return known, change
+
+
+def plan_disowned_tokens(view: View, now_ms: int) -> tuple[Change, ...]:
+    """Plan to revoke the tokens of who was revoked, for good: also when the same name is let in anew."""
+    changes = []
+    for token_id, token in sorted(view.tokens.items()):
+        if is_disowned(view, token.record) and not token.record.revoked_at_ms:
+            _, change = plan_token_revocation(view, token_id, now_ms)
+            changes.append(change)
+    return tuple(change for change in changes if change is not None)
 
 
 def plan_token_reap(view: View, now_ms: int) -> tuple[Change, ...]:

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cloudless.core import keys
+from cloudless.core.identity.key_rotation import is_key_rotating, unmoved
 from cloudless.core.model import AuthorityPhase, AuthorityPurpose, AuthorityRecord
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state.view import Authority, View
@@ -79,8 +80,13 @@ def next_generation(view: View, purpose: AuthorityPurpose) -> int:
 
 
 def plan_rotation_start(view: View, fresh: Iterable[AuthorityRecord]) -> Change:
-    """Plan to make new authorities known, before they sign anything. Raises Conflict, Unavailable."""
-    puts, preconditions = [], []
+    """Plan to make new authorities known, before they sign anything. Raises Conflict, Unavailable.
+
+    Never while the cluster key is replaced: a new CA sealed with the old key would be open to whoever has that.
+    """
+    if is_key_rotating(view):
+        raise Conflict("the cluster key is being replaced", hint="see `cloudless ca key`; wait for its end")
+    puts, preconditions = [], [unmoved(view)]
     for record in sorted(fresh, key=lambda record: record.id):
         if record.generation != next_generation(view, record.purpose):
             raise Conflict(f"{record.id} is not the next generation", hint="ask again")
@@ -94,12 +100,14 @@ def plan_rotation_start(view: View, fresh: Iterable[AuthorityRecord]) -> Change:
     return Change(puts=tuple(puts), preconditions=tuple(preconditions), reason=f"distribute the new CA {names}")
 
 
-def plan_rotation(view: View, now_ms: int, *, hurry: bool = False) -> tuple[Change, ...]:
+def plan_rotation(
+    view: View, now_ms: int, *, hurry: bool = False, purposes: Iterable[AuthorityPurpose] = AuthorityPurpose
+) -> tuple[Change, ...]:
     """Plan the steps that are due; `hurry` takes the next ones at once, whoever may be locked out by it.
 
     A CA that may have leaked is such a reason: nodes that did not learn of the new one re-enrol.
     """
-    changes = (_plan_step(view, purpose, now_ms, hurry) for purpose in AuthorityPurpose)
+    changes = (_plan_step(view, purpose, now_ms, hurry) for purpose in purposes)
     return tuple(change for change in changes if change is not None)
 
 

@@ -35,14 +35,17 @@ class Reach(Enum):
 class Rule:
     """Who may make one call. `anyone` needs no identity at all: liveness, and what precedes having one.
 
-    `newcomers` lets in coordinators that no record knows yet: what it takes to become a member, after which each puts
-    itself on record.
+    `newcomers` lets in coordinators that no record knows yet, while the cluster is being founded: what it takes to
+    become a member, after which each puts itself on record. `early` lets coordinators in by their certificates alone
+    before there is state to look them up in: what they ask each other on the way to it, and nothing that changes
+    anything.
     """
 
     anyone: bool = False
     machines: tuple[Role, ...] = ()
     own: bool = False
     newcomers: bool = False
+    early: bool = False
     people: Role | None = None
     reach: Reach = Reach.CLUSTER
 
@@ -62,11 +65,13 @@ _OWN_RULES: dict[str, Rule] = {
     "ClusterService/GetStatus": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/ListMembers": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "ClusterService/GetDigest": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
-    "ClusterService/GetFormation": Rule(machines=(_C,), newcomers=True, people=Role.VIEWER, reach=Reach.SHARED),
+    "ClusterService/GetFormation": Rule(
+        machines=(_C,), newcomers=True, early=True, people=Role.VIEWER, reach=Reach.SHARED
+    ),
     "ClusterService/JoinRaftCluster": Rule(machines=(_C,), own=True, newcomers=True),
     # One that leaves asks another to remove its member, by the member's id.
     "ClusterService/RemoveMember": Rule(machines=(_C,), people=Role.ADMIN),
-    "ClusterService/UpdateMember": Rule(machines=(_C,), own=True, newcomers=True, people=Role.ADMIN),
+    "ClusterService/UpdateMember": Rule(machines=(_C,), own=True, people=Role.ADMIN),
     "ClusterService/LeaveCluster": _ADMIN,
     "ClusterService/PromoteMember": _ADMIN,
     "ClusterService/ReplaceMember": _ADMIN,
@@ -100,7 +105,7 @@ _OWN_RULES: dict[str, Rule] = {
     "AgentService/Session": Rule(machines=(_A,), own=True),
     "AgentLogService/ReadTaskLogs": _COORDINATORS,
     "PeerService/Link": Rule(machines=(_C,), own=True),
-    "MaintenanceService/InspectCoordinator": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
+    "MaintenanceService/InspectCoordinator": Rule(machines=(_C,), early=True, people=Role.VIEWER, reach=Reach.SHARED),
     "MaintenanceService/DefragmentMember": _COORDINATORS,
     "MaintenanceService/MoveRaftLeader": _COORDINATORS,
     "MaintenanceService/MakeRoom": Rule(machines=(_C,), people=Role.OPERATOR),
@@ -116,6 +121,10 @@ _OWN_RULES: dict[str, Rule] = {
     "IdentityService/ListIdentities": _ADMIN,
     "IdentityService/RevokeIdentity": _ADMIN,
     "IdentityService/RotateCa": _ADMIN,
+    "IdentityService/RotateClusterKey": _ADMIN,
+    "IdentityService/GetClusterKey": _SEE,
+    # Only of coordinators on record: the handler asks for that in the newest state.
+    "IdentityService/FetchClusterKey": _COORDINATORS,
 }
 _FOREIGN_RULES: dict[str, Rule] = {
     "grpc.health.v1.Health/Check": _ANYONE,

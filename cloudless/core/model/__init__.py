@@ -12,6 +12,8 @@ from cloudless.core.model.identity import (
     AuthorityPurpose,
     AuthorityRecord,
     IdentityRecord,
+    KeyPhase,
+    KeyRotationRecord,
     Role,
     TokenRecord,
 )
@@ -61,6 +63,7 @@ Record = (
     | AuthorityRecord
     | TokenRecord
     | IdentityRecord
+    | KeyRotationRecord
 )
 """Any value that may be stored under a key of the cluster."""
 
@@ -81,6 +84,8 @@ __all__ = [
     "IdentityRecord",
     "Instance",
     "JoinRecord",
+    "KeyPhase",
+    "KeyRotationRecord",
     "LeaderRecord",
     "NodeInfo",
     "NodePhase",

@@ -105,6 +105,7 @@ class IdentityRecord(Evolving):
     """Somebody who was let in. `key_hashes` are their public keys, newest first: any other key is somebody else.
 
     `enrolled_by` is the id of the token that was used, or who vouched. `namespaces` binds a person; empty: all.
+    `cluster_keys` are the names of the cluster keys that a coordinator holds, as it says itself.
     """
 
     name: str
@@ -115,3 +116,26 @@ class IdentityRecord(Evolving):
     enrolled_by: str = ""
     revoked_at_ms: int = 0
     revoked_reason: str = ""
+    cluster_keys: tuple[str, ...] = ()
+
+
+class KeyPhase(Enum):
+    """Where a replacement of the cluster key is; see `cloudless.core.identity.key_rotation`.
+
+    WANTED        the leader is to make a key
+    DISTRIBUTING  it is made; coordinators fetch it, and nothing is sealed with it
+    DONE          everything is sealed with it
+    """
+
+    WANTED = "WANTED"
+    DISTRIBUTING = "DISTRIBUTING"
+    DONE = "DONE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotationRecord:
+    """The last replacement of the cluster key. `key` is the new one's name, "" while it is WANTED."""
+
+    phase: KeyPhase
+    phase_since_ms: int
+    key: str = ""

@@ -408,6 +408,7 @@ _HELD = (
     Kind.REPLACEMENT,
     Kind.BACKUP_SETTINGS,
     Kind.BACKUP_STATUS,
+    Kind.KEY_ROTATION,
 )
 """Kinds of few objects that are asked for as they are."""
 

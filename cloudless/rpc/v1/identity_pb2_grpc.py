@@ -89,6 +89,21 @@ class IdentityServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateCaRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateCaResponse.FromString,
                 _registered_method=True)
+        self.RotateClusterKey = channel.unary_unary(
+                '/cloudless.rpc.v1.IdentityService/RotateClusterKey',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateClusterKeyRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateClusterKeyResponse.FromString,
+                _registered_method=True)
+        self.GetClusterKey = channel.unary_unary(
+                '/cloudless.rpc.v1.IdentityService/GetClusterKey',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.GetClusterKeyRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.GetClusterKeyResponse.FromString,
+                _registered_method=True)
+        self.FetchClusterKey = channel.unary_unary(
+                '/cloudless.rpc.v1.IdentityService/FetchClusterKey',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.FetchClusterKeyRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.FetchClusterKeyResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -168,6 +183,27 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateClusterKey(self, request, context):
+        """Replace the key that the CAs' keys are sealed with. Answers at once; GetClusterKey says when it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetClusterKey(self, request, context):
+        """How far its replacement is. Never the key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchClusterKey(self, request, context):
+        """The key itself, for a coordinator that is on record and not revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,6 +261,21 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.RotateCa,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateCaRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateCaResponse.SerializeToString,
+            ),
+            'RotateClusterKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateClusterKey,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateClusterKeyRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateClusterKeyResponse.SerializeToString,
+            ),
+            'GetClusterKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetClusterKey,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.GetClusterKeyRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.GetClusterKeyResponse.SerializeToString,
+            ),
+            'FetchClusterKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.FetchClusterKey,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.FetchClusterKeyRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_identity__pb2.FetchClusterKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -524,6 +575,87 @@ class IdentityService:
             '/cloudless.rpc.v1.IdentityService/RotateCa',
             cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateCaRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateCaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateClusterKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.IdentityService/RotateClusterKey',
+            cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateClusterKeyRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_identity__pb2.RotateClusterKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetClusterKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.IdentityService/GetClusterKey',
+            cloudless_dot_rpc_dot_v1_dot_identity__pb2.GetClusterKeyRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_identity__pb2.GetClusterKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchClusterKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.IdentityService/FetchClusterKey',
+            cloudless_dot_rpc_dot_v1_dot_identity__pb2.FetchClusterKeyRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_identity__pb2.FetchClusterKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

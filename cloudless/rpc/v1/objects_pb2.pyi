@@ -238,6 +238,25 @@ AUTHORITY_PHASE_ISSUING: AuthorityPhase.ValueType  # 2
 AUTHORITY_PHASE_RETIRING: AuthorityPhase.ValueType  # 3
 Global___AuthorityPhase: _TypeAlias = AuthorityPhase  # noqa: Y015
 
+class _KeyPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_PHASE_UNSPECIFIED: _KeyPhase.ValueType  # 0
+    KEY_PHASE_WANTED: _KeyPhase.ValueType  # 1
+    KEY_PHASE_DISTRIBUTING: _KeyPhase.ValueType  # 2
+    KEY_PHASE_DONE: _KeyPhase.ValueType  # 3
+
+class KeyPhase(_KeyPhase, metaclass=_KeyPhaseEnumTypeWrapper): ...
+
+KEY_PHASE_UNSPECIFIED: KeyPhase.ValueType  # 0
+KEY_PHASE_WANTED: KeyPhase.ValueType  # 1
+KEY_PHASE_DISTRIBUTING: KeyPhase.ValueType  # 2
+KEY_PHASE_DONE: KeyPhase.ValueType  # 3
+Global___KeyPhase: _TypeAlias = KeyPhase  # noqa: Y015
+
 @_typing.final
 class Resources(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -1496,6 +1515,7 @@ class IdentityRecord(_message.Message):
     ENROLLED_BY_FIELD_NUMBER: _builtins.int
     REVOKED_AT_MS_FIELD_NUMBER: _builtins.int
     REVOKED_REASON_FIELD_NUMBER: _builtins.int
+    CLUSTER_KEYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role: Global___Role.ValueType
     enrolled_at_ms: _builtins.int
@@ -1508,6 +1528,10 @@ class IdentityRecord(_message.Message):
     def key_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hex SHA-256 of each public key, newest first."""
 
+    @_builtins.property
+    def cluster_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a coordinator: the names of the cluster keys it holds, as it says itself."""
+
     def __init__(
         self,
         *,
@@ -1519,14 +1543,41 @@ class IdentityRecord(_message.Message):
         enrolled_by: _builtins.str = ...,
         revoked_at_ms: _builtins.int = ...,
         revoked_reason: _builtins.str = ...,
+        cluster_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolled_at_ms", b"enrolled_at_ms", "enrolled_by", b"enrolled_by", "key_hashes", b"key_hashes", "name", b"name", "namespaces", b"namespaces", "revoked_at_ms", b"revoked_at_ms", "revoked_reason", b"revoked_reason", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_keys", b"cluster_keys", "enrolled_at_ms", b"enrolled_at_ms", "enrolled_by", b"enrolled_by", "key_hashes", b"key_hashes", "name", b"name", "namespaces", b"namespaces", "revoked_at_ms", b"revoked_at_ms", "revoked_reason", b"revoked_reason", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IdentityRecord: _TypeAlias = IdentityRecord  # noqa: Y015
+
+@_typing.final
+class KeyRotationRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    PHASE_SINCE_MS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    phase: Global___KeyPhase.ValueType
+    phase_since_ms: _builtins.int
+    key: _builtins.str
+    """The new key's name, which tells nothing of the key."""
+    def __init__(
+        self,
+        *,
+        phase: Global___KeyPhase.ValueType = ...,
+        phase_since_ms: _builtins.int = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "phase", b"phase", "phase_since_ms", b"phase_since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRotationRecord: _TypeAlias = KeyRotationRecord  # noqa: Y015
 
 @_typing.final
 class StoredRecord(_message.Message):
@@ -1552,6 +1603,7 @@ class StoredRecord(_message.Message):
     AUTHORITY_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    KEY_ROTATION_FIELD_NUMBER: _builtins.int
     AUTOPILOT_FIELD_NUMBER: _builtins.int
     AUTOPILOT_STATUS_FIELD_NUMBER: _builtins.int
     JOIN_FIELD_NUMBER: _builtins.int
@@ -1590,6 +1642,8 @@ class StoredRecord(_message.Message):
     @_builtins.property
     def identity(self) -> Global___IdentityRecord: ...
     @_builtins.property
+    def key_rotation(self) -> Global___KeyRotationRecord: ...
+    @_builtins.property
     def autopilot(self) -> Global___AutopilotRecord: ...
     @_builtins.property
     def autopilot_status(self) -> Global___AutopilotStatus: ...
@@ -1620,6 +1674,7 @@ class StoredRecord(_message.Message):
         authority: Global___AuthorityRecord | None = ...,
         token: Global___TokenRecord | None = ...,
         identity: Global___IdentityRecord | None = ...,
+        key_rotation: Global___KeyRotationRecord | None = ...,
         autopilot: Global___AutopilotRecord | None = ...,
         autopilot_status: Global___AutopilotStatus | None = ...,
         join: Global___JoinRecord | None = ...,
@@ -1627,11 +1682,11 @@ class StoredRecord(_message.Message):
         backup_settings: Global___BackupSettings | None = ...,
         backup_status: Global___BackupStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "autopilot", "autopilot_status", "join", "replacement", "backup_settings", "backup_status"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "key_rotation", "autopilot", "autopilot_status", "join", "replacement", "backup_settings", "backup_status"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from cloudless.core.discovery.addresses import join_address, split_address
+from cloudless.core.discovery.addresses import join_address, reachable_at, split_address
 from cloudless.core.discovery.answers import Voice, sort_answers
 from cloudless.core.discovery.endpoints import Endpoint, merge_endpoints, order_endpoints
 from cloudless.core.discovery.learned import (
@@ -30,6 +30,20 @@ from cloudless.core.discovery.seeds import (
 )
 
 ADDRESS, NAME, DNS, SRV = SeedKind.ADDRESS, SeedKind.NAME, SeedKind.DNS, SeedKind.SRV
+
+
+@pytest.mark.parametrize(
+    ("bound", "advertised", "reachable"),
+    [
+        ("0.0.0.0:8081", "10.0.0.1:8080", "10.0.0.1:8081"),
+        ("[::]:8081", "[fd00::5]:8080", "[fd00::5]:8081"),
+        (":8081", "c1.example:8080", "c1.example:8081"),
+        ("127.0.0.1:8081", "10.0.0.1:8080", "127.0.0.1:8081"),
+        ("10.0.0.2:8081", "10.0.0.1:8080", "10.0.0.2:8081"),
+    ],
+)
+def test_what_listens_everywhere_is_reached_where_the_api_is(bound: str, advertised: str, reachable: str) -> None:
+    assert reachable_at(bound, advertised) == reachable
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 import cloudless.rpc.v1
 from cloudless.core.identity.access import (
+    FOUNDING_MS,
     Allowed,
     Caller,
     Forbidden,
@@ -18,11 +19,15 @@ from cloudless.core.identity.access import (
     admit,
     authorise,
     judge_identity,
+    may_be_new,
     needs_facts,
 )
 from cloudless.core.identity.names import Identity, IdentityKind
+from cloudless.core.identity.plans import REVOKED_KEPT_MS, plan_identity_reap
 from cloudless.core.identity.rules import RULES, Reach
 from cloudless.core.model import IdentityRecord, Role
+from cloudless.testing.builders import TestCluster
+from tests.unit.identity.trust import NOW_MS, put_identity
 
 
 def served_methods() -> set[str]:
@@ -184,6 +189,41 @@ def test_a_certificate_counts_as_far_as_the_records_agree(
 ) -> None:
     found = judge_identity(identity, "c", record, key_hash)
     assert found == expected if expected is not None else isinstance(found, Forbidden)
+
+
+JOIN, FORMATION, REMOVE = (
+    RULES[method(f"ClusterService/{name}")] for name in ("JoinRaftCluster", "GetFormation", "RemoveMember")
+)
+
+
+def test_who_is_not_on_record_may_become_a_member_only_while_the_cluster_is_founded() -> None:
+    cluster = TestCluster()
+    assert may_be_new(cluster.machine, REMOVE, NOW_MS), "a founder among founders"
+    put_identity(cluster, "a1", enrolled_at_ms=NOW_MS - 10 * FOUNDING_MS)
+    put_identity(cluster, "c2", Role.COORDINATOR, enrolled_at_ms=NOW_MS)
+    assert not may_be_new(cluster.machine, REMOVE, NOW_MS)
+    assert not may_be_new(cluster.machine, None, NOW_MS)
+    for rule in (JOIN, FORMATION):
+        assert may_be_new(cluster.machine, rule, NOW_MS + FOUNDING_MS - 1)
+        assert not may_be_new(cluster.machine, rule, NOW_MS + FOUNDING_MS)
+    put_identity(cluster, "c3", Role.COORDINATOR, enrolled_at_ms=NOW_MS + FOUNDING_MS)
+    assert not may_be_new(cluster.machine, JOIN, NOW_MS + FOUNDING_MS), "a coordinator let in later founds nothing"
+
+
+def test_a_revoked_coordinator_that_was_forgotten_is_no_newcomer() -> None:
+    """Its own CA key still signs for it: only the record it once had kept it out."""
+    cluster = TestCluster()
+    put_identity(cluster, "c1", Role.COORDINATOR, enrolled_at_ms=NOW_MS)
+    put_identity(cluster, "c9", Role.COORDINATOR, enrolled_at_ms=NOW_MS, revoked_at_ms=NOW_MS + 1)
+    later_ms = NOW_MS + 2 + REVOKED_KEPT_MS
+    assert not cluster.commit(plan_identity_reap(cluster.machine, later_ms))
+    assert ("coordinator", "c9") not in cluster.machine.identities
+    assert not may_be_new(cluster.machine, JOIN, later_ms)
+
+
+def test_before_there_is_state_coordinators_only_ask() -> None:
+    early = {name for name, rule in RULES.items() if may_be_new(None, rule, NOW_MS)}
+    assert early == {method("ClusterService/GetFormation"), method("MaintenanceService/InspectCoordinator")}
 
 
 def test_newcomers_are_coordinators_of_this_cluster_that_were_not_revoked() -> None:

@@ -86,6 +86,19 @@ def test_asking_again_helps_nobody_whose_token_or_identity_was_revoked_meanwhile
         admit(cluster)
 
 
+def test_a_token_made_by_who_was_revoked_lets_nobody_in_nor_back_in() -> None:
+    cluster = cluster_with_token(created_by="coordinator/c9", uses_total=2, uses_left=2)
+    put_identity(cluster, "c9", Role.COORDINATOR)
+    admit(cluster)
+    put_identity(cluster, "c9", Role.COORDINATOR, revoked_at_ms=NOW_MS)
+    for ask in (ASK, replace(ASK, name="a2", key_hash="key2")):
+        with pytest.raises(Denied, match="coordinator/c9, who was revoked"):
+            admit(cluster, ask)
+    put_identity(cluster, "c9", Role.AGENT, revoked_at_ms=NOW_MS)
+    put_identity(cluster, "c9", Role.COORDINATOR)
+    admit(cluster, replace(ASK, name="a2", key_hash="key2"))  # another kind of the same name is somebody else
+
+
 @pytest.mark.parametrize("known", [{"key_hashes": ("other",)}, {"revoked_at_ms": 1}])
 def test_a_known_identity_is_taken_over_only_by_a_token_that_names_it(known: dict[str, Any]) -> None:
     for names in ((), ("a*",)):

@@ -27,7 +27,7 @@ from cloudless.coordinator.api.caller import current_actor
 from cloudless.coordinator.api.request_facts import _FACTS, find_facts
 from cloudless.coordinator.guard import Guard, place_of
 from cloudless.core import keys
-from cloudless.core.identity.access import RequestFacts
+from cloudless.core.identity.access import FOUNDING_MS, RequestFacts
 from cloudless.core.identity.names import ANY_COORDINATOR, Identity, IdentityKind, kind_of
 from cloudless.core.identity.rules import PACKAGE, RULES, Reach
 from cloudless.core.model import AuthorityPurpose, IdentityRecord, Role, TaskDesired
@@ -40,6 +40,7 @@ NOW_MS = int(time.time() * 1000)
 DAY_MS = 86_400_000
 OURS, THEIRS = found("ours", NOW_MS - 7 * DAY_MS), found("theirs", NOW_MS)
 GET_STATUS = f"{PACKAGE}ClusterService/GetStatus"
+GET_FORMATION = f"{PACKAGE}ClusterService/GetFormation"
 SCALE = f"{PACKAGE}WorkloadService/ScaleWorkload"
 
 
@@ -64,9 +65,14 @@ class Door:
     told: list[tuple[str, ...]] = field(default_factory=list)
     address: str = ""
     handshakes: int = 0
+    loaded: bool = True
 
     def __post_init__(self) -> None:
-        self.guard = Guard(lambda: self.cluster.machine, lambda: "ours", tell=lambda *told: self.told.append(told))
+        self.guard = Guard(
+            lambda: self.cluster.machine if self.loaded else None,
+            lambda: "ours",
+            tell=lambda *told: self.told.append(told),
+        )
 
     def configuration(self) -> Any:
         self.handshakes += 1
@@ -141,11 +147,25 @@ async def test_once_coordinators_are_on_record_a_ca_signature_alone_makes_no_oth
     c2, forged = build(IdentityKind.COORDINATOR, "c2"), build(IdentityKind.COORDINATOR, "c9")
     async with open_door() as door:
         assert await door.call(forged) == "coordinator/c9"
-        enrol(door.cluster, c2, Role.COORDINATOR)
+        enrol(door.cluster, c2, Role.COORDINATOR, enrolled_at_ms=int(time.time() * 1000))
         assert await door.call(c2) == "coordinator/c2"
         with pytest.raises(grpc.aio.AioRpcError, match="coordinator/c9 is not enrolled"):
             await door.call(forged)
-        assert await door.call(forged, f"{PACKAGE}ClusterService/GetFormation") == "coordinator/c9"
+        assert await door.call(forged, GET_FORMATION) == "coordinator/c9"
+        enrol(door.cluster, c2, Role.COORDINATOR, enrolled_at_ms=int(time.time() * 1000) - FOUNDING_MS)
+        for method in (GET_FORMATION, f"{PACKAGE}ClusterService/JoinRaftCluster"):
+            with pytest.raises(grpc.aio.AioRpcError, match="coordinator/c9 is not enrolled"):
+                await door.call(forged, method)
+
+
+async def test_before_there_is_state_a_certificate_is_enough_to_ask_and_not_to_change_anything() -> None:
+    c2 = build(IdentityKind.COORDINATOR, "c2")
+    async with open_door() as door:
+        door.loaded = False
+        assert await door.call(c2, GET_FORMATION) == "coordinator/c2"
+        for method in ("ClusterService/RemoveMember", "IdentityService/FetchClusterKey", "PeerService/Link"):
+            with pytest.raises(grpc.aio.AioRpcError, match=r"Unavailable: .*no state yet"):
+                await door.call(c2, f"{PACKAGE}{method}")
 
 
 async def test_who_is_not_enrolled_or_revoked_or_of_an_older_key_is_nobody() -> None:
@@ -293,13 +313,17 @@ def test_without_a_certificate_only_what_anyone_may_is_let_in_and_the_rest_is_to
 
 
 def test_before_there_is_state_coordinators_know_each_other_and_nobody_else() -> None:
-    guard = Guard(lambda: None, lambda: "ours")
+    guard, c2 = Guard(lambda: None, lambda: "ours"), build(IdentityKind.COORDINATOR, "c2")
     link = f"{PACKAGE}PeerService/Link"
-    guard.enter(link, Context(build(IdentityKind.COORDINATOR, "c2").chain_pem))
+    guard.enter(GET_FORMATION, Context(c2.chain_pem))
     assert current_actor() == "coordinator/c2"
-    guard.check(link, peer_pb2.PeerBeat(coordinator_id="c2"), Context())
+    with pytest.raises(Unavailable, match="ask another"):
+        guard.enter(link, Context(c2.chain_pem))
+    founding = Guard(lambda: TestCluster().machine, lambda: "ours")
+    founding.enter(link, Context(c2.chain_pem))
+    founding.check(link, peer_pb2.PeerBeat(coordinator_id="c2"), Context())
     with pytest.raises(Denied, match="may not speak for c3"):
-        guard.check(link, peer_pb2.PeerBeat(coordinator_id="c3"), Context())
+        founding.check(link, peer_pb2.PeerBeat(coordinator_id="c3"), Context())
     with pytest.raises(Unavailable, match="ask another"):
         guard.enter(f"{PACKAGE}AgentService/Session", Context(build(IdentityKind.AGENT, "a1").chain_pem))
 

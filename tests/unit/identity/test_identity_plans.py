@@ -53,13 +53,32 @@ def test_founding_leaves_a_name_and_unreadable_authorities_alone() -> None:
 def test_a_coordinator_records_its_key_unless_it_was_revoked() -> None:
     cluster = TestCluster()
     for key_hash in ("k1", "k2"):
-        change = plan_own_identity(cluster.machine, "c1", key_hash, NOW_MS)
+        change = plan_own_identity(cluster.machine, "c1", key_hash, ["one"], NOW_MS)
         assert change is not None
         assert not cluster.commit([change])
-        assert plan_own_identity(cluster.machine, "c1", key_hash, NOW_MS) is None
+        assert plan_own_identity(cluster.machine, "c1", key_hash, ["one"], NOW_MS) is None
     assert cluster.machine.identities["coordinator", "c1"].record.key_hashes == ("k2",)
     put_identity(cluster, "c1", Role.COORDINATOR, revoked_at_ms=1)
-    assert plan_own_identity(cluster.machine, "c1", "k3", NOW_MS) is None
+    assert plan_own_identity(cluster.machine, "c1", "k3", ["one"], NOW_MS) is None
+
+
+def test_a_coordinator_says_which_cluster_keys_it_holds_and_keeps_the_rest_of_its_record() -> None:
+    cluster = TestCluster()
+    put_identity(cluster, "c1", Role.COORDINATOR, key_hashes=("k1",), enrolled_at_ms=5, enrolled_by="token")
+    for held in (["one"], ["two", "one"], ["two"]):
+        change = plan_own_identity(cluster.machine, "c1", "k1", held, NOW_MS)
+        assert change is not None
+        assert not cluster.commit([change])
+        record = cluster.machine.identities["coordinator", "c1"].record
+        assert record.cluster_keys == tuple(sorted(held))
+        assert (record.enrolled_at_ms, record.enrolled_by) == (5, "token")
+        assert plan_own_identity(cluster.machine, "c1", "k1", reversed(held), NOW_MS) is None
+
+
+def test_lists_that_are_too_long_are_refused_by_their_count_alone() -> None:
+    found = check_token(build_token(names=tuple(str(n) for n in range(200_000)), namespaces=("x",) * 101))
+    assert [problem.field for problem in found if "entries" in problem.message] == ["names", "namespaces"]
+    assert len(found) < 5
 
 
 @pytest.mark.parametrize(

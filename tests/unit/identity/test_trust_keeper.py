@@ -18,7 +18,7 @@ from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.trust_keeper import TrustKeeper
 from cloudless.core import keys
 from cloudless.core.identity.plans import TOKEN_KEPT_MS
-from cloudless.core.model import ClusterRecord
+from cloudless.core.model import ClusterRecord, IdentityRecord, Role
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.testing.faulty_store import NONE, REQUEST_LOST, always
 from cloudless.testing.virtual_time import eventually, running, virtually
@@ -31,7 +31,7 @@ DAY_MS = 86_400_000
 
 def build_keeper(cluster: Cluster, issuer: Issuer, clock: RealDates) -> TrustKeeper:
     lease = RollingLease(cluster.store, clock)
-    return TrustKeeper("c1", cluster.replica, issuer, lease, clock, RandomIds())
+    return TrustKeeper("c1", cluster.replica, issuer, lease, clock, RandomIds(), frozenset)
 
 
 @asynccontextmanager
@@ -97,6 +97,19 @@ async def test_a_ca_in_its_last_year_is_replaced_unasked(tmp_path: Path) -> None
         assert len(phases(service)) == 3
         service.clock.ahead_ms = 3300 * DAY_MS
         await eventually(lambda: len(phases(service)) == 6)
+
+
+@virtually
+async def test_tokens_of_who_was_revoked_are_revoked_for_good(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service, keeping(service):
+        for name, made_by in (("theirs", "coordinator/c9"), ("anns", "person/ann")):
+            token = build_token(name, created_by=made_by, expires_at_ms=service.clock.wall_ms() + 3_600_000)
+            await service.cluster.put(keys.token(name), token)
+        revoked = IdentityRecord(name="c9", role=Role.COORDINATOR, revoked_at_ms=service.clock.wall_ms())
+        await service.cluster.put(keys.identity("coordinator", "c9"), revoked)
+        await service.cluster.replica.linearize(timeout_s=5)
+        await eventually(lambda: service.view.tokens["theirs"].record.revoked_at_ms > 0)
+        assert service.view.tokens["anns"].record.revoked_at_ms == 0
 
 
 @virtually

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from cloudless.adapters.pki.authority import reseal_authority
 from cloudless.adapters.pki.credentials import Credentials, build_credentials
 from cloudless.adapters.pki.durable import write_private
 from cloudless.adapters.pki.etcd_files import EtcdFiles
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.request import key_hash_of, key_to_pem, new_key
+from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.adapters.pki.vault import Holdings, Vault, found, read_founding_file, to_founding_file
 from cloudless.core.identity.names import Identity, IdentityKind
 from cloudless.core.identity.renewal import Freshness
@@ -165,6 +167,27 @@ def test_no_private_key_lies_open_in_the_cache(tmp_path: Path) -> None:
     vault.keep(HOLDINGS)
     assert HOLDINGS.cluster_key.raw.hex() not in (tmp_path / "authorities.json").read_text()
     assert "PRIVATE" not in (tmp_path / "authorities.json").read_text()
+
+
+def test_several_cluster_keys_are_kept_while_one_replaces_another(tmp_path: Path) -> None:
+    vault, new = Vault(tmp_path), ClusterKey.new()
+    vault.keep(replace(HOLDINGS, other_keys=(new,)))
+    held = vault.load()
+    assert held is not None
+    assert [key.name for key in held.keys] == [HOLDINGS.cluster_key.name, new.name]
+    resealed = tuple(reseal_authority(held.open(record), new) for record in held.records)
+    vault.keep(Holdings(HOLDINGS.cluster_id, new, HOLDINGS.records, (HOLDINGS.cluster_key,)))  # died between the files
+    half = vault.load()
+    assert half is not None
+    assert all(half.open(record) for record in half.records)
+    vault.keep(Holdings(HOLDINGS.cluster_id, new, resealed, (HOLDINGS.cluster_key,)))
+    vault.keep(Holdings(HOLDINGS.cluster_id, new, resealed))
+    after = vault.load()
+    assert after is not None
+    assert [key.name for key in after.keys] == [new.name]
+    assert all(after.open(record).record.sealed_with == new.name for record in after.records)
+    with pytest.raises(BadCredentials):
+        HOLDINGS.open(resealed[0])
 
 
 @pytest.mark.parametrize("file", ["cluster.key", "authorities.json"])
