@@ -17,6 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -123,6 +124,7 @@ class Trusted(Plain):
         self._keeper: IdentityKeeper | None = None
         self._loop = asyncio.new_event_loop()
         self._keeping = threading.Thread(target=self._loop.run_forever, name="admin", daemon=True)
+        self._renewing: Future[None]
         self._coordinators: Sequence[Site] = ()
 
     # --- what an operator does ---
@@ -160,7 +162,7 @@ class Trusted(Plain):
             self._admin, held, self._find_addresses, ask_identity_service, SystemClock(), lambda credentials: None
         )
         self._keeping.start()
-        asyncio.run_coroutine_threadsafe(self._keeper.run(), self._loop)
+        self._renewing = asyncio.run_coroutine_threadsafe(self._keeper.run(), self._loop)
         _patiently(lambda: _require_founded(coordinators))
         self.founding_file.unlink()
         for one in coordinators:
@@ -238,6 +240,8 @@ class Trusted(Plain):
 
     def close(self) -> None:
         if self._keeping.is_alive():
+            self._renewing.cancel()
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()  # it has heard of that
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._keeping.join()
         self._loop.close()
