@@ -394,10 +394,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a voter is removed as soon as it is silent",
-        (
-            Patch(f"{MEMBERS}:_why_kept", "if case.past.silent_s(voter.id) < wanted.dead_after_s:", "if False:"),
-            Patch(f"{MEMBERS}:_why_kept", "if case.past.stable_s() < wanted.stabilization_s:", "if False:"),
-        ),
+        (Patch(f"{MEMBERS}:_why_kept", "if case.past.silent_s(voter.id) < wanted.dead_after_s:", "if False:"),),
         by=("DeadLongEnough",),
         kinds=QUIET,
         acts=("join", "power-off"),

@@ -11,11 +11,11 @@ import pytest
 from cloudless.core import keys
 from cloudless.core.model import Desired, LeaderRecord, NodeStatus, Reachability, TaskObserved, TaskState
 from cloudless.core.state import Candidate
-from cloudless.ports import Compare, Event, Get, KeyValue, Put, Relation, Target, Txn
-from cloudless.testing.builders import TestCluster, build_workload
+from cloudless.ports import Compare, Get, Put, Relation, Target, Txn
+from cloudless.testing.builders import build_workload
 from cloudless.testing.sim import checkers
 from cloudless.testing.sim.checkers import leading, nodes, requests, revisions, tasks
-from cloudless.testing.sim.checkers.checker import Checker, Violation
+from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import (
     Answered,
     Asked,

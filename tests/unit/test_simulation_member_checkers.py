@@ -181,9 +181,9 @@ def test_letting_in_who_is_revoked_unknown_or_has_another_key_is_refused() -> No
 
 def authority(purpose: AuthorityPurpose, generation: int, phase: AuthorityPhase) -> AuthorityRecord:
     return AuthorityRecord(
-        id=f"{purpose.value.lower().replace('_', '-')}-{generation}", purpose=purpose, generation=generation, phase=phase,
-        phase_since_ms=0, certificate_pem=f"PEM {generation}", sealed_key=b"", sealed_with="", pin="", not_after_ms=0,
-        leaf_lifetime_s=60,
+        id=f"{purpose.value.lower().replace('_', '-')}-{generation}", purpose=purpose, generation=generation,
+        phase=phase, phase_since_ms=0, certificate_pem=f"PEM {generation}", sealed_key=b"", sealed_with="", pin="",
+        not_after_ms=0, leaf_lifetime_s=60,
     )  # fmt: skip
 
 

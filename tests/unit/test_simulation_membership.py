@@ -62,7 +62,8 @@ class Stage:
 
 def test_a_majority_in_touch_elects_and_a_minority_serves_nobody() -> None:
     stage = Stage("c1", "c2", "c3")
-    assert stage.cluster.leader is not None and all(stage.serves(host) for host in ("c1", "c2", "c3"))
+    assert stage.cluster.leader is not None
+    assert all(stage.serves(host) for host in ("c1", "c2", "c3"))
     leader = stage.cluster.leader.host
     others = [host for host in ("c1", "c2", "c3") if host != leader]
     stage.split(leader, *others)
@@ -121,7 +122,8 @@ def test_promoting_one_that_has_died_since_costs_the_quorum_of_two() -> None:
     stage.cluster.promote("c1", member_id)
     assert stage.cluster.leader is None
     changed = next(c for c in stage.changes if isinstance(c, MembersChanged) and c.change == "promote")
-    assert changed.after == {"c1", "c2"} and changed.present == {"c1"}
+    assert changed.after == {"c1", "c2"}
+    assert changed.present == {"c1"}
 
 
 def test_a_voter_in_touch_is_removed_only_if_the_others_are_enough_and_a_dead_one_always() -> None:
@@ -143,11 +145,13 @@ def test_a_removed_member_is_barred_at_once_and_learns_of_it_when_it_meets_anoth
     stage.wait(2.0)
     stage.cluster.remove("c1", stage.cluster.seats["c3"].id)
     stage.wait(5.0)
-    assert not stage.serves("c3") and told == []
+    assert not stage.serves("c3")
+    assert told == []
     stage.network.heal_all()
     stage.cluster.reopen()
     stage.wait(2.0)
-    assert told == ["c3"] and not stage.cluster.up("c3")
+    assert told == ["c3"]
+    assert not stage.cluster.up("c3")
 
 
 def test_only_raft_s_leader_gives_its_leadership_away() -> None:

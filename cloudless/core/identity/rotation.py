@@ -66,8 +66,8 @@ def trusted_records(records: Iterable[AuthorityRecord], purpose: AuthorityPurpos
 def next_generation(view: View, purpose: AuthorityPurpose) -> int:
     """Return the generation a new authority of `purpose` gets.
 
-    Raises Conflict while one is being replaced, and Unavailable before there is a first one: what is distributed instead
-    of it would keep it out, and then nobody would ever sign.
+    Raises Conflict while one is being replaced, and Unavailable before there is a first one: what is distributed
+    instead of it would keep it out, and then nobody would ever sign.
     """
     held = authorities_of(view, purpose)
     if not held:

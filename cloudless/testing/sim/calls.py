@@ -25,7 +25,7 @@ class SimChannel:
     def __init__(self, address: str, call: CallUnary) -> None:
         self._address, self._call = address, call
 
-    def unary_unary(self, path: str, **_: Any) -> Callable[..., Awaitable[Any]]:
+    def unary_unary(self, path: str, **serializers: Any) -> Callable[..., Awaitable[Any]]:
         service, _, method = path.rpartition(".")[2].partition("/")
 
         async def call(request: Any, timeout: float = TIMEOUT_S) -> Any:

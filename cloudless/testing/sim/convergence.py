@@ -11,9 +11,7 @@ from cloudless.testing.sim.world import World, instances
 
 def find_trouble(world: World) -> str:
     """Return what is not yet as it should be, "" if all is."""
-    return (
-        _members(world) or _papers(world) or _leaders(world) or _copies(world) or _workloads(world) or _tasks(world)
-    )
+    return _members(world) or _papers(world) or _leaders(world) or _copies(world) or _workloads(world) or _tasks(world)
 
 
 def _members(world: World) -> str:

@@ -173,7 +173,9 @@ class CoordinatorLife:
     def _controllers(self) -> tuple[Controller, ...]:
         world, replica, clock = self._world, self.replica, self.clock
         return (
-            ClusterNamer(self.id, replica, clock, self.ids, lambda: self.papers.issuer.cluster_id if self.papers else ""),
+            ClusterNamer(
+                self.id, replica, clock, self.ids, lambda: self.papers.issuer.cluster_id if self.papers else ""
+            ),
             *((self.papers.controller(),) if self.papers else ()),
             LivenessController(replica, self.heard, clock, world.node_timeout_s),
             self.orchestrator,

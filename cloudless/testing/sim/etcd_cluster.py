@@ -108,7 +108,9 @@ class _Touch:
 class EtcdCluster:
     """All members, by id. `seats` holds removed ones too, by host, until they have learned of it."""
 
-    def __init__(self, loop: SimLoop, network: Network, trace: Trace, random: Random, revision: Callable[[], int]) -> None:
+    def __init__(
+        self, loop: SimLoop, network: Network, trace: Trace, random: Random, revision: Callable[[], int]
+    ) -> None:
         self._loop, self._network, self._trace, self._random = loop, network, trace, random
         self._revision = revision
         self.members: dict[int, Seat] = {}

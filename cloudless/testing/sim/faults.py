@@ -13,10 +13,10 @@ from random import Random
 from cloudless.errors import CloudlessError
 from cloudless.ports import Txn
 from cloudless.testing.sim.coordinator import CoordinatorLife
+from cloudless.testing.sim.etcd_cluster import STORE
 from cloudless.testing.sim.happenings import Disturbed, Soothed
 from cloudless.testing.sim.loop import Process
 from cloudless.testing.sim.network import Weather
-from cloudless.testing.sim.store import STORE
 from cloudless.testing.sim.world import JUMP_MS, USERS, World
 
 PAUSE_MAX_S = 9.0

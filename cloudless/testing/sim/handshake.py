@@ -23,9 +23,7 @@ class Shown(Protocol):
     def roots_pem(self) -> bytes: ...
 
 
-def judge_handshake(
-    client: Shown | None, client_ms: int, client_roots: bytes, server: Shown, server_ms: int
-) -> str:
+def judge_handshake(client: Shown | None, client_ms: int, client_roots: bytes, server: Shown, server_ms: int) -> str:
     """Return why a connection does not come about, "" if it does; `client` None shows no certificate."""
     why = judge_certificate(server.chain_pem, client_roots, client_ms)
     if why:

@@ -173,7 +173,7 @@ class Soothed:
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """An operator did something about members or certificates, as `options.Membership` and `options.Certificates` say."""
+    """An operator, or fate, did something about members or certificates."""
 
     act: str
     who: str

@@ -7,13 +7,14 @@ of which the cluster could not live: a majority of the members keeps its data, w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from random import Random
 from typing import Any
 
+from cloudless.coordinator.api.access import Decided
 from cloudless.core.identity.plans import plan_token
 from cloudless.core.model import Role, TokenRecord
-from cloudless.coordinator.api.access import Decided
 from cloudless.errors import CloudlessError, Conflict, NotFound
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import common_pb2, identity_pb2
@@ -160,10 +161,8 @@ class Operator:
         tries = 0
         while roster.cluster.belongs(host):
             tries += 1
-            try:
+            with contextlib.suppress(CloudlessError, TimeoutError):
                 await ask(tries)
-            except (CloudlessError, TimeoutError):
-                pass
             await asyncio.sleep(ASK_PAUSE_S)
         await asyncio.sleep(HEARS_S)  # it hears of it by itself, or never, if nobody reaches it
         roster.retire(host)
@@ -202,7 +201,9 @@ class Operator:
         roster = self._world.roster
         assert roster is not None
         request = pb.ReplaceMemberRequest(
-            coordinator_id=host, new_coordinator_id=new_id, options=common_pb2.WriteOptions(request_id=self._request_id())
+            coordinator_id=host,
+            new_coordinator_id=new_id,
+            options=common_pb2.WriteOptions(request_id=self._request_id()),
         )
         while True:
             try:

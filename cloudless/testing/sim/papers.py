@@ -1,4 +1,4 @@
-"""Certificates in the simulated world: what coordinators and agents prove themselves by, put together as production does.
+"""Certificates in the simulated world: what everybody proves itself by, put together as production does.
 
 Real keys, real signatures, production's issuer, keeper of the own identity, guard, enrolment, renewal and rotation;
 lifetimes of seconds instead of a day. Disks are simulated, and so is the way to IdentityService (`Ask`).
@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloudless.adapters.pki.certificate import read_certificates, to_pem
 from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.etcd_files import EtcdFiles, Written
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import FindAddresses, IdentityKeeper, Take, enrol_patiently
 from cloudless.adapters.pki.pinning import find_pinned
-from cloudless.adapters.pki.certificate import read_certificates, to_pem
 from cloudless.adapters.pki.request import new_key
 from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.adapters.pki.vault import Holdings, Vault
@@ -124,7 +124,7 @@ async def _at_once(work: Callable[..., Any], *args: Any) -> Any:
 
 
 class Asking:
-    """How one host calls IdentityService: `joining.Ask`, and how it sees the chain of a coordinator it does not trust."""
+    """How one host calls IdentityService (`joining.Ask`), and sees the chain of a coordinator it does not trust."""
 
     def __init__(self, call: Callable[..., Any], find_chain: Callable[[str], Any]) -> None:
         self._call, self._find_chain = call, find_chain
@@ -145,7 +145,9 @@ class Asking:
 class CoordinatorPapers:
     """One coordinator's part in trust, as `coordinator.trust` and `coordinator.credentials` put it together."""
 
-    def __init__(self, life: CoordinatorLife, disk: PaperDisk, asking: Asking, seeds: Sequence[str], tell: Tell) -> None:
+    def __init__(
+        self, life: CoordinatorLife, disk: PaperDisk, asking: Asking, seeds: Sequence[str], tell: Tell
+    ) -> None:
         self._life, self._disk, self._asking, self._seeds, self._tell = life, disk, asking, seeds, tell
         self.ready = False
 
@@ -237,7 +239,7 @@ class AgentPapers:
     @property
     def credentials(self) -> Credentials:
         assert self._keeper is not None
-        return cast(Credentials, self._keeper.credentials)
+        return self._keeper.credentials
 
     @property
     def ready(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cloudless.core import keys
 from cloudless.core.model import AutopilotRecord
-from cloudless.ports import Put, Txn
+from cloudless.ports import Put
 from cloudless.rpc.codec import encode_record
 from cloudless.testing.sim.etcd_cluster import EtcdCluster
 from cloudless.testing.sim.happenings import Disturbed, Soothed

@@ -53,9 +53,7 @@ class Trust:
         self.random = Random(f"trust-{world.options.seed}")
         self.holdings = found(CLUSTER_ID, WALL_START_MS, leaf_lifetime_s=certificates.lifetime_s)
         self.pin = self.holdings.get_issuing(AuthorityPurpose.CLUSTER).pin
-        self.disks: dict[str, PaperDisk] = {
-            name: PaperDisk(holdings=self.holdings) for name in world.coordinator_ids
-        }
+        self.disks: dict[str, PaperDisk] = {name: PaperDisk(holdings=self.holdings) for name in world.coordinator_ids}
         token, record = self.draw_token(Role.AGENT, uses=len(world.node_ids), now_ms=WALL_START_MS)
         world.plant(Put(keys.token(token.id), encode_record(record)))
         for node_id in world.node_ids:
@@ -232,9 +230,7 @@ class Trust:
     async def _call(self, source: str, target: str, find_handler: Any, request: Any) -> Any:
         world = self._world
         try:
-            return await call_unary(
-                world.loop, world.network, source, target, find_handler, request, CALL_TIMEOUT_S
-            )
+            return await call_unary(world.loop, world.network, source, target, find_handler, request, CALL_TIMEOUT_S)
         except TimeoutError as error:
             raise StoreTimeout(f"no answer from {target}") from error
 

@@ -243,7 +243,7 @@ class World:
 
     def _timed(self, life: CoordinatorLife, method: str, handler: Callable[[Any, Any], Any]) -> Any:
         async def handle(request: Any, context: CallContext) -> Any:
-            began_s, allowed_s, stalls = self.loop.now_s, context.time_remaining(), life.process.stalls
+            began_s, allowed_s, stalls = self.loop.now_s, context.time_remaining() or 0.0, life.process.stalls
             outcome = "cancelled"
             try:
                 result = await handler(request, context)

@@ -138,7 +138,9 @@ class DeadLongEnough(Presence):
         left = len(roster.cluster.voters) - 1
         coming = any(host not in {voter.host for voter in roster.cluster.voters} for host in roster.wanted)
         if left + coming < wanted.min_quorum:
-            raise self.refuse(f"{asked.by} removes {seat.host} and leaves {left} voters, fewer than {wanted.min_quorum}")
+            raise self.refuse(
+                f"{asked.by} removes {seat.host} and leaves {left} voters, fewer than {wanted.min_quorum}"
+            )
 
 
 class RemovedIsOut(Checker):

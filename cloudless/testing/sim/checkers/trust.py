@@ -11,7 +11,7 @@ from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import Disturbed, LetIn, Looked, Renewed, Soothed, Stored
 
 CALM_S = 8.0
-"""After so long without a fault everybody has had the time to renew: a few tries, and an own look every five seconds."""
+"""After so long without a fault everybody has had the time to renew: own looks are five seconds apart."""
 LASTING = frozenset({"die"})
 HARMLESS = frozenset({"end-task", "slow-disk", "lose-lease", "transfer", "break-watch"})
 
@@ -29,7 +29,7 @@ class TokenUses(Checker):
             if transition.kind is not Kind.IDENTITY or not isinstance(record, IdentityRecord):
                 continue
             token = self.world.truth.tokens.get(record.enrolled_by)
-            if token is None or transition.before is not None and transition.before.enrolled_by == record.enrolled_by:
+            if token is None or (transition.before is not None and transition.before.enrolled_by == record.enrolled_by):
                 continue
             let_in = self._let_in.setdefault(record.enrolled_by, set())
             let_in.add((record.name, record.key_hashes))
