@@ -217,7 +217,7 @@ async def test_etcd_answers_nobody_but_its_coordinator(layout: Layout) -> None:
                 await channel.unary_unary("/etcdserverpb.Maintenance/Status")(b"", timeout=5)
     assert "Cipher is (NONE)" not in openssl("s_client", "-connect", f"127.0.0.1:{plan.raft_port}")
     assert "alert" in openssl(
-        "s_client", "-connect", f"127.0.0.1:{plan.raft_port}", said="GET /members HTTP/1.1\r\n\r\n"
+        "s_client", "-ign_eof", "-connect", f"127.0.0.1:{plan.raft_port}", said="GET /members HTTP/1.1\r\n\r\n"
     )
 
 

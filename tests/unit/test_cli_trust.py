@@ -16,7 +16,7 @@ from cloudless.core.identity.tokens import Token
 from cloudless.errors import Conflict, Denied, NotFound
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
-from cloudless.rpc.v1.cluster_pb2 import RemoveMemberResponse
+from cloudless.rpc.v1.cluster_pb2 import CoordinatorStatus, GetStatusResponse, RemoveMemberResponse
 from tests.unit.cli_coordinator import FakeCoordinator
 
 TOKEN = Token("abcdefgh23", bytes(32), "ab" * 32)
@@ -149,10 +149,24 @@ def test_the_cluster_key_is_shown(coordinator: FakeCoordinator) -> None:
 
 
 def prepare_takeover(coordinator: FakeCoordinator) -> None:
+    running = {"c1": coordinator.address, "c3": "127.0.0.1:1"}
+    coordinator.answer(methods.GET_STATUS, status_of(running))
     coordinator.answer(methods.REMOVE_MEMBER, RemoveMemberResponse())
     coordinator.answer(methods.ROTATE_CLUSTER_KEY, pb.RotateClusterKeyResponse())
     coordinator.answer(methods.GET_CLUSTER_KEY, pb.GetClusterKeyResponse(phase=objects_pb2.KEY_PHASE_DONE))
     coordinator.answer(methods.ROTATE_CA, pb.RotateCaResponse())
+
+
+def status_of(running: dict[str, str]) -> GetStatusResponse:
+    records = [objects_pb2.CoordinatorRecord(id=name, api_address=address) for name, address in running.items()]
+    return GetStatusResponse(coordinators=[CoordinatorStatus(record=record) for record in records])
+
+
+def test_a_coordinator_is_not_asked_to_revoke_itself(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.GET_STATUS, status_of({"c3": coordinator.address}))
+    result = run(coordinator, "identity", "revoke", "coordinator", "c3")
+    assert (result.exit_code, "no coordinator but c3 is running" in result.stderr) == (3, True)
+    assert [type(request).__name__ for request in coordinator.requests] == ["GetStatusRequest"]
 
 
 def test_a_coordinator_that_was_taken_over_loses_all_it_had_in_that_order(coordinator: FakeCoordinator) -> None:
@@ -160,8 +174,8 @@ def test_a_coordinator_that_was_taken_over_loses_all_it_had_in_that_order(coordi
     result = run(coordinator, "identity", "revoke", "coordinator", "c3", "--rotate", "--yes")
     assert result.exit_code == 0, result.output
     assert [type(request).__name__ for request in coordinator.requests] == [
-        "RevokeIdentityRequest", "RemoveMemberRequest", "RotateClusterKeyRequest", "GetClusterKeyRequest",
-        "RotateCaRequest",
+        "GetStatusRequest", "RevokeIdentityRequest", "RemoveMemberRequest", "RotateClusterKeyRequest",
+        "GetClusterKeyRequest", "RotateCaRequest",
     ]  # fmt: skip
     assert result.stdout.splitlines()[:4] == [
         "coordinator/c3 revoked",
@@ -189,7 +203,7 @@ def test_a_takeover_is_asked_about_first_and_concerns_coordinators_only(coordina
     coordinator.answer(methods.REMOVE_MEMBER, lambda _: Conflict("removing c3 would endanger the quorum"))
     assert run(coordinator, "identity", "revoke", "coordinator", "c3", "--rotate", "--yes").exit_code != 0
     assert [type(request).__name__ for request in coordinator.requests] == [
-        "RevokeIdentityRequest", "RemoveMemberRequest",
+        "GetStatusRequest", "RevokeIdentityRequest", "RemoveMemberRequest",
     ]  # fmt: skip
 
 

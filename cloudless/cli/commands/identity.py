@@ -57,12 +57,30 @@ def revoke(kind: str, names: tuple[str, ...], reason: str, rotate: bool, force: 
         raise click.UsageError("--rotate is for coordinators: nobody else has held the cluster key")
     if rotate and not yes:
         click.confirm(f"Remove {', '.join(names)} from the cluster for good, and replace its key and CAs?", abort=True)
-    with current().client() as client:
+    with _client_of_others(names) if kind == "coordinator" else current().client() as client:
         for name in names:
             client.call(REVOKE_IDENTITY, RevokeIdentityRequest(kind=kind, name=name, reason=reason))
             click.echo(f"{kind}/{name} revoked")
         if rotate:
             _take_out_of_use(client, names, force)
+
+
+def _client_of_others(names: tuple[str, ...]) -> Client:
+    """Return a client of the coordinators that are not named: these are not the ones to ask, nor to believe."""
+    from cloudless.cli.client import Client
+    from cloudless.cli.methods import GET_STATUS
+    from cloudless.errors import Unavailable
+    from cloudless.rpc.v1.cluster_pb2 import GetStatusRequest
+
+    options = current()
+    with options.client() as client:
+        found = client.call(GET_STATUS, GetStatusRequest()).coordinators
+    others = tuple(one.record.api_address for one in found if one.record.id not in names and one.record.api_address)
+    if not others:
+        raise Unavailable(
+            f"no coordinator but {', '.join(names)} is running", hint="start another one, or name it: --coordinator"
+        )
+    return Client(others, options.timeout_s, options.credentials())
 
 
 def _take_out_of_use(client: Client, names: tuple[str, ...], force: bool) -> None:

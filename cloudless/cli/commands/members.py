@@ -112,10 +112,10 @@ def leave(coordinator_id: str, yes: bool, force: bool) -> None:
             click.confirm(f"Let {coordinator_id} leave the cluster for good?", abort=True)
         others = tuple(address for id, address in addresses.items() if id != coordinator_id and address)
         try:
-            with Client((addresses[coordinator_id],), options.timeout_s) as leaver:
+            with Client((addresses[coordinator_id],), options.timeout_s, options.credentials()) as leaver:
                 leaver.call(LEAVE_CLUSTER, LeaveClusterRequest(coordinator_id=coordinator_id, force=force))
         except Unavailable:  # it may have gone before its answer came
-            with Client(others or options.coordinators, options.timeout_s) as asked:
+            with Client(others or options.addresses(), options.timeout_s, options.credentials()) as asked:
                 if coordinator_id in _member_names(asked):
                     raise
     click.echo(f"coordinator/{coordinator_id} has left")

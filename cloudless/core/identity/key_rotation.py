@@ -88,8 +88,7 @@ def find_lacking(view: View, among: Iterable[str]) -> list[str]:
 def check_members_trusted(view: View, members: Iterable[str]) -> None:
     """Raise Conflict while a revoked coordinator has a member: it sees every write, and makes its own."""
     for name in sorted(set(members)):
-        known = view.identities.get((_COORDINATOR, name))
-        if known is not None and known.record.revoked_at_ms:
+        if _is_revoked(view, name):
             raise Conflict(
                 f"{name} was revoked and still has a member of etcd, which sees everything",
                 hint=f"first: cloudless cluster remove {name}",
@@ -156,10 +155,16 @@ def _put(view: View, record: KeyRotationRecord, reason: str) -> Change:
 
 
 def _is_handed_out(view: View, found: KeyRotationRecord, voters: Iterable[str], now_ms: int) -> bool:
-    voting = [one for name in sorted(set(voters)) if (one := find_standing(view, name)) is not None]
-    if 2 * sum(_holds(one, found.key) for one in voting) <= len(voting):
+    entitled = [name for name in sorted(set(voters)) if not _is_revoked(view, name)]  # on record yet or not
+    holders = [name for name in entitled if (one := find_standing(view, name)) and _holds(one, found.key)]
+    if 2 * len(holders) <= len(entitled):
         return False
     return not find_lacking(view, view.coordinators) or now_ms - found.phase_since_ms >= PATIENCE_MS
+
+
+def _is_revoked(view: View, name: str) -> bool:
+    known = view.identities.get((_COORDINATOR, name))
+    return known is not None and known.record.revoked_at_ms > 0
 
 
 def _holds(known: Enrolment, name: str) -> bool:

@@ -126,6 +126,18 @@ def test_a_revoked_coordinator_is_not_waited_for_and_counts_for_nothing() -> Non
     assert decide_key_step(cluster.machine, "c3", (OLD, NEW), ALL, NOW_MS, 0) is KeyStep.NOTHING
 
 
+def test_voters_that_are_not_on_record_yet_count_for_the_majority() -> None:
+    cluster = TestCluster()
+    put_authority(cluster, build_authority(sealed_with=OLD))
+    running(cluster, *ALL)
+    begin(cluster)
+    announce(cluster)
+    holding(cluster, "c1")
+    assert step(cluster, waited_ms=100 * PATIENCE_MS) is KeyStep.NOTHING
+    holding(cluster, "c2")
+    assert step(cluster, waited_ms=PATIENCE_MS) is KeyStep.RESEAL
+
+
 def test_a_key_that_nobody_has_any_more_is_made_anew_while_nothing_is_sealed_with_it() -> None:
     cluster = cluster_of_three()
     begin(cluster)
