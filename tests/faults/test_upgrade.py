@@ -238,7 +238,8 @@ def change_settings(cluster: LocalCluster, old: str, new: str) -> None:
 def unknown_fields(cluster: LocalCluster, via: str, key: str, arm: str) -> set[int]:
     """Return the numbers of a stored record's fields that this release does not know."""
     stored = objects_pb2.StoredRecord.FromString(cluster.read_raw(via, key))
-    return {field.field_number for field in UnknownFieldSet(getattr(stored, arm))}
+    unknown = UnknownFieldSet(getattr(stored, arm))
+    return {unknown[position].field_number for position in range(len(unknown))}
 
 
 def read_task(cluster: LocalCluster, via: str, key: str) -> objects_pb2.TaskDesired:

@@ -23,9 +23,7 @@ class Said:
     text: str
 
 
-def run_cli(
-    cluster: LocalCluster, *words: str | Path, of: str = "", tree: Path = ROOT, **settings: str | Path
-) -> Said:
+def run_cli(cluster: LocalCluster, *words: str | Path, of: str = "", tree: Path = ROOT, **settings: str | Path) -> Said:
     """Run `cloudless WORDS`; `of`: with the settings of that coordinator, as on its host; `tree`: of that release."""
     environment = {k: v for k, v in os.environ.items() if k in _KEPT_VARIABLES or k.startswith("XDG_")}
     given = {"COORDINATORS": ",".join(cluster.api_addresses()), "ETCD_BIN": str(cluster.etcd_binary)}

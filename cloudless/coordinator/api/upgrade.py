@@ -52,13 +52,14 @@ class UpgradeCalls:
         if finishing.level == cluster.feature_level:
             return Decided(None, answer)
         told = f"the feature level is {finishing.level}, it was {cluster.feature_level or 'none'}"
+        machine = self._access.replica.machine  # what `view` is a view of
         seen = (keys.CLUSTER, *(keys.coordinator(name) for name in names))
         change = Change(
             puts=(
                 PutRecord(keys.CLUSTER, replace(cluster, feature_level=finishing.level)),
                 self._access.event("UpgradeFinished", "cluster", told),
             ),
-            preconditions=tuple(Precondition(key, view.mod_revision(key)) for key in seen),
+            preconditions=tuple(Precondition(key, machine.mod_revision(key)) for key in seen),
             reason=told,
         )
         return Decided(change, answer)

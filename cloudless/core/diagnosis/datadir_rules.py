@@ -8,8 +8,8 @@ from cloudless.core.diagnosis.amounts import size
 from cloudless.core.diagnosis.facts import DataDirFacts
 from cloudless.core.diagnosis.finding import Finding
 from cloudless.core.diagnosis.kinds import find
-from cloudless.core.versions import parse_version
 from cloudless.core.diagnosis.space_rules import judge_disk
+from cloudless.core.versions import parse_version
 
 OTHERS = 0o077
 ALARMING = ("panic", "crc mismatch", "no space left", "fatal", "corrupt", "conflict with committed entry")

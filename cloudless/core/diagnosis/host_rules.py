@@ -8,8 +8,8 @@ from cloudless.core.diagnosis.amounts import size
 from cloudless.core.diagnosis.facts import ClusterFacts, HostFacts
 from cloudless.core.diagnosis.finding import Finding
 from cloudless.core.diagnosis.kinds import find
-from cloudless.core.versions import parse_version
 from cloudless.core.diagnosis.space_rules import judge_disk
+from cloudless.core.versions import parse_version
 
 MEMORY_WANTED_BYTES = {"coordinator": 384 << 20, "agent": 96 << 20, "": 0}
 OPEN_FILES_MIN = 4_096

@@ -95,7 +95,7 @@ _MODEL = tuple(
         ("task", "    stopped_at_ms: int = 0\n", '    planner: str = ""\n'),
         (
             "task",
-            "    host: str = \"\"\n    ports: Mapping[str, int] = field(default_factory=dict)\n",
+            '    host: str = ""\n    ports: Mapping[str, int] = field(default_factory=dict)\n',
             '    observer: str = ""\n',
         ),
         ("node", '    agent_id: str = ""\n', '    kernel: str = ""\n'),
