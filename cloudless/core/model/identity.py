@@ -133,7 +133,7 @@ class KeyPhase(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRotationRecord:
+class KeyRotationRecord(Evolving):
     """The last replacement of the cluster key. `key` is the new one's name, "" while it is WANTED."""
 
     phase: KeyPhase

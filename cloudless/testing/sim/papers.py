@@ -195,7 +195,11 @@ class CoordinatorPapers:
 
     def controller(self) -> TrustKeeper:
         life = self._life
-        return TrustKeeper(life.id, life.replica, self.issuer, life.leases.events, life.clock, life.ids)
+        machine = life.replica.machine
+        return TrustKeeper(
+            life.id, life.replica, self.issuer, life.leases.events, life.clock, life.ids,
+            lambda: frozenset(machine.coordinators),
+        )  # fmt: skip
 
     async def run(self) -> None:
         life = self._life
