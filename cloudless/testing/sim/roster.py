@@ -164,6 +164,11 @@ class Roster:
 
         `removed`: it will not be counted any more.
         """
-        members = [seat.host for seat in self.cluster.members.values()]
-        lasting = [one for one in members if one != host and one in self.wanted and self.has_data(one)]
-        return len(lasting) > (len(members) - removed) // 2
+        every = [seat.host for seat in self.cluster.members.values()]
+        voters = [seat.host for seat in self.cluster.voters]
+        # A learner does not count yet, and may the next moment.
+        return all(self._lasts(hosts, host, len(hosts) - (removed and host in hosts)) for hosts in (voters, every))
+
+    def _lasts(self, hosts: list[str], lost: str, counted: int) -> bool:
+        lasting = [host for host in hosts if host != lost and host in self.wanted and self.has_data(host)]
+        return len(lasting) > counted // 2
