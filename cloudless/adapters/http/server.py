@@ -6,17 +6,16 @@ the handshake, or asks for nothing, is thrown out.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from cloudless.adapters.http.accepting import Accepting
 from cloudless.core.discovery.addresses import join_address, split_address
 from cloudless.errors import PortInUse
 
-HANDSHAKE_MAX_S = 10.0
 IDLE_MAX_S = 20.0
 STOP_S = 0.2
 
@@ -70,21 +69,15 @@ class HttpServer:
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S, keepalive_timeout=IDLE_MAX_S
         )
-        self._listening: asyncio.Server | None = None
+        self._accepting: Accepting | None = None
 
     async def start(self) -> None:
         """Listen. Raises PortInUse."""
         await self._runner.setup()
         try:
-            # Not aiohttp's own way to listen, for that leaves handshakes a minute.
-            self._listening = await asyncio.get_running_loop().create_server(
-                self._runner.server,  # type: ignore[arg-type]
-                self._host,
-                self._port,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_MAX_S if self._tls else None,
-                reuse_port=False,
-            )
+            assert self._runner.server is not None
+            self._accepting = Accepting(self._runner.server, self._tls)
+            await self._accepting.start(self._host, self._port)
         except OSError as error:
             raise PortInUse(
                 f"cannot listen on {join_address(self._host, self._port)}: {error.strerror}",
@@ -92,8 +85,8 @@ class HttpServer:
             ) from error
 
     async def stop(self) -> None:
-        if self._listening is not None:
-            self._listening.close()
+        if self._accepting is not None:
+            await self._accepting.stop()
         await self._runner.cleanup()
 
 

@@ -1,8 +1,8 @@
 """A crowd at the doors: connections that begin a TLS handshake and do not go on with it.
 
 `python -m tests.faults.rig.crowd EACH ADDRESS…` holds so many at each address until stdin is closed. One half sends
-nothing; the other sends a client's greeting, a byte a second. Who is thrown out comes again. Once a second it prints,
-as a line of JSON, how many stand there, and how often one was thrown out.
+nothing; the other sends a client's greeting, a byte a second. Who is thrown out comes again soon. Once a second it
+prints, as a line of JSON, how many stand there, how many have come, and how often one was thrown out.
 """
 
 from __future__ import annotations
@@ -11,78 +11,88 @@ import asyncio
 import json
 import ssl
 import sys
-from collections import Counter
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
-_BYTE_S = 1.0
-_TELL_S = 1.0
-_AGAIN_S = 0.5
-_AT_ONCE = 200
+_TICK_S = 1.0
+_AGAIN_S = 3.0
+_AT_ONCE = 100
 
 
 def greeting() -> bytes:
     """Return the first message of a handshake."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     outgoing = ssl.MemoryBIO()
-    begun = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="door")
+    begun = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="door")
     with suppress(ssl.SSLWantReadError):
         begun.do_handshake()
     return outgoing.read()
 
 
+class _Stander(asyncio.Protocol):
+    """One connection. `left` is what it will still say, a byte a tick."""
+
+    def __init__(self, crowd: Crowd, left: bytes) -> None:
+        self._crowd, self._left = crowd, left
+        self.gone = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._crowd.standing.add(self)
+        self._crowd.came += 1
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._crowd.standing.discard(self)
+        self._crowd.thrown_out += 1
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def tick(self) -> None:
+        if self._left:
+            self._transport.write(self._left[:1])
+            self._left = self._left[1:]
+
+
 class Crowd:
-    """All of them. `standing` counts who is connected now, by address."""
+    """All of them."""
 
     def __init__(self) -> None:
-        self.standing: Counter[str] = Counter()
-        self.thrown_out = 0
+        self.standing: set[_Stander] = set()
+        self.came = self.thrown_out = 0
         self._greeting = greeting()
         self._connecting = asyncio.Semaphore(_AT_ONCE)
 
     async def stand(self, address: str, *, slow: bool) -> None:
         host, _, port = address.rpartition(":")
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 async with self._connecting:
-                    reader, writer = await asyncio.open_connection(host, int(port))
-            except OSError:
-                await asyncio.sleep(_AGAIN_S)
-                continue
-            self.standing[address] += 1
-            try:
-                await self._wait(reader, writer, slow=slow)
+                    _, stander = await loop.create_connection(
+                        lambda: _Stander(self, self._greeting if slow else b""), host, int(port)
+                    )
+                await stander.gone
             except OSError:
                 pass
-            finally:
-                self.standing[address] -= 1
-                self.thrown_out += 1
-                writer.transport.abort()
+            await asyncio.sleep(_AGAIN_S)
 
-    async def _wait(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool) -> None:
-        for byte in self._greeting if slow else b"":
-            writer.write(bytes((byte,)))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_BYTE_S):
-                    await reader.read(1)
-                    return
-        await reader.read(1)
+    def tick(self) -> None:
+        for stander in tuple(self.standing):
+            stander.tick()
 
 
 async def _run(each: int, addresses: list[str]) -> None:
     crowd = Crowd()
-    tasks = [
-        asyncio.create_task(crowd.stand(address, slow=number % 2 == 1))
-        for number in range(each)
-        for address in addresses
-    ]
+    tasks = [asyncio.create_task(crowd.stand(at, slow=n % 2 == 1)) for n in range(each) for at in addresses]
     reader: Any = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     ending = asyncio.create_task(reader.read())
     while not ending.done():
-        told = {"standing": dict(crowd.standing), "thrown_out": crowd.thrown_out}
-        print(json.dumps(told), flush=True)
-        await asyncio.wait([ending], timeout=_TELL_S)
+        crowd.tick()
+        print(
+            json.dumps({"standing": len(crowd.standing), "came": crowd.came, "thrown_out": crowd.thrown_out}),
+            flush=True,
+        )
+        await asyncio.wait([ending], timeout=_TICK_S)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
