@@ -385,7 +385,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a dead voter is removed however few are left",
-        (Patch(f"{MEMBERS}:_why_kept", "if len(voters) - 1 + replaced < wanted.min_quorum:", "if False:"),),
+        (Patch(f"{MEMBERS}:_why_kept", "if not replaced and len(voters) - 1 < wanted.min_quorum:", "if False:"),),
         by=("DeadLongEnough",),
         kinds=QUIET,
         acts=("leave", "die"),

@@ -9,7 +9,7 @@ their steps go first:
 3. A learner is promoted when it has kept up for a while and the number of voters becomes odd by it, or will by the
    next one that waits; one that makes no headway gives way. Never more voters than allowed.
 4. A dead voter is removed when a replacement is there, or when without the dead the cluster survives more losses than
-   with them; never below a quorum of healthy ones, nor below `min_quorum`.
+   with them; never below a quorum of healthy ones, nor below `min_quorum` without a replacement.
 5. The first in the queue becomes a learner, one at a time; one that comes back without its data takes its own place.
 """
 
@@ -243,7 +243,8 @@ def _why_kept(case: _Case, voter: MemberView) -> str:
     replaced = any(case.is_ready(learner) for learner in case.seen.learners) or (
         bool(case.newcomers) and not case.seen.learners
     )
-    if len(voters) - 1 + replaced < wanted.min_quorum:
+    # With a replacement there are as many as before; kept, the dead one would keep it out: etcd admits nobody meanwhile.
+    if not replaced and len(voters) - 1 < wanted.min_quorum:
         return f"{len(voters) - 1} voters would be left, fewer than {wanted.min_quorum}, and no other coordinator waits"
     healthy, dead = sum(m.healthy for m in voters), sum(not m.alive for m in voters)
     if replaced or spare_of(healthy, len(voters) - dead) > spare_of(healthy, len(voters)):

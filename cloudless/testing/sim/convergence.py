@@ -34,7 +34,7 @@ def _members(world: World) -> str:
     if idle := [host for host in voters if host in roster.wanted and world.find_serving(host) is None]:
         return f"{idle} do not serve: {said}"
     asking = sorted(set(joins_of(world.truth)) - set(learners))
-    given_up = sorted(replacements_of(world.truth))
+    given_up = [one.record.id for one in replacements_of(world.truth).values() if one.record.id in voters]
     if asking or (given_up and learners):
         return f"{asking} ask to join, {given_up} are given up: {said}"
     return ""
@@ -43,9 +43,9 @@ def _members(world: World) -> str:
 def _should_go(voters: int, dead: int, standby: bool, min_quorum: int) -> bool:
     """Whether one of the dead voters should be removed: a replacement is there, or more losses are survived without."""
     healthy = voters - dead
-    if voters - 1 + standby < min_quorum:
-        return False
-    return standby or healthy - ((voters - dead) // 2 + 1) > healthy - (voters // 2 + 1)
+    if standby:
+        return True
+    return voters - 1 >= min_quorum and healthy - ((voters - dead) // 2 + 1) > healthy - (voters // 2 + 1)
 
 
 def _papers(world: World) -> str:

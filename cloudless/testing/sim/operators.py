@@ -115,15 +115,13 @@ class Operator:
         assert roster is not None
         if len(roster.wanted) >= WANTED_MAX:
             return
+        trust = self._world.trust
+        token = await self._create_token(Role.COORDINATOR) if trust is not None else ""
         host = roster.add()
         self._note("join", host)
-        await self._give_token(host)
-        self._world.start(host)
-
-    async def _give_token(self, host: str) -> None:
-        trust = self._world.trust
         if trust is not None:
-            trust.disks[host] = PaperDisk(token=await self._create_token(Role.COORDINATOR, names=(host,)))
+            trust.disks[host] = PaperDisk(token=token)
+        self._world.start(host)
 
     def _serving(self) -> list[str]:
         roster = self._world.roster

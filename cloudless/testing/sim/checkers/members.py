@@ -137,7 +137,7 @@ class DeadLongEnough(Presence):
             raise self.refuse(f"{asked.by} removes {seat.host}, which was well {dead_s:.1f} s ago")
         left = len(roster.cluster.voters) - 1
         coming = any(host not in {voter.host for voter in roster.cluster.voters} for host in roster.wanted)
-        if left + coming < wanted.min_quorum:
+        if left < wanted.min_quorum and not coming:
             raise self.refuse(
                 f"{asked.by} removes {seat.host} and leaves {left} voters, fewer than {wanted.min_quorum}"
             )
