@@ -22,3 +22,7 @@ class Packed:
     def SerializeToString(self) -> bytes:
         """Return what the whole message would; named as messages name it, so that a server can send either."""
         return b"".join((self.rest.SerializeToString(), *self.entries))
+
+    def whole(self) -> Message:
+        """Return the message as its receiver has it."""
+        return type(self.rest).FromString(self.SerializeToString())

@@ -15,6 +15,7 @@ from typing import Any
 from cloudless.coordinator.guard import CERTIFICATE_KEY
 from cloudless.errors import CloudlessError, Unavailable
 from cloudless.rpc.codec import Malformed
+from cloudless.rpc.packed import Packed
 from cloudless.testing.sim.loop import Process, SimLoop
 from cloudless.testing.sim.network import Network, Pipe
 
@@ -249,6 +250,8 @@ async def call_unary(
         result: Any
         try:
             result = await handler(request, CallContext(loop, deadline_s))
+            if isinstance(result, Packed):
+                result = result.whole()
         except CloudlessError as error:
             result = error
         except Exception as error:
