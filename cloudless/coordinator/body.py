@@ -45,6 +45,7 @@ from cloudless.coordinator.hygiene import Hygiene, HygieneController
 from cloudless.coordinator.inspection import Inspector
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
+from cloudless.coordinator.member_restart import MemberRestart
 from cloudless.coordinator.membership import Members
 from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.coordinator.peer_stream import grpc_dial
@@ -166,6 +167,9 @@ class Body:
             self._hand_over,
             own.dialler,
         )
+        self.member_restart = MemberRestart(
+            self.settings.node_id, self.supervisor, self.members, self._hand_over, self.clock
+        )
 
     def _build_services(self, formation: Formation) -> dict[str, tuple[object, ...]]:
         """Return, by service, the objects whose methods serve it."""
@@ -207,7 +211,7 @@ class Body:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
             group.create_task(self.leases.run(self.clock), name="leases")
-            group.create_task(self.trust.run(self.store, self.supervisor), name="trust")
+            group.create_task(self.trust.run(self.store, self.member_restart), name="trust")
             group.create_task(self.notes.run(self.clock), name="progress-notes")
             group.create_task(self.space.run(), name="space-watch")
             group.create_task(self.hygiene.run(), name="hygiene")

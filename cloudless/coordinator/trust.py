@@ -11,7 +11,6 @@ import asyncio
 from loguru import logger
 
 from cloudless.adapters.etcd.store import EtcdStore
-from cloudless.adapters.member.supervisor import MemberSupervisor
 from cloudless.adapters.pki.vault import Vault
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.cluster_key import ClusterKeys
@@ -23,16 +22,14 @@ from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.issuing import Issuer
 from cloudless.coordinator.key_keeper import KeyKeeper, fetch_over_grpc
 from cloudless.coordinator.leases import RollingLease
+from cloudless.coordinator.member_restart import MemberRestart
 from cloudless.coordinator.membership import Members
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.trust_keeper import TrustKeeper
-from cloudless.errors import MemberFailed
 from cloudless.ports import Clock, Ids
 from cloudless.settings import CoordinatorSettings
 
 LOOK_PERIOD_S = 2.0
-MEMBER_RESTART_APART_S = 15.0
-MEMBER_RESTART_GRACE_S = 3.0
 
 
 class Trust:
@@ -55,7 +52,6 @@ class Trust:
         self.issuer = Issuer(Vault(settings.identity_dir), replica.machine, clock)
         self.auditor = Auditor(settings.node_id, committer, events, clock, ids)
         self.keys = KeyKeeper(settings.node_id, replica.machine, self.issuer, fetch_over_grpc(own.dialler), clock)
-        self._must_restart = asyncio.Event()
         replica.listen(self.issuer.on_applied)
         replica.listen(self.keys.on_applied)
         replica.listen(own.on_applied)
@@ -76,18 +72,18 @@ class Trust:
         )
         return (keeper,)
 
-    async def run(self, store: EtcdStore, supervisor: MemberSupervisor) -> None:
+    async def run(self, store: EtcdStore, restart: MemberRestart) -> None:
         """Run all parts until cancelled. New certificates are used where a connection would keep the old."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.issuer.run(), name="issuer")
             group.create_task(self.auditor.run(), name="auditor")
             if not self._own.api:
                 return
-            holdings, restart = self.issuer.get_holdings, self._must_restart.set
             group.create_task(
-                self._own.run(holdings, self._replica.machine, self._committer, restart), name="own-credentials"
+                self._own.run(self.issuer.get_holdings, self._replica.machine, self._committer, restart.ask),
+                name="own-credentials",
             )
-            group.create_task(self._restart_member(supervisor), name="member-restart")
+            group.create_task(restart.run(), name="member-restart")
             group.create_task(self.keys.run(), name="cluster-keys")
             while True:
                 await self._clock.sleep(LOOK_PERIOD_S)
@@ -95,19 +91,3 @@ class Trust:
                     store.renew()
                 except OSError as error:  # the connection of before goes on
                     logger.warning("what etcd is shown cannot be read: {}", error)
-
-    async def _restart_member(self, supervisor: MemberSupervisor) -> None:
-        """Restart etcd when it has to trust another authority: it reads whom to trust at its start only."""
-        while True:
-            await self._must_restart.wait()
-            self._must_restart.clear()
-            await self._clock.sleep(MEMBER_RESTART_APART_S * self._rank())  # one after the other: a quorum must stay
-            logger.info("etcd is restarted: it has to trust another certificate authority")
-            try:
-                await supervisor.restart(grace_s=MEMBER_RESTART_GRACE_S)
-            except MemberFailed as error:  # down for good: its supervision says why, and ends what must end
-                logger.warning("etcd could not be restarted for another certificate authority: {}", error)
-
-    def _rank(self) -> int:
-        """Return this coordinator's place among all, in the order of ids."""
-        return sorted({*self._replica.machine.coordinators, self._own_id}).index(self._own_id)
