@@ -70,6 +70,9 @@ class OwnCredentials:
         """Return the URL of a member's door at `host:port`."""
         return f"{self.etcd_scheme}://{address}"
 
+    async def keep(self) -> None:
+        """Sign anew whatever is due while this coordinator is no voter yet, until cancelled."""
+
     async def run(
         self, find_holdings: Callable[[], Holdings], view: View, committer: Committer, restart: Callable[[], None]
     ) -> None:
@@ -85,7 +88,7 @@ class SignedCredentials(OwnCredentials):
     def __init__(self, settings: CoordinatorSettings, holdings: Holdings, clock: Clock) -> None:
         """Sign everything. Raises BadCredentials."""
         hosts = _hosts(settings)
-        self.cluster_id = holdings.cluster_id
+        self.cluster_id, self._holdings = holdings.cluster_id, holdings
         self._directory = IdentityDir(settings.identity_dir)
         self._etcd_files = EtcdFiles(settings.identity_dir / "etcd")
         self._restart: Callable[[], None] = lambda: None
@@ -104,6 +107,9 @@ class SignedCredentials(OwnCredentials):
         self.etcd = _etcd_tls(self._etcd_files)
         self._http = ServerContext(self._directory, ssl.CERT_OPTIONAL)  # who shows none is told so where it matters
         self.http = self._http.context
+
+    async def keep(self) -> None:
+        await self._own.keep(self._holdings)
 
     async def run(
         self, find_holdings: Callable[[], Holdings], view: View, committer: Committer, restart: Callable[[], None]

@@ -75,6 +75,18 @@ class OwnIdentity:
         if any(transition.kind in (Kind.AUTHORITY, Kind.IDENTITY) for transition in applied.transitions):
             self._changed.set()
 
+    async def keep(self, holdings: Holdings) -> None:
+        """Sign again whenever something is due, until cancelled, with what is at hand before there is state.
+
+        Who waits to join, or stands by as a learner, may do so for longer than a certificate is good for.
+        """
+        while True:
+            await self._clock.sleep(LOOK_PERIOD_S)
+            try:
+                self.sign(holdings)
+            except (CloudlessError, OSError) as error:
+                logger.warning("own certificates are not renewed: {}", error)
+
     async def run(self, find_holdings: Callable[[], Holdings], view: View, committer: Committer) -> None:
         """Sign again whenever something is due or has changed, and have the own key on record, until cancelled.
 

@@ -87,7 +87,7 @@ class Coordinator:
             stack.callback(self._formation.admin.close)
             stack.push_async_callback(self._stop_member)
             await self._listen(stack)
-            if not await _unless(stop, self._formation.form()):
+            if not await _unless(stop, self._form()):
                 return
             body = Body(self._settings, self._formation, str(self._binary.version), self._own, self._inspector)
             self._inspector.body = body
@@ -102,6 +102,16 @@ class Coordinator:
 
     async def _obtain_credentials(self) -> None:
         self._own = await load_credentials(self._settings, SystemClock())
+
+    async def _form(self) -> None:
+        """Come to belong to a cluster. That may take weeks: meanwhile certificates are renewed all the same."""
+        assert self._formation is not None
+        keeping = asyncio.create_task(self._own.keep(), name="own-credentials-while-forming")
+        try:
+            await self._formation.form()
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         routes = build_routes(lambda: self._body, self._metrics.render)

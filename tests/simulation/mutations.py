@@ -492,6 +492,42 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # What the simulation once found in the product, put back.
     Mutation(
+        "a dead voter keeps its own replacement out",
+        (
+            Patch(
+                f"{MEMBERS}:_why_kept",
+                "if not replaced and len(voters) - 1 < wanted.min_quorum:",
+                "if len(voters) - 1 + replaced < wanted.min_quorum:",
+            ),
+        ),
+        by=("Convergence",),
+        acts=("die", "replace"),
+        founders=5,
+        min_quorum=5,
+    ),
+    Mutation(
+        "authorities are replaced before the first ones are on record",
+        (
+            Patch(
+                "cloudless.core.identity.rotation:next_generation",
+                'raise Unavailable("the cluster has no certificate authority yet", hint="try again in a moment")',
+                "return 1",
+            ),
+        ),
+        by=("OneIssuer",),
+        kinds=QUIET,
+        trust_acts=("rotate",),
+    ),
+    Mutation(
+        "who waits to become a voter does not renew its certificate",
+        (Patch("cloudless.coordinator.own_identity:OwnIdentity.keep", "self.sign(holdings)", "pass"),),
+        by=("NeverRunsOut", "Convergence"),
+        kinds=QUIET,
+        acts=("join", "power-off"),
+        trust_acts=(),
+        founders=3,
+    ),
+    Mutation(
         "a watch begins at the next revision, which old etcd may have forgotten",
         (
             Patch(

@@ -209,7 +209,7 @@ def test_dropping_an_authority_that_somebody_still_needs_is_refused() -> None:
     sight = Sight(trust.TrustedToTheEnd)
     sight.clocks = {"n1": SimpleNamespace(wall_ms=lambda: 1_000)}  # type: ignore[attr-defined]
     disk = SimpleNamespace(held=held(900))
-    sight.trust = SimpleNamespace(disks={"n1": disk})  # type: ignore[attr-defined]
+    sight.trust = SimpleNamespace(disks={"n1": disk}, is_waiting=lambda name: False)  # type: ignore[attr-defined]
     gone = {keys.authority("cluster-1"): authority(AuthorityPurpose.CLUSTER, 1, AuthorityPhase.RETIRING)}
     sight.tell(sight.stored(before=gone))
     disk.held = held(1_100)

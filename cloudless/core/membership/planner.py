@@ -243,7 +243,7 @@ def _why_kept(case: _Case, voter: MemberView) -> str:
     replaced = any(case.is_ready(learner) for learner in case.seen.learners) or (
         bool(case.newcomers) and not case.seen.learners
     )
-    # With a replacement there are as many as before; kept, the dead one keeps it out: etcd admits nobody meanwhile.
+    # With a replacement there are as many as before; kept, the dead one would keep it out: etcd admits nobody then.
     if not replaced and len(voters) - 1 < wanted.min_quorum:
         return f"{len(voters) - 1} voters would be left, fewer than {wanted.min_quorum}, and no other coordinator waits"
     healthy, dead = sum(m.healthy for m in voters), sum(not m.alive for m in voters)

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
-from cloudless.testing.sim.options import FULL, SMALL, draw_options
+from cloudless.testing.sim.options import FULL, SMALL, Options, draw_options
 from cloudless.testing.sim.report import explain, rerun_command
 from cloudless.testing.sim.run import Result, collecting_later, run_seed
 
@@ -29,9 +29,7 @@ def main() -> int:
     """Return 1 if a seed failed."""
     options = _parse()
     if options.seed is not None:
-        result = run_seed(
-            draw_options(options.seed, size=options.size, coordinators=options.coordinators), keep_trace=options.trace
-        )
+        result = run_seed(_draw(options.seed, options), keep_trace=options.trace)
         print("\n".join(explain(result, whole=options.trace)))
         _write_json(options.json, [result])
         return int(result.failed)
@@ -51,6 +49,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--trace", action="store_true", help="with --seed: the whole trace, not only its tail")
     parser.add_argument("--coordinators", type=int, default=0, help="how many (default: as the seed says)")
     parser.add_argument("--size", choices=(SMALL, FULL), default=SMALL, help="how long and how large a run is")
+    parser.add_argument("--members", action="store_true", help="members of etcd come and go in every run")
+    parser.add_argument("--certificates", action="store_true", help="everybody has certificates in every run")
     parser.add_argument("--json", help="write all results to this file")
     return parser.parse_args()
 
@@ -62,7 +62,7 @@ def _run_many(options: argparse.Namespace) -> Iterator[Result]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=die_with_parent) as pool:
         chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
-        futures = [pool.submit(run_chunk, chunk, options.size, options.coordinators) for chunk in chunks]
+        futures = [pool.submit(run_chunk, [_draw(seed, options) for seed in chunk]) for chunk in chunks]
         for future in as_completed(futures):
             for result in future.result():
                 done, failed = done + 1, failed + result.failed
@@ -80,11 +80,21 @@ def die_with_parent() -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def run_chunk(seeds: range, size: str, coordinators: int) -> list[Result]:
+def _draw(seed: int, options: argparse.Namespace) -> Options:
+    return draw_options(
+        seed,
+        size=options.size,
+        coordinators=options.coordinators,
+        members=options.members,
+        certificates=options.certificates,
+    )
+
+
+def run_chunk(chunk: list[Options]) -> list[Result]:
     """Run several seeds, one after the other."""
     gc.freeze()  # modules and what they hold: of no interest to the collector
     with collecting_later():
-        return [run_seed(draw_options(seed, size=size, coordinators=coordinators)) for seed in seeds]
+        return [run_seed(options) for options in chunk]
 
 
 def _write_json(path: str | None, results: list[Result]) -> None:

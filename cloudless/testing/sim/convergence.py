@@ -25,15 +25,16 @@ def _members(world: World) -> str:
     if any(not roster.cluster.belongs(host) for host in roster.wanted):
         return f"somebody is missing: {said}"
     dead = [host for host in voters if host not in roster.wanted]
-    if any(host not in roster.dead for host in dead) or any(host not in roster.wanted for host in learners):
+    if any(host not in (*roster.wanted, *roster.dead) for host in (*voters, *learners)):
         return f"somebody is too many: {said}"
+    asking = sorted(set(joins_of(world.truth)) - set(learners))
+    learners = [host for host in learners if host in roster.wanted]  # a dead one gives way when another asks to join
     if dead and _should_go(len(voters), len(dead), bool(learners), roster.membership.min_quorum):
         return f"the dead stay: {said}"
     if learners and len(voters) % 2 == 0 and len(voters) < VOTERS_MAX:
         return f"a learner does not vote: {said}"
     if idle := [host for host in voters if host in roster.wanted and world.find_serving(host) is None]:
         return f"{idle} do not serve: {said}"
-    asking = sorted(set(joins_of(world.truth)) - set(learners))
     given_up = [one.record.id for one in replacements_of(world.truth).values() if one.record.id in voters]
     if asking or (given_up and learners):
         return f"{asking} ask to join, {given_up} are given up: {said}"

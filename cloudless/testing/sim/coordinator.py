@@ -142,7 +142,7 @@ class CoordinatorLife:
             if self.papers is not None:
                 await self.papers.obtain()
             if self.care is not None:
-                await self.care.form()
+                await self._form(self.care)
             async with asyncio.TaskGroup() as group:
                 for part in (self.replica, self.committer, self.peers, self.sessions, self.leadership):
                     group.create_task(part.run(), name=type(part).__name__.lower())
@@ -159,6 +159,14 @@ class CoordinatorLife:
             self.error = error
         if self.removed and self.error is None:
             self._world.on_removed(self)
+
+    async def _form(self, care: MemberCare) -> None:
+        keeping = asyncio.create_task(self.papers.keep()) if self.papers is not None else None
+        try:
+            await care.form()
+        finally:
+            if keeping is not None:
+                keeping.cancel()
 
     @property
     def serves(self) -> bool:

@@ -9,6 +9,7 @@ and asks anew.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -73,11 +74,11 @@ class MemberCare:
     """See the module. `done`: its member votes, and the coordinator serves."""
 
     def __init__(
-        self, life: CoordinatorLife, cluster: EtcdCluster, disk: MemberDisk, seeds: tuple[str, ...], call: CallUnary,
-        random: Random,
+        self, life: CoordinatorLife, cluster: EtcdCluster, disk: MemberDisk, find_seeds: Callable[[], Sequence[str]],
+        call: CallUnary, random: Random,
     ) -> None:  # fmt: skip
         self._life, self._cluster, self._disk, self._random = life, cluster, disk, random
-        self._seeds = seeds
+        self._find_seeds = find_seeds
         self.own = SimOwn(call)
         admin = cast(EtcdAdmin, SimAdmin(life.id, life.store, cluster))
         self._admin = admin
@@ -191,7 +192,7 @@ class MemberCare:
 
     def _addresses(self) -> list[str]:
         learned = [one.address for one in self._disk.learned.coordinators if one.id != self._life.id]
-        return [a for a in dict.fromkeys((*self._seeds, *learned)) if a != f"{self._life.id}:1"]
+        return [a for a in dict.fromkeys((*self._find_seeds(), *learned)) if a != f"{self._life.id}:1"]
 
     # --- while it serves ---
 

@@ -101,19 +101,22 @@ CERTIFICATES_SHARE = 0.05
 DRIFT_WITH_CERTIFICATES = 0.003
 
 
-def draw_options(seed: int, *, size: str = SMALL, coordinators: int = 0) -> Options:
+def draw_options(
+    seed: int, *, size: str = SMALL, coordinators: int = 0, members: bool = False, certificates: bool = False
+) -> Options:
     """Return the options of a seed; `coordinators` 0 draws their number too.
 
-    Members and certificates are drawn from a source of their own: a seed without them means what it always meant.
+    Whether members come and go, and whether there are certificates, is drawn from a source of its own, so that a seed
+    without them means what it always meant. `members`, `certificates`: whatever is drawn. A run of a given number of
+    coordinators has neither, unless it is told to.
     """
     drawn = draw_faults(seed, size=size, coordinators=coordinators)
     random = Random(f"members-and-trust-{seed}")
-    with_members, with_trust = random.random() < MEMBERSHIP_SHARE, random.random() < CERTIFICATES_SHARE
-    if coordinators:
-        return drawn
-    membership = draw_membership(seed) if with_members else None
-    certificates = draw_certificates(seed) if with_trust else None
-    return build_options(drawn, membership, certificates)
+    members |= random.random() < MEMBERSHIP_SHARE and not coordinators
+    certificates |= random.random() < CERTIFICATES_SHARE and not coordinators
+    return build_options(
+        drawn, draw_membership(seed) if members else None, draw_certificates(seed) if certificates else None
+    )
 
 
 def build_options(drawn: Options, membership: Membership | None, certificates: Certificates | None) -> Options:

@@ -47,6 +47,10 @@ NEVER_MS = 1 << 62
 LOOK_PERIOD_S = 0.5
 
 
+FindSeeds = Callable[[], Sequence[str]]
+"""Returns where coordinators are."""
+
+
 @dataclass(slots=True)
 class PaperDisk:
     """What a host keeps of its identity. `token` is the join token it was given, `useless` if that leads nowhere."""
@@ -146,9 +150,10 @@ class CoordinatorPapers:
     """One coordinator's part in trust, as `coordinator.trust` and `coordinator.credentials` put it together."""
 
     def __init__(
-        self, life: CoordinatorLife, disk: PaperDisk, asking: Asking, seeds: Sequence[str], tell: Tell
+        self, life: CoordinatorLife, disk: PaperDisk, asking: Asking, find_seeds: FindSeeds, tell: Tell
     ) -> None:
-        self._life, self._disk, self._asking, self._seeds, self._tell = life, disk, asking, seeds, tell
+        self._life, self._disk, self._asking, self._tell = life, disk, asking, tell
+        self._find_seeds = find_seeds
         self.ready = False
 
     async def obtain(self) -> None:
@@ -161,7 +166,7 @@ class CoordinatorPapers:
             vault.keep(Holdings(identity.cluster_id, ClusterKey(bytes(handover.cluster_key)), records))
 
         async def find_addresses() -> Sequence[str]:
-            return self._seeds
+            return self._find_seeds()
 
         if vault.load() is None:
             await enrol_until_let_in(
@@ -201,6 +206,10 @@ class CoordinatorPapers:
             lambda: frozenset(machine.coordinators),
         )  # fmt: skip
 
+    async def keep(self) -> None:
+        """Renew while there is no state, as `runtime` does."""
+        await self.own.keep(self.issuer.get_holdings())
+
     async def run(self) -> None:
         life = self._life
         async with asyncio.TaskGroup() as group:
@@ -215,9 +224,9 @@ class AgentPapers:
     """One agent's credentials, as `agent.credentials` keeps them."""
 
     def __init__(
-        self, node_id: str, disk: PaperDisk, asking: Asking, seeds: Sequence[str], clock: Clock, tell: Tell
+        self, node_id: str, disk: PaperDisk, asking: Asking, find_seeds: FindSeeds, clock: Clock, tell: Tell
     ) -> None:
-        self._node_id, self._disk, self._asking, self._seeds = node_id, disk, asking, seeds
+        self._node_id, self._disk, self._asking, self._find_seeds = node_id, disk, asking, find_seeds
         self._clock, self._tell = clock, tell
         self._directory = MemoryIdentityDir(disk)
         self._find_coordinators: Callable[[], Sequence[str]] = tuple
@@ -250,11 +259,11 @@ class AgentPapers:
         return self._keeper is not None
 
     async def _find_doors(self) -> Sequence[str]:
-        return self._seeds
+        return self._find_seeds()
 
     def _find_addresses(self) -> Sequence[str]:
         expired = self.credentials.freshness(self._clock.wall_ms()) is Freshness.EXPIRED
-        return self._seeds if expired else self._find_coordinators()
+        return self._find_seeds() if expired else self._find_coordinators()
 
     def _on_change(self, made: Credentials) -> None:
         self._tell(Renewed(self._node_id, self._before, made, self._clock.wall_ms()))

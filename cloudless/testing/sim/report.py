@@ -30,6 +30,10 @@ def rerun_command(options: Options) -> str:
     drawn = draw_options(options.seed, size=options.size)
     if options.size != Options(seed=0).size:
         words.append(f"--size {options.size}")
-    if options.coordinators != drawn.coordinators:
+    if options.membership is not None and drawn.membership is None:
+        words.append("--members")
+    if options.certificates is not None and drawn.certificates is None:
+        words.append("--certificates")
+    if options.membership is None and options.coordinators != drawn.coordinators:
         words.append(f"--coordinators {options.coordinators}")
     return " ".join(words)

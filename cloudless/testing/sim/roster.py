@@ -41,7 +41,6 @@ class Roster:
         self.dead: list[str] = []
         self._off: set[str] = set()
         self._last = len(self.wanted)
-        self._seeds = tuple(f"{host}:1" for host in self.wanted)
         self.disks = {host: MemberDisk(voted=True) for host in self.wanted}
         memory = world.host.memory
         self.cluster = EtcdCluster(
@@ -70,13 +69,17 @@ class Roster:
         )
         self._world.plant(Put(keys.AUTOPILOT, encode_record(record)))
 
+    def find_seeds(self) -> tuple[str, ...]:
+        """Return where coordinators are, as a name in DNS that is kept up to date would say."""
+        return tuple(f"{host}:1" for host in self.wanted)
+
     # --- lives ---
 
     def care_for(self, life: CoordinatorLife) -> MemberCare:
         world = self._world
         random = Random(f"care-{life.id}-{life.life}-{world.options.seed}")
         return MemberCare(
-            life, self.cluster, self.disks[life.id], self._seeds, partial(world.call_between, life.id), random
+            life, self.cluster, self.disks[life.id], self.find_seeds, partial(world.call_between, life.id), random
         )
 
     def _on_told_removed(self, host: str) -> None:

@@ -89,13 +89,13 @@ class Trust:
 
     def papers_of(self, life: CoordinatorLife) -> CoordinatorPapers:
         disk = self.disks.setdefault(life.id, PaperDisk())
-        return CoordinatorPapers(life, disk, self.asking(life.process, life.clock), self._seeds(), self._world.tell)
+        return CoordinatorPapers(life, disk, self.asking(life.process, life.clock), self._find_seeds, self._world.tell)
 
     def papers_of_agent(self, life: AgentLife) -> AgentPapers:
         asking = self.asking(life.process, life.host.clock)
-        return AgentPapers(life.id, self.disks[life.id], asking, self._seeds(), life.host.clock, self._world.tell)
+        return AgentPapers(life.id, self.disks[life.id], asking, self._find_seeds, life.host.clock, self._world.tell)
 
-    def _seeds(self) -> tuple[str, ...]:
+    def _find_seeds(self) -> tuple[str, ...]:
         return tuple(self._world.address_of(id) for id in self._world.coordinator_ids)
 
     def find_credentials(self, name: str) -> Credentials | None:
@@ -110,13 +110,21 @@ class Trust:
         disk = self.disks[name]
         if disk.held is None:
             return disk.useless
+        held = [one.record for one in self._world.truth.authorities.values()]
+        if self.is_waiting(name):
+            return bool(held) and not any(disk.held.chain_pem.endswith(one.certificate_pem.encode()) for one in held)
         signing = [
-            held.record.certificate_pem
-            for held in self._world.truth.authorities.values()
-            if held.record.purpose is AuthorityPurpose.CLUSTER and held.record.phase is AuthorityPhase.ISSUING
+            one.certificate_pem.encode()
+            for one in held
+            if one.purpose is AuthorityPurpose.CLUSTER and one.phase is AuthorityPhase.ISSUING
         ]
         expired = self._world.clocks[name].wall_ms() >= disk.held.validity.not_after_ms
-        return expired and bool(signing) and signing[0].encode() not in disk.held.roots_pem
+        return expired and any(pem not in disk.held.roots_pem for pem in signing)
+
+    def is_waiting(self, name: str) -> bool:
+        """Return whether it is a coordinator that signs with what it was handed: it hears of no replaced CA."""
+        life = self._world.coordinators.get(name)
+        return life is not None and not life.serves
 
     # --- handshakes ---
 

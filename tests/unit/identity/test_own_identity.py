@@ -62,6 +62,21 @@ def test_it_signs_before_there_is_state_and_again_only_when_something_is_due(tmp
 
 
 @virtually
+async def test_it_renews_while_it_waits_to_become_a_member(tmp_path: Path) -> None:
+    """A learner that stands by may do so for weeks: with certificates of a day nobody would reach it any more."""
+    owner = Owner(tmp_path)
+    owner.own.sign(HOLDINGS)
+    peer = owner.files.peer.read_bytes()
+    async with running(owner.own.keep(HOLDINGS)):
+        await owner.clock.sleep(20)
+        assert not owner.changes
+        owner.clock.ahead_ms = 3 * DAY_MS
+        await eventually(lambda: bool(owner.changes), within_s=10)
+    assert owner.own.credentials.freshness(owner.clock.wall_ms()) is Freshness.FRESH
+    assert owner.files.peer.read_bytes() != peer
+
+
+@virtually
 async def test_its_key_goes_on_record_and_it_follows_a_replaced_ca(tmp_path: Path) -> None:
     async with serving(tmp_path) as service:
         owner = Owner(tmp_path)
