@@ -81,7 +81,8 @@ class EtcdFiles:
             before = read_private(path)
             if before != content:
                 write_private(path, content)
-                changed |= before is not None
+                # In another order, as when another one signs from now on, they are the same to etcd.
+                changed |= before is not None and _each(before) != _each(content)
         peer = peers.sign_etcd_server(identity, hosts, public, now_ms)
         write_private(self.peer, peers.chain_pem(peer).encode())
         write_private(self.peer_client, peers.chain_pem(peers.sign_etcd_client(identity, public, now_ms)).encode())
@@ -90,3 +91,8 @@ class EtcdFiles:
         write_private(self.client, clients.chain_pem(clients.sign_etcd_client(identity, public, now_ms)).encode())
         due_ms = min(renew_at_ms(validity_of(made), identity.uri) for made in (peer, server))
         return Written(due_ms, changed)
+
+
+def _each(roots_pem: bytes) -> frozenset[bytes]:
+    """Return the single certificates of a list."""
+    return frozenset(text.strip() for text in roots_pem.split(b"-----END CERTIFICATE-----"))

@@ -34,7 +34,6 @@ class ServerContext:
 
     def _build(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = self._verify
         _forget_sessions(context)
         context.load_cert_chain(self._directory.identity_file)
@@ -43,6 +42,9 @@ class ServerContext:
 
 
 def _forget_sessions(context: ssl.SSLContext) -> None:
-    """Let nobody resume a connection of before: that would skip what is asked of certificates now."""
-    context.options |= ssl.OP_NO_TICKET
+    """Let nobody resume a connection of before: that would skip what is asked of certificates now.
+
+    TLS 1.3 resumes by tickets only, which are not given; in 1.2 Python cannot turn resuming off.
+    """
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudless.adapters.pki.authority import reseal_authority
+from cloudless.adapters.pki.authority import new_authority, reseal_authority
 from cloudless.adapters.pki.credentials import Credentials, build_credentials
 from cloudless.adapters.pki.durable import write_private
 from cloudless.adapters.pki.etcd_files import EtcdFiles
@@ -21,7 +21,7 @@ from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.adapters.pki.vault import Holdings, Vault, found, read_founding_file, to_founding_file
 from cloudless.core.identity.names import Identity, IdentityKind
 from cloudless.core.identity.renewal import Freshness
-from cloudless.core.model import AuthorityPurpose
+from cloudless.core.model import AuthorityPhase, AuthorityPurpose
 from cloudless.errors import BadCredentials
 from tests.unit.pki.openssl import needs_openssl, run
 
@@ -253,3 +253,25 @@ def test_etcds_key_stays_and_its_certificates_follow_the_authorities(tmp_path: P
     assert files.key.read_bytes() == key
     assert files.peer.read_bytes() != certificate
     assert files.write(found(CLUSTER_ID, NOW_MS), identity, ["10.0.0.2"], NOW_MS).roots_changed
+
+
+def test_the_same_roots_in_another_order_need_no_restart(tmp_path: Path) -> None:
+    """Which one signs comes first; when that changes nobody has another one to trust."""
+    files = EtcdFiles(tmp_path / "etcd")
+    identity = Identity(CLUSTER_ID, IdentityKind.COORDINATOR, "c1")
+
+    new = [
+        new_authority(
+            purpose, CLUSTER_ID, HOLDINGS.cluster_key, NOW_MS, generation=2, phase=AuthorityPhase.DISTRIBUTING
+        ).record
+        for purpose in AuthorityPurpose
+    ]
+    files.write(HOLDINGS, identity, ["10.0.0.1"], NOW_MS)
+    learned = replace(HOLDINGS, records=(*HOLDINGS.records, *new))
+    assert files.write(learned, identity, ["10.0.0.1"], NOW_MS).roots_changed
+    phases = {1: AuthorityPhase.RETIRING, 2: AuthorityPhase.ISSUING}
+    switched = replace(learned, records=tuple(replace(r, phase=phases[r.generation]) for r in learned.records))
+    assert switched.roots_pem(AuthorityPurpose.ETCD_PEERS) != learned.roots_pem(AuthorityPurpose.ETCD_PEERS)
+    assert not files.write(switched, identity, ["10.0.0.1"], NOW_MS).roots_changed
+    rest = replace(switched, records=tuple(r for r in switched.records if r.generation == 2))
+    assert files.write(rest, identity, ["10.0.0.1"], NOW_MS).roots_changed

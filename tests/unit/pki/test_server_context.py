@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -86,3 +87,33 @@ async def test_what_cannot_be_read_leaves_the_server_as_it_was(tmp_path: Path) -
         followed.renew()
     async with serving(followed.context) as port:
         assert await ask(port, trusted, None, ANY_COORDINATOR) == b"nobody"
+
+
+async def test_nobody_comes_again_by_a_session_of_before(tmp_path: Path) -> None:
+    """A resumed session would skip what is asked of certificates, and so outlive its authority."""
+    old, new = found("ours", NOW_MS), found("ours", NOW_MS)
+    server, before = keep(old, tmp_path / "server", "c1"), keep(old, tmp_path / "before", "c2")
+    followed = ServerContext(server, ssl.CERT_REQUIRED)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(before.identity_file)
+
+    def visit(port: int, session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None]:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), 5) as plain,
+                context.wrap_socket(plain, session=session) as secured,
+            ):
+                return secured.recv(100), secured.session
+        except (ssl.SSLError, ConnectionError):
+            return b"", None
+
+    async with serving(followed.context) as port:
+        answer, session = await asyncio.to_thread(visit, port, None)
+        assert answer == b"known"
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # where resuming cannot be turned off
+        assert (await asyncio.to_thread(visit, port, None))[0] == b""
+        context.maximum_version = ssl.TLSVersion.TLSv1_3
+        keep(new, tmp_path / "server", "c1")
+        followed.renew()
+        assert (await asyncio.to_thread(visit, port, session))[0] == b""
