@@ -149,15 +149,23 @@ class MemberStart:
                 self.waiting.say(learning if status.is_learner else "waiting for etcd's leader")
             except CloudlessError as error:
                 self.waiting.say(f"waiting for etcd: {error.message}")
-            if self.supervisor.state.phase is Phase.REMOVED:
-                raise MemberRemoved(f"the cluster has removed the member of {self._settings.node_id}")
+            self._check_not_removed()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.1, VOTER_PAUSE_MAX_S)
 
+    def _check_not_removed(self) -> None:
+        assert self.supervisor is not None
+        if self.supervisor.state.phase is Phase.REMOVED:
+            raise MemberRemoved(f"the cluster has removed the member of {self._settings.node_id}")
+
     async def _check_version(self) -> None:
+        def say(reason: str) -> None:
+            self._check_not_removed()
+            self.waiting.say(reason)
+
         store = EtcdStore(self._settings.etcd_client_address, self._own.etcd_client)
         try:
-            await require_fit(store, __version__, self.waiting.say)
+            await require_fit(store, __version__, say)
         finally:
             await store.close()
 

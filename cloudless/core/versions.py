@@ -91,12 +91,15 @@ class Finishing:
 
 
 def decide_finishing(level: str, versions: Mapping[str, str]) -> Finishing:
-    """Decide from every member's version ("": not known) to which level the cluster goes: the lowest minor of all."""
+    """Decide from every member's version ("": not known) to which level the cluster goes: the lowest minor of all.
+
+    Never below the level it has.
+    """
     refusals = tuple(_find_unfinished(level, versions))
     known = [parsed[:2] for version in versions.values() if (parsed := parse_version(version))]
     if refusals or not known:
         return Finishing(level, refusals or ("no member is known",))
-    return Finishing(write_level(min(known)))
+    return Finishing(write_level(max(min(known), parse_level(level) or min(known))))
 
 
 def _find_unfinished(level: str, versions: Mapping[str, str]) -> Iterator[str]:

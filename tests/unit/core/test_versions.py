@@ -45,6 +45,11 @@ def test_levels_compare_as_numbers() -> None:
 def test_the_level_becomes_the_minor_that_all_members_run() -> None:
     assert decide_finishing("1.4", {"c1": "1.5.0", "c2": "1.5.2"}).level == "1.5"
     assert decide_finishing("1.5", {"c1": "1.5.0"}).level == "1.5"
+    assert decide_finishing("", {"c1": "1.5.0"}).level == "1.5"
+
+
+def test_the_level_never_falls() -> None:
+    assert decide_finishing("1.5", {"c1": "1.4.0", "c2": "1.4.0"}).level == "1.5"
 
 
 @pytest.mark.parametrize(
