@@ -58,8 +58,8 @@ def test_members_with_certificates_come_and_go(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "promoted_min"),
-    [(("end-task",), 4), (("crash-coordinator", "lose-lease", "cut"), 2)],
+    ("kinds", "promoted_min", "removed_min"),
+    [(("end-task",), 4, 2), (("crash-coordinator", "lose-lease", "cut"), 2, 1)],
     ids=["calm", "faults"],
 )
 def test_one_grows_to_three_to_five_and_goes_back_to_three(
