@@ -58,19 +58,21 @@ def test_members_with_certificates_come_and_go(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "promoted_min"),
-    [(("end-task",), 4), (("crash-coordinator", "lose-lease", "cut"), 2)],
+    ("kinds", "promoted_min", "removed_min"),
+    [(("end-task",), 4, 2), (("crash-coordinator", "lose-lease", "cut"), 2, 1)],
     ids=["calm", "faults"],
 )
-def test_one_grows_to_three_to_five_and_goes_back_to_three(kinds: tuple[str, ...], promoted_min: int) -> None:
-    """Under faults the first may leave before the last has come."""
+def test_one_grows_to_three_to_five_and_goes_back_to_three(
+    kinds: tuple[str, ...], promoted_min: int, removed_min: int
+) -> None:
+    """Under faults the first may leave before the last has come, or too many are away for anybody to leave."""
     acts = ("join", "join", "join", "join", "leave", "leave")
     story = Membership(founders=1, acts=acts, act_pause_s=6.0, min_quorum=1)
     options = build_options(replace(draw_options(7), kinds=kinds, fault_pause_s=4.0), story, None)
     result = run_seed(options, keep_trace=True)
     assert not result.failed, "\n".join(explain(result))
     assert sum(" promote member " in line for line in result.trace_tail) >= promoted_min
-    assert sum(" remove member " in line for line in result.trace_tail) >= 2
+    assert sum(" remove member " in line for line in result.trace_tail) >= removed_min
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -17,8 +17,8 @@ from cloudless.adapters.pki.credentials import Credentials
 from cloudless.adapters.pki.vault import found
 from cloudless.core import keys
 from cloudless.core.identity.rules import PACKAGE
-from cloudless.core.identity.tokens import PIN_BYTES, SECRET_BYTES, Token, token_id_from
-from cloudless.core.model import AuthorityPhase, AuthorityPurpose, Role, TokenRecord
+from cloudless.core.identity.tokens import SECRET_BYTES, Token, token_id_from
+from cloudless.core.model import AuthorityPhase, AuthorityPurpose, AuthorityRecord, Role, TokenRecord
 from cloudless.errors import StoreTimeout, Unavailable
 from cloudless.ports import Clock, Put
 from cloudless.rpc.codec import encode_record
@@ -52,7 +52,6 @@ class Trust:
         self._world, self.certificates = world, certificates
         self.random = Random(f"trust-{world.options.seed}")
         self.holdings = found(CLUSTER_ID, WALL_START_MS, leaf_lifetime_s=certificates.lifetime_s)
-        self.pin = self.holdings.get_issuing(AuthorityPurpose.CLUSTER).pin
         self.disks: dict[str, PaperDisk] = {name: PaperDisk(holdings=self.holdings) for name in world.coordinator_ids}
         token, record = self.draw_token(Role.AGENT, uses=len(world.node_ids), now_ms=WALL_START_MS)
         world.plant(Put(keys.token(token.id), encode_record(record)))
@@ -63,15 +62,8 @@ class Trust:
         self, role: Role, *, uses: int, now_ms: int, names: tuple[str, ...] = ()
     ) -> tuple[Token, TokenRecord]:
         """Return a token and what the cluster keeps of it."""
-        pin = self.pin
-        issuing = [
-            held.record
-            for held in self._world.truth.authorities.values()
-            if held.record.purpose is AuthorityPurpose.CLUSTER and held.record.phase is AuthorityPhase.ISSUING
-        ]
-        if issuing:
-            pin = issuing[0].pin
-        assert len(bytes.fromhex(pin)) == PIN_BYTES
+        signing = self._find_signing()
+        pin = signing.pin if signing else self.holdings.get_issuing(AuthorityPurpose.CLUSTER).pin
         token = Token(token_id_from(self.random.randbytes(16)), self.random.randbytes(SECRET_BYTES), pin)
         record = TokenRecord(
             id=token.id, secret_hash=token.secret_hash, role=role, names=names, uses_total=uses, uses_left=uses,
@@ -113,13 +105,16 @@ class Trust:
         held = [one.record for one in self._world.truth.authorities.values()]
         if self.is_waiting(name):
             return bool(held) and not any(disk.held.chain_pem.endswith(one.certificate_pem.encode()) for one in held)
-        signing = [
-            one.certificate_pem.encode()
-            for one in held
-            if one.purpose is AuthorityPurpose.CLUSTER and one.phase is AuthorityPhase.ISSUING
-        ]
+        signing = self._find_signing()
         expired = self._world.clocks[name].wall_ms() >= disk.held.validity.not_after_ms
-        return expired and any(pem not in disk.held.roots_pem for pem in signing)
+        return expired and signing is not None and signing.certificate_pem.encode() not in disk.held.roots_pem
+
+    def _find_signing(self) -> AuthorityRecord | None:
+        """Return the CA that signs for all but etcd, None before it is on record."""
+        for held in self._world.truth.authorities.values():
+            if held.record.purpose is AuthorityPurpose.CLUSTER and held.record.phase is AuthorityPhase.ISSUING:
+                return held.record
+        return None
 
     def is_waiting(self, name: str) -> bool:
         """Return whether it is a coordinator that signs with what it was handed: it hears of no replaced CA."""
