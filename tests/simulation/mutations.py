@@ -482,8 +482,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Patch(
                 "cloudless.adapters.pki.joining:refresh",
-                "expired = held.freshness(now_ms) is Freshness.EXPIRED",
-                "expired = False",
+                "if held.freshness(now_ms) is Freshness.EXPIRED:",
+                "if False:",
             ),
         ),
         by=("Convergence", "NeverRunsOut"),
