@@ -27,7 +27,6 @@ from cloudless.ports import StartRequest
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.settings import AgentSettings
 from cloudless.testing.fake_executor import FakeExecutor, FakeMachine
-from cloudless.testing.fixed_seeds import FixedSeeds
 from cloudless.testing.sim.clock import SimClock
 from cloudless.testing.sim.coordinator import Surroundings
 from cloudless.testing.sim.happenings import Began, Finished, Followed, RefusedAssignments, ReportAcknowledged
@@ -217,7 +216,7 @@ class AgentLife:
             on_refused=lambda kind: world.tell(RefusedAssignments(host.node_id, kind)),
             on_resent=lambda count: None,
         )
-        self.links = links = Links(FixedSeeds(settings.coordinators), parts)
+        self.links = links = Links(world.build_seeds(), parts)
         async with asyncio.TaskGroup() as group:
             group.create_task(runner.run())
             group.create_task(links.run())

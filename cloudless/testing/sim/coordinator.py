@@ -44,6 +44,7 @@ from cloudless.testing.sim.store import SimStore, StoreHost
 from cloudless.testing.sim.streams import Connection, Ended
 
 if TYPE_CHECKING:
+    from cloudless.agent.phonebook import Seeds
     from cloudless.testing.sim.agent import AgentLife
 
 PEER_BEAT_PERIOD_S = 0.5
@@ -56,9 +57,9 @@ Connect = Callable[[Process, str, str], Connection]
 class Surroundings:
     """What a life finds: the world's parts it is given. `peers` are the ids of the coordinators that begin.
 
-    `address_of` a coordinator's id is where it can be dialled. `find_care` and `find_papers` make what cares for a
-    coordinator's members and certificates, None where these are no subject; `on_removed` is told of a life that ended
-    because its member was removed.
+    `address_of` a coordinator's id is where it can be dialled, `build_seeds` makes an agent's seeds. `find_care` and
+    `find_papers` make what cares for a coordinator's members and certificates, None where these are no subject;
+    `on_removed` is told of a life that ended because its member was removed.
     """
 
     loop: SimLoop
@@ -71,6 +72,7 @@ class Surroundings:
     heartbeat_period_s: float
     lease_ttl_s: int
     address_of: Callable[[str], str]
+    build_seeds: Callable[[], Seeds]
     find_care: Callable[[CoordinatorLife], MemberCare | None]
     find_papers: Callable[[CoordinatorLife], CoordinatorPapers | None]
     find_agent_papers: Callable[[AgentLife], AgentPapers | None]

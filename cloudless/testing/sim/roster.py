@@ -6,11 +6,14 @@ one when it is started, as with CLOUDLESS_REJOIN.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 from cloudless.core import keys
+from cloudless.core.discovery.endpoints import Endpoint
 from cloudless.core.model import AutopilotRecord
 from cloudless.ports import Put
 from cloudless.rpc.codec import encode_record
@@ -28,6 +31,25 @@ CATCH_UP_STABLE_S = 0.5
 STABILIZATION_S = 2.0
 LEARNER_STALL_S = 12.0
 VOTERS_MAX = 5
+
+
+class NamedSeeds:
+    """An agent's seeds: a name that leads to today's coordinators at every look."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def current(self) -> tuple[Endpoint, ...]:
+        return tuple(Endpoint(address) for address in self._roster.find_seeds())
+
+    async def refresh(self) -> bool:
+        return False
+
+    def pause_s(self) -> float:
+        return math.inf
+
+    def problems(self) -> Mapping[str, str]:
+        return {}
 
 
 class Roster:

@@ -16,6 +16,7 @@ from cloudless.core.model import Resources
 from cloudless.core.state import StateMachine
 from cloudless.errors import CloudlessError
 from cloudless.ports import Put, Txn
+from cloudless.testing.fixed_seeds import FixedSeeds
 from cloudless.testing.sim.agent import AgentLife, Host, SimMachine
 from cloudless.testing.sim.clock import SimClock
 from cloudless.testing.sim.coordinator import CoordinatorLife, Surroundings
@@ -24,7 +25,7 @@ from cloudless.testing.sim.happenings import AskedStore, Handled, Stored
 from cloudless.testing.sim.loop import Process, SimLoop
 from cloudless.testing.sim.network import Network
 from cloudless.testing.sim.options import Options
-from cloudless.testing.sim.roster import Roster
+from cloudless.testing.sim.roster import NamedSeeds, Roster
 from cloudless.testing.sim.store import StoreHost, Wrote
 from cloudless.testing.sim.streams import CallContext, Connection, call_unary
 from cloudless.testing.sim.trace import Trace
@@ -74,6 +75,7 @@ class World:
             heartbeat_period_s=HEARTBEAT_PERIOD_S,
             lease_ttl_s=options.lease_ttl_s,
             address_of=self.address_of,
+            build_seeds=lambda: NamedSeeds(self.roster) if self.roster else FixedSeeds(sorted(self.coordinator_ids)),
             find_care=lambda life: self.roster.care_for(life) if self.roster else None,
             find_papers=lambda life: self.trust.papers_of(life) if self.trust else None,
             find_agent_papers=lambda life: self.trust.papers_of_agent(life) if self.trust else None,
