@@ -48,6 +48,9 @@ from cloudless.errors import BadCredentials, LeaseLost, Unavailable
 from cloudless.ports import Clock, Ids
 
 PERIOD_S = 2.0
+UNNAMED_PERIOD_S = 0.2
+"""Authorities are founded as soon as the cluster has its name: before that no founder is on record, and one whose etcd
+fails is nobody to the others."""
 
 
 class TrustKeeper:
@@ -78,7 +81,7 @@ class TrustKeeper:
                     await commit_changes(committer, self._replica, (told,))
                 except LeaseLost:
                     self._lease.forget()
-            await self._clock.sleep(PERIOD_S)
+            await self._clock.sleep(PERIOD_S if self._replica.machine.cluster is not None else UNNAMED_PERIOD_S)
 
     async def _plan(self) -> tuple[Change, ...]:
         view, now_ms = self._replica.machine, self._clock.wall_ms()

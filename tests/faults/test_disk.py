@@ -12,6 +12,8 @@ from pathlib import Path
 
 from cloudless.adapters.member.progress import Progress
 from cloudless.adapters.member.wal import last_index
+from cloudless.adapters.pki.identity_dir import IdentityDir
+from cloudless.cli.client import Client
 from cloudless.cli.methods import Method
 from cloudless.errors import DataLost, MemberFailed, outcome_of
 from cloudless.rpc.v1.cluster_pb2 import GetFormationRequest, GetFormationResponse
@@ -21,6 +23,7 @@ from tests.faults.rig.members import assert_replaced, member_ids, raft_leader
 from tests.faults.rig.scenario import Need, scenario
 from tests.faults.rig.trial import Trial
 from tests.integration.cluster import LocalCluster, manifest_of
+from tests.integration.trusted import identity_dir
 
 LOOP = (Need.ROOT, Need.LOOP)
 STALLS_S = (6.0, 20.0)
@@ -180,7 +183,7 @@ def test_two_emptied_members_wait_for_their_data_instead_of_forming_an_empty_clu
         for name in victims:
             cluster.until(lambda name=name: "waiting to join" in cluster.tail(name, 1000), f"{name} waits")  # type: ignore[misc]
             assert not cluster.has_formed(name)
-            assert cluster.call(GET_FORMATION, GetFormationRequest(), name).phase == "fresh"
+            assert phase_of(cluster, name, survivor) == "fresh"
         trial.note("the data are put back")
         cluster.stop(*victims)
         for name in victims:
@@ -239,6 +242,13 @@ def grown_and_told(cluster: LocalCluster, via: str, victim: str) -> bool:
 
 def leads_elsewhere(cluster: LocalCluster, victim: str) -> bool:
     return raft_leader(cluster, *others_than(cluster, victim)) not in ("", victim)
+
+
+def phase_of(cluster: LocalCluster, name: str, asker: str) -> str:
+    """Return where a coordinator stands, asked as another one: without state it cannot tell who people are."""
+    own = IdentityDir(identity_dir(cluster.processes[asker])).load()
+    with Client([cluster.processes[name].address()], credentials=own) as client:
+        return client.call(GET_FORMATION, GetFormationRequest()).phase
 
 
 def keep_identities_apart(cluster: LocalCluster) -> None:

@@ -33,7 +33,7 @@ from cloudless.adapters.system import SystemClock
 from cloudless.cli.client import Client
 from cloudless.cli.commands.found import LEAF_LIFETIME_S, write_founding_file
 from cloudless.cli.contexts import Context, ContextFile
-from cloudless.cli.methods import CREATE_TOKEN
+from cloudless.cli.methods import CREATE_TOKEN, LIST_IDENTITIES
 from cloudless.cli.signing_in import create_first_token, sign_in
 from cloudless.core.identity.renewal import Freshness
 from cloudless.core.model import Role
@@ -163,7 +163,7 @@ class Trusted(Plain):
         )
         self._keeping.start()
         self._renewing = asyncio.run_coroutine_threadsafe(self._keeper.run(), self._loop)
-        _patiently(lambda: _require_founded(coordinators))
+        _patiently(lambda: self._require_founded(coordinators))
         self.founding_file.unlink()
         for one in coordinators:
             one.settings.pop("FOUNDING_FILE", None)
@@ -254,6 +254,14 @@ class Trusted(Plain):
         self.tokens.append(token)
         sign_in(self._contexts, context, token, ADMIN)
 
+    def _require_founded(self, coordinators: Sequence[Site]) -> None:
+        """Raise Unavailable until every founder is on record: before that nobody knows one whose etcd is gone."""
+        with Client([one.address() for one in coordinators], credentials=self._find_credentials()) as client:
+            listed = client.call(LIST_IDENTITIES, pb.ListIdentitiesRequest(kind="coordinator")).identities
+        founders = {one.name for one in coordinators if "FOUNDING_FILE" in one.settings}
+        if late := founders - {one.record.name for one in listed}:
+            raise Unavailable(f"{', '.join(sorted(late))} is not on record yet")
+
     def _first_coordinator(self) -> tuple[IdentityDir, Credentials]:
         for site in self._coordinators:
             directory = IdentityDir(identity_dir(site))
@@ -274,17 +282,6 @@ def identity_dir(site: Site) -> Path:
 
 def _enrol_addresses(coordinators: Sequence[Site]) -> list[str]:
     return [one.address("enrol") for one in coordinators]
-
-
-def _require_founded(coordinators: Sequence[Site]) -> None:
-    """Raise Unavailable while a founder has not taken what is in the founding file."""
-    late = [one.name for one in coordinators if "FOUNDING_FILE" in one.settings and _no_vault(one)]
-    if late:
-        raise Unavailable(f"{', '.join(late)} has not started")
-
-
-def _no_vault(site: Site) -> bool:
-    return Vault(identity_dir(site)).load() is None
 
 
 def _secret_lines(path: Path) -> list[str]:

@@ -16,8 +16,9 @@ _HEAD = """\
 # Faults this cluster survives
 
 Every row is a promise with a number, and the test that breaks a real cluster to see whether it is kept: real
-coordinators, agents and etcd members as processes, each on a network of its own where the network is what fails. Users
-write and read all the while; a test that reached too little load before its fault fails. After every fault the same
+coordinators, agents and etcd members as processes, with certificates and roles as every cluster has them (but for 28),
+each on a network of its own where the network is what fails. Users write and read all the while; a test that reached
+too little load before its fault fails. After every fault the same
 questions are asked: is every acknowledged write there, once, at its revision; did a leader write after a later one had;
 did any coordinator's or agent's revision go back; are all states equal, to each other and to a fresh read, and etcd's
 own hashes; was any task touched; did every request end in time; is a process, descriptor or thread left over; does a
