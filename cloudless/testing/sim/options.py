@@ -96,8 +96,8 @@ class Options:
     certificates: Certificates | None = None
 
 
-MEMBERSHIP_SHARE = 0.08
-CERTIFICATES_SHARE = 0.05
+MEMBERSHIP_SHARE = 0.06
+CERTIFICATES_SHARE = 0.03
 DRIFT_WITH_CERTIFICATES = 0.003
 
 
