@@ -21,11 +21,11 @@ from cloudless.core.identity.access import (
     Forbidden,
     admit,
     authorise,
+    judge_early,
     judge_identity,
     may_be_new,
     needs_facts,
 )
-from cloudless.core.identity.names import IdentityKind
 from cloudless.core.identity.rules import RULES
 from cloudless.core.state import View
 from cloudless.errors import BadCredentials, Denied, Unauthenticated, Unavailable
@@ -99,12 +99,14 @@ class Guard:
 
     def _judge_peer(self, peer: Peer, method: str, context: Any, *, tell: bool = True) -> Caller:
         identity, view, rule = peer.identity, self._find_view(), RULES.get(method)
-        ours = identity.cluster_id == self._find_cluster_id()
-        coordinator = identity.kind is IdentityKind.COORDINATOR
-        if view is None and ours and not (coordinator and may_be_new(view, rule, 0)):
-            raise Unavailable(
-                "this coordinator holds no state yet and cannot tell who is enrolled", hint="ask another, or again soon"
-            )
+        if view is None and identity.cluster_id == self._find_cluster_id():
+            early = judge_early(identity, rule)
+            if early is None:
+                raise Unavailable(
+                    "this coordinator holds no state yet and cannot tell who is enrolled",
+                    hint="ask another, or again soon; `cloudless cluster doctor` says what it waits for",
+                )
+            return early
         known = view.identities.get((identity.kind.value, identity.name)) if view is not None else None
         found = judge_identity(
             identity,

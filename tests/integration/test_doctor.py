@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import json
 import os
 import shutil
 import signal
@@ -60,8 +61,10 @@ from cloudless.ports import Delete, Put
 from cloudless.rpc.v1.cluster_pb2 import RemoveMemberRequest
 from cloudless.rpc.v1.maintenance_pb2 import InspectCoordinatorRequest, MakeRoomRequest
 from etcd.find import Found
+from tests.integration.cloudless_cli import run_cli
 from tests.integration.cluster import LocalCluster, free_ports, manifest_of
 from tests.integration.etcd_fixture import binary
+from tests.integration.trusted import Trusted
 
 __all__ = ["binary"]
 
@@ -279,3 +282,25 @@ def test_strangers_waiters_and_second_clusters(cluster: LocalCluster, tmp_path: 
 def on_waiting(seen: dict[str, Finding]) -> Finding | None:
     finding = seen.get("waiting-to-form")
     return finding if finding and "waiting to join" in finding.evidence[0] else None
+
+
+def test_one_that_starts_without_a_quorum_is_told_from_a_stranger_over_tls(tmp_path: Path, binary: Found) -> None:
+    """It holds no state, so it cannot look up who asks; a person's certificate must be enough to be told that."""
+    cluster = LocalCluster(tmp_path, binary.path, trust=Trusted(tmp_path))
+    try:
+        cluster.add_coordinators()
+        cluster.found_together()
+        cluster.start(*cluster.processes)
+        cluster.wait_ready()
+        all_of_them = [process.name for process in cluster.coordinators]
+        cluster.kill(*all_of_them, etcd=True)
+        cluster.start_listening(all_of_them[0])
+
+        def told() -> dict[str, str] | None:
+            said = run_cli(cluster, "cluster", "doctor", "-o", "json")
+            found = {one["code"]: one["says"] for one in json.loads(said.text)["findings"]}
+            return found if "no-quorum" in found else None
+
+        assert {"no-coordinator", "not-a-coordinator"}.isdisjoint(cluster.until(told, "the doctor names the quorum"))
+    finally:
+        cluster.close()

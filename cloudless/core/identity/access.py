@@ -106,6 +106,23 @@ def may_be_new(view: View | None, rule: Rule | None, now_ms: int) -> bool:
     return not since_ms or (rule.newcomers and now_ms - min(since_ms) < FOUNDING_MS)
 
 
+def judge_early(identity: Identity, rule: Rule | None) -> Caller | None:
+    """Return the caller by its certificate of this cluster alone, before there is state to look it up in.
+
+    None: for such a call that is not enough. A coordinator that is started while there is no quorum never comes to hold
+    state, and whoever looks after it must see why. What a person may do is in no certificate: it is a viewer then.
+    """
+    if not may_be_new(None, rule, 0):
+        return None
+    match identity.kind:
+        case IdentityKind.COORDINATOR:
+            return Caller(identity.name, Role.COORDINATOR)
+        case IdentityKind.PERSON:
+            return Caller(identity.name, Role.VIEWER)
+        case _:
+            return None
+
+
 def needs_facts(caller: Caller | None, method: str) -> bool:
     """Return whether `authorise` will look at the request's facts, which cost something to find."""
     rule = RULES.get(method)

@@ -36,9 +36,9 @@ class Rule:
     """Who may make one call. `anyone` needs no identity at all: liveness, and what precedes having one.
 
     `newcomers` lets in coordinators that no record knows yet, while the cluster is being founded: what it takes to
-    become a member, after which each puts itself on record. `early` lets coordinators in by their certificates alone
-    before there is state to look them up in: what they ask each other on the way to it, and nothing that changes
-    anything.
+    become a member, after which each puts itself on record. `early` lets coordinators, and people as viewers, in by
+    their certificates alone before there is state to look them up in: what coordinators ask each other on the way to
+    it, what tells a person why it takes so long, and nothing that changes anything.
     """
 
     anyone: bool = False

@@ -159,6 +159,17 @@ async def _play(world: World, checkers: Sequence[type[Checker]]) -> float:
         if isinstance(outcome, Exception):
             raise outcome
     faults.heal()
+    converged_s = await _converge(world, operator, look)
+    for checker in watching:
+        checker.finish()
+    for task in (sweeping, *helping):
+        task.cancel()
+    return converged_s
+
+
+async def _converge(world: World, operator: Operator, look: Callable[[], None]) -> float:
+    """Return how long the healed cluster took until all was as wanted, and stayed so. Raises NotConverged."""
+    options = world.options
     settled = [asyncio.ensure_future(world.users.settle())]
     if options.membership or options.certificates:
         settled.append(asyncio.ensure_future(operator.settle()))
@@ -173,12 +184,7 @@ async def _play(world: World, checkers: Sequence[type[Checker]]) -> float:
             quiet_since_s = world.loop.now_s
         if world.loop.now_s - healed_s > converge_s:
             raise NotConverged(f"{converge_s:.0f} s after healing: {trouble}")
-    converged_s = quiet_since_s - healed_s
-    for checker in watching:
-        checker.finish()
-    for task in (sweeping, *helping):
-        task.cancel()
-    return converged_s
+    return quiet_since_s - healed_s
 
 
 def _converge_s(options: Options) -> float:

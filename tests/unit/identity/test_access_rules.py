@@ -18,6 +18,7 @@ from cloudless.core.identity.access import (
     RequestFacts,
     admit,
     authorise,
+    judge_early,
     judge_identity,
     may_be_new,
     needs_facts,
@@ -166,6 +167,7 @@ def test_facts_are_asked_for_only_where_they_count() -> None:
 
 ANN = Identity("c", IdentityKind.PERSON, "ann")
 C1 = Identity("c", IdentityKind.COORDINATOR, "c1")
+A1 = Identity("c", IdentityKind.AGENT, "a1")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +226,14 @@ def test_a_revoked_coordinator_that_was_forgotten_is_no_newcomer() -> None:
 def test_before_there_is_state_coordinators_only_ask() -> None:
     early = {name for name, rule in RULES.items() if may_be_new(None, rule, NOW_MS)}
     assert early == {method("ClusterService/GetFormation"), method("MaintenanceService/InspectCoordinator")}
+
+
+def test_before_there_is_state_people_may_look_and_agents_nothing() -> None:
+    inspect = RULES[method("MaintenanceService/InspectCoordinator")]
+    assert judge_early(C1, inspect) == Caller("c1", Role.COORDINATOR)
+    assert judge_early(ANN, inspect) == Caller("ann", Role.VIEWER)
+    assert judge_early(A1, inspect) is None
+    assert not [one for one in (C1, ANN, A1) for rule in (REMOVE, JOIN, None) if judge_early(one, rule)]
 
 
 def test_newcomers_are_coordinators_of_this_cluster_that_were_not_revoked() -> None:

@@ -328,6 +328,17 @@ def test_before_there_is_state_coordinators_know_each_other_and_nobody_else() ->
         guard.enter(f"{PACKAGE}AgentService/Session", Context(build(IdentityKind.AGENT, "a1").chain_pem))
 
 
+def test_before_there_is_state_people_are_told_what_is_waited_for_and_nothing_else() -> None:
+    guard = Guard(lambda: None, lambda: "ours")
+    ann, stranger = build(IdentityKind.PERSON, "ann"), build(IdentityKind.AGENT, "a1")
+    inspect = f"{PACKAGE}MaintenanceService/InspectCoordinator"
+    guard.enter(inspect, Context(ann.chain_pem))
+    assert current_actor() == "person/ann"
+    for method, who in ((f"{PACKAGE}ClusterService/GetStatus", ann), (inspect, stranger)):
+        with pytest.raises(Unavailable, match="doctor"):
+            guard.enter(method, Context(who.chain_pem))
+
+
 def test_a_bad_certificate_does_not_keep_anybody_from_what_anyone_may() -> None:
     guard = Guard(lambda: None, lambda: "ours")
     for pem in (b"nonsense", build(IdentityKind.AGENT, "a1", THEIRS).chain_pem):
