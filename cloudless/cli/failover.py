@@ -37,7 +37,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`timeout_s` bounds all attempts, `attempt_s` one; `unreachable_s` how long to knock at doors nobody opens."""
+    """`timeout_s` bounds all attempts, `attempt_s` one; `unreachable_s` how long to knock at doors nobody opens.
+
+    Each door is knocked at once, however long that takes: a host that is gone keeps one waiting, the next may be there.
+    """
 
     timeout_s: float
     attempt_s: float
@@ -79,7 +82,9 @@ class Failover:
         if failure.uncertain and not self._limits.repeatable:
             raise CommitUncertain(failure.error.message, hint="it may have happened: look before you repeat it")
         waited_s = now_s - self._started_s
-        if self._answered is None and not failure.uncertain and waited_s >= self._limits.unreachable_s:
+        knocked_everywhere = self._tried + 1 >= len(self._addresses)
+        nobody_there = self._answered is None and not failure.uncertain and knocked_everywhere
+        if nobody_there and waited_s >= self._limits.unreachable_s:
             raise self._unreachable(failure.error)
         self._tried += 1
         self._index = (self._index + 1) % len(self._addresses)

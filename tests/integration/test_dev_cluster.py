@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,13 @@ def leftovers(state_dir: Path) -> list[str]:
 def ports_in_use() -> list[int]:
     ports = [port for plan in build_layout(Path("unused"), OFFSET).plans for port in plan.ports.values()]
     return [port for port in ports if procfs.listener_of(port)]
+
+
+def keep_lines(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+    """Yield lines and keep them, for whoever has to say what was said instead."""
+    for line in lines:
+        kept.append(line)
+        yield line
 
 
 @pytest.fixture
@@ -169,7 +176,8 @@ def test_a_signal_ends_a_foreground_cluster_without_a_trace(tmp_path: Path, numb
     up = cli.popen("dev", "up", "--port-offset", str(OFFSET))
     try:
         assert up.stdout is not None
-        assert any("Ctrl-C ends it all" in line for line in up.stdout)
+        said: list[str] = []
+        assert any("Ctrl-C ends it all" in line for line in keep_lines(up.stdout, said)), "".join(said)
         up.send_signal(number)
         up.communicate(timeout=120)
         assert up.returncode == 0

@@ -35,9 +35,21 @@ def test_a_refusal_for_good_is_raised_at_once() -> None:
 def test_knocking_at_closed_doors_ends_early_and_names_them() -> None:
     failover = attempts()
     failover.pause_after(REFUSED, 100.1)
+    failover.pause_after(REFUSED, 100.2)
     with pytest.raises(Unavailable, match="no coordinator answers at a:1, b:2, c:3") as caught:
         failover.pause_after(REFUSED, 101.6)
     assert "CLOUDLESS_COORDINATORS" in caught.value.hint
+
+
+def test_a_host_that_is_gone_keeps_nobody_from_asking_the_next_one() -> None:
+    """Its address answers nothing at all, so to find out takes longer than to be refused."""
+    failover = attempts()
+    failover.pause_after(REFUSED, 102.0)
+    assert failover.address == "b:2"
+    failover.pause_after(REFUSED, 104.0)
+    assert failover.address == "c:3"
+    with pytest.raises(Unavailable, match="no coordinator answers"):
+        failover.pause_after(REFUSED, 104.1)
 
 
 def test_a_cluster_that_answers_is_asked_until_the_deadline() -> None:
