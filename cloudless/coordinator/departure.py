@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cloudless.coordinator.asking import call_once
 from cloudless.coordinator.leadership import Leadership
-from cloudless.coordinator.membership import Members
+from cloudless.coordinator.membership import SETTLING_S, Members
 from cloudless.coordinator.replica import Replica
 from cloudless.errors import CloudlessError, Conflict, NotFound, Unavailable
 from cloudless.ports import Clock
@@ -22,7 +22,7 @@ REMOVED_HINT = (
 )
 HAND_OVER_S = 3.0
 LOOK_PERIOD_S = 0.02
-REMOVE_TIMEOUT_S = 6.0
+REMOVE_TIMEOUT_S = SETTLING_S + 5.0
 
 
 class Departure:

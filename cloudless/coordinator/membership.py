@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 
 from loguru import logger
 
-from cloudless.adapters.etcd.admin import EtcdAdmin, Member, MemberNotFound, MemberStatus
+from cloudless.adapters.etcd.admin import (
+    CONNECTED_LEAST_S,
+    ConnectedTooShortly,
+    EtcdAdmin,
+    Member,
+    MemberNotFound,
+    MemberStatus,
+)
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.replica import Replica
 from cloudless.core.membership.observed import MemberView
@@ -21,6 +28,9 @@ from cloudless.errors import CloudlessError, Conflict, FormationRefused, NotFoun
 from cloudless.ports import Clock
 
 REFRESH_PERIOD_S = 1.0
+SETTLING_S = CONNECTED_LEAST_S + 2.0
+"""How long a removal waits for members that have just connected. Who asks for one has to wait longer than that."""
+SETTLING_PERIOD_S = 0.25
 
 
 class Members:
@@ -122,7 +132,8 @@ class Members:
     async def remove(self, coordinator_id: str, *, force: bool = False) -> None:
         """Remove a coordinator's member, or one by its id in hex.
 
-        Raises NotFound, Conflict if the rest would have no healthy majority as far as the coordinators' links tell.
+        Waits up to `SETTLING_S` for members that have just connected. Raises NotFound, Conflict if the rest would have
+        no healthy majority as far as the coordinators' links tell.
         `force` leaves that judgement to etcd, which refuses to give a quorum away that it has (ReconfigurationUnsafe).
         """
         async with self._changing:
@@ -130,10 +141,20 @@ class Members:
             member = self.find(coordinator_id)
             self.check_removal(member, force=force)
             try:
-                await self._admin.remove(member.id)
+                await self._remove_once_settled(member.id)
             except MemberNotFound:
                 return
             logger.warning("member {:x} of {} removed", member.id, member.name or "nobody")
+
+    async def _remove_once_settled(self, member_id: int) -> None:
+        ends_s = self._clock.monotonic_s() + SETTLING_S
+        while True:
+            try:
+                return await self._admin.remove(member_id)
+            except ConnectedTooShortly:
+                if self._clock.monotonic_s() > ends_s:
+                    raise
+            await self._clock.sleep(SETTLING_PERIOD_S)
 
     def check_removal(self, member: Member, *, force: bool = False) -> None:
         """Raise Conflict if the quorum would be endangered without `member`."""

@@ -476,14 +476,17 @@ class LocalCluster:
             admin.close()
 
     def write_raw(self, name: str, operation: Put | Delete) -> None:
-        """Write past cloudless, as a person with etcdctl would."""
+        """Write past cloudless, as a person with etcdctl would; etcd may be about to change its leader."""
 
-        async def write() -> None:
+        async def write() -> bool:
             store = self.store(name)
-            await store.txn(Txn(then=(operation,)), timeout_s=5.0)
-            await store.close()
+            try:
+                await store.txn(Txn(then=(operation,)), timeout_s=5.0)
+            finally:
+                await store.close()
+            return True
 
-        asyncio.run(write())
+        self.until(lambda: asyncio.run(write()), "etcd takes the write")
 
     def read_raw(self, name: str, key: str) -> bytes:
         """Return the value that is stored under a key. Raises AssertionError if there is none."""

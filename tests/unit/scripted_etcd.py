@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cloudless.adapters.etcd.admin import (
+    ConnectedTooShortly,
     LearnerNotReady,
     Member,
     MemberNotFound,
@@ -29,6 +30,8 @@ class ScriptedEtcd:
         self.leader_id = 2 if len(names) > 1 else 1
         self.changes: list[str] = []
         self.lose_next = False
+        self.unsettled = 0
+        """How many changes are still refused because a member has just connected."""
         for id, name in enumerate(names, start=1):
             self.members_now[id] = build_member(id, name)
         self._next_id = 100
@@ -63,6 +66,9 @@ class ScriptedEtcd:
 
     async def remove(self, member_id: int) -> None:
         member = self._get(member_id)
+        if self.unsettled:
+            self.unsettled -= 1
+            raise ConnectedTooShortly("unhealthy cluster")
         del self.members_now[member_id]
         self._note(f"remove {member.name or member.peer_urls[0]}")
 

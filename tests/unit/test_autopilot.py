@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import cast
 
-from cloudless.adapters.etcd.admin import EtcdAdmin
+import pytest
+
+from cloudless.adapters.etcd.admin import ConnectedTooShortly, EtcdAdmin
 from cloudless.coordinator.autopilot import Autopilot
-from cloudless.coordinator.membership import Members
+from cloudless.coordinator.membership import SETTLING_S, Members
 from cloudless.core import keys
 from cloudless.core.membership.records import autopilot_status_of, joins_of, replacements_of
 from cloudless.core.model import AutopilotRecord, CoordinatorRecord, JoinRecord, ReplacementRecord
@@ -211,3 +213,17 @@ async def test_the_status_is_written_only_when_it_changes() -> None:
         before = at.cluster.replica.machine.revision
         await CLOCK.sleep(60)
         assert at.cluster.replica.machine.revision == before
+
+
+@virtually
+async def test_a_removal_waits_for_members_that_have_just_connected_but_not_for_ever() -> None:
+    async with stage("c1", "c2", "c3") as at:
+        at.etcd.unsettled = 8
+        await at.members.remove("c3")
+        assert at.etcd.changes == ["remove c3"]
+        at.etcd.unsettled = 1_000
+        began_s = CLOCK.monotonic_s()
+        with pytest.raises(ConnectedTooShortly):
+            await at.members.remove("c2", force=True)
+        assert SETTLING_S < CLOCK.monotonic_s() - began_s < SETTLING_S + 1.0
+        assert at.etcd.changes == ["remove c3"]

@@ -78,11 +78,18 @@ class ReconfigurationUnsafe(Unavailable):
     code = "reconfiguration-unsafe"
 
 
+class ConnectedTooShortly(ReconfigurationUnsafe):
+    """A member has not been connected for `CONNECTED_LEAST_S`; asking again a little later can work."""
+
+
 class NotRaftLeader(Unavailable):
     """Only the raft leader's own member can do this."""
 
     code = "not-raft-leader"
 
+
+CONNECTED_LEAST_S = 5.0
+"""How long etcd's members must have been connected before it lets their number change (its HealthInterval)."""
 
 # As its own text form has an alarm: "memberID:10501334649042878790 alarm:NOSPACE ".
 _ALARM = re.compile(r"memberID:(\d+) +alarm:(\w+)")
@@ -96,7 +103,7 @@ _REFUSALS: tuple[tuple[str, type[CloudlessError], str], ...] = (
     ("Peer URLs already exists", PeerUrlTaken, "look for it in the member list"),
     ("too many learner members", TooManyLearners, "promote or remove the other learner first"),
     ("re-configuration failed due to not enough started", ReconfigurationUnsafe, "start the stopped members first"),
-    ("unhealthy cluster", ReconfigurationUnsafe, "wait until the members have been connected for 5 s"),
+    ("unhealthy cluster", ConnectedTooShortly, f"all members must have been connected for {CONNECTED_LEAST_S:g} s"),
     ("not leader", NotRaftLeader, "ask the raft leader's member"),
     ("no leader", NoQuorum, "wait for an election; a majority of the members must run"),
     ("leader changed", Unavailable, ""),
@@ -190,7 +197,8 @@ class EtcdAdmin:
         await self._call("cluster/member/promote", {"ID": str(member_id)}, changes=True)
 
     async def remove(self, member_id: int) -> None:
-        """Remove a member. Raises MemberNotFound, ReconfigurationUnsafe (the rest would have no quorum)."""
+        """Remove a member. Raises MemberNotFound, ReconfigurationUnsafe (the rest would have no quorum, or
+        ConnectedTooShortly)."""
         await self._call("cluster/member/remove", {"ID": str(member_id)}, changes=True)
 
     async def update_peer_urls(self, member_id: int, peer_urls: Iterable[str]) -> None:

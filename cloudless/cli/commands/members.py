@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from cloudless.cli.client import Client
     from cloudless.rpc.v1.cluster_pb2 import GetAutopilotResponse, GetStatusResponse
 
+# Longer than coordinators wait for members that have just connected, and for a leader's office to move.
+REMOVE_TIMEOUT_S = 15.0
+LEAVE_TIMEOUT_S = 25.0
+
 _STEPS = {
     "await-newcomer": "waiting for {new} to ask to join",
     "remove-dead": "{dead} is being removed, {new} is there",
@@ -113,7 +117,8 @@ def leave(coordinator_id: str, yes: bool, force: bool) -> None:
         others = tuple(address for id, address in addresses.items() if id != coordinator_id and address)
         try:
             with Client((addresses[coordinator_id],), options.timeout_s, options.credentials()) as leaver:
-                leaver.call(LEAVE_CLUSTER, LeaveClusterRequest(coordinator_id=coordinator_id, force=force))
+                request = LeaveClusterRequest(coordinator_id=coordinator_id, force=force)
+                leaver.call(LEAVE_CLUSTER, request, timeout_s=max(LEAVE_TIMEOUT_S, options.timeout_s))
         except Unavailable:  # it may have gone before its answer came
             with Client(others or options.addresses(), options.timeout_s, options.credentials()) as asked:
                 if coordinator_id in _member_names(asked):
@@ -143,7 +148,8 @@ def remove(coordinator_id: str, yes: bool, force: bool, request_id: str) -> None
         click.confirm(f"Remove {coordinator_id} from the cluster for good?", abort=True)
     write = WriteOptions(request_id=request_id)
     with current().client() as client:
-        client.call(REMOVE_MEMBER, RemoveMemberRequest(options=write, coordinator_id=coordinator_id, force=force))
+        request = RemoveMemberRequest(options=write, coordinator_id=coordinator_id, force=force)
+        client.call(REMOVE_MEMBER, request, timeout_s=max(REMOVE_TIMEOUT_S, client.timeout_s))
     click.echo(f"coordinator/{coordinator_id} removed")
 
 
