@@ -37,7 +37,7 @@ from cloudless.core.model.probe import Probe, ProbeKind
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Limits, Resources
 from cloudless.core.model.rollout import Rollout, RolloutStrategy
-from cloudless.core.model.security import RLIMIT_NAMES, RLIMIT_UNLIMITED, Rlimit, SecurityContext
+from cloudless.core.model.security import CAPABILITIES, RLIMIT_NAMES, RLIMIT_UNLIMITED, Rlimit, SecurityContext
 from cloudless.core.model.taint import Taint, TaintEffect, Toleration, TolerationOperator
 from cloudless.core.model.task import Desired, Instance, TaskDesired, TaskObserved, TaskSpec, TaskState
 from cloudless.core.model.volume import Volume
@@ -78,6 +78,7 @@ Record = (
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "CAPABILITIES",
     "RLIMIT_NAMES",
     "RLIMIT_UNLIMITED",
     "WEIGHT_MAX",
