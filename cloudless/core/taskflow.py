@@ -276,7 +276,7 @@ def _adopted_running(task: LocalTask, event: Adopted, now: Moment) -> Outcome:
         return _ended(task, instance, now)
     if task.state is _S.STARTING:
         return _started(task, Started(instance), now)
-    task = replace(task, pid=instance.pid, ports=dict(instance.ports), started_at_ms=instance.started_at_ms)
+    task = replace(task, pid=instance.pid, ports=dict(instance.ports), started_at_ms=instance.started_at_ms, message="")
     return task, (Watch(task.attempt), Report())
 
 

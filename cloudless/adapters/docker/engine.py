@@ -36,7 +36,7 @@ class EngineLimits:
 
     call_timeout_s: float = 30.0
     calls_max: int = 8
-    streams_max: int = 32
+    streams_max: int = 72
     probe_period_s: float = 2.0
     probe_timeout_s: float = 2.0
     retry_s: float = 1.0

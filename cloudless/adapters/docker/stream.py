@@ -89,9 +89,11 @@ class Pump:
     def _put(self, entry: tuple[Any] | BaseException | None) -> None:
         if self._closed:
             raise Closed
+        putting = self._queue.put(entry)
         try:
-            handed = asyncio.run_coroutine_threadsafe(self._queue.put(entry), self._loop)
-        except RuntimeError as error:
+            handed = asyncio.run_coroutine_threadsafe(putting, self._loop)
+        except RuntimeError as error:  # the loop is closed
+            putting.close()
             raise Closed from error
         handed.result()
 
