@@ -35,6 +35,7 @@ from cloudless.errors import NotFound, Temporary
 from cloudless.ports import LogChunk, StartRequest
 
 ATTEMPTS_KEPT = 2
+LIVING = ("running", "paused", "restarting")
 DOOMED_MAX = 1000
 ENGINE_WAIT_S = 60.0
 """A start waits so long for an engine that is away before it counts as failed."""
@@ -125,7 +126,7 @@ class DockerExecutor:
         """Remove an ended task's containers and volumes. Raises Temporary if it still runs or the engine cannot now."""
         async with self._lock(task_id):
             rows = await self._list(task_id)
-            if any(row["State"] in ("running", "paused", "restarting") for row in rows):
+            if any(row["State"] in LIVING and not self._is_doomed(row) for row in rows):
                 raise Temporary(f"task {task_id} still runs")
             for row in rows:
                 await self._remove(row["Id"])
@@ -181,10 +182,10 @@ class DockerExecutor:
             if existing is None:
                 await self._create(name, document)
             await self._begin(name, document)
+            started = await self._own(name)
         except Unanswered:
             self._doom(name)
             raise
-        started = await self._own(name)
         if started is None or not started.begun:
             raise Temporary(f"the container of task {request.task_id} vanished when it had been started")
         return started.instance
@@ -376,11 +377,12 @@ class DockerExecutor:
         for name in [name for name in self._waiters if name not in running]:
             self._wake(name)
         for row in rows:
-            name = next((name for name in _names(row) if name in self._doomed), "")
-            if name and name not in self._starting:
-                logger.warning("container {}: its start was given up, yet it happened; removing it", name)
+            if self._is_doomed(row) and not self._starting.keys() & _names(row):
+                logger.warning("container {}: its start was given up, yet it happened; removing it", row["Id"][:12])
                 await self._remove(row["Id"])
-                self._doomed.pop(name, None)
+
+    def _is_doomed(self, row: dict[str, Any]) -> bool:
+        return any(name in self._doomed for name in _names(row))
 
     def _lock(self, task_id: str) -> asyncio.Lock:
         return self._locks.setdefault(task_id, asyncio.Lock())
