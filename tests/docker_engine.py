@@ -92,6 +92,7 @@ class DockerDaemon:
         assert self.process
         self.process.kill()
         self.process.wait(STOP_S)
+        self._bury_containerd()
 
     def freeze(self) -> None:
         assert self.process
@@ -108,7 +109,7 @@ class DockerDaemon:
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
         for mount in sorted(self._mounts(), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-        for directory in sorted(Path("/sys/fs/cgroup").glob(f"**/cloudless-{self.bridge}"), reverse=True):
+        for directory in sorted(self._cgroups(), reverse=True):
             with contextlib.suppress(OSError):
                 directory.rmdir()
         shutil.rmtree(self.root, ignore_errors=True)
@@ -163,30 +164,53 @@ class DockerDaemon:
         ):
             subprocess.run(["ip", *words], check=True, capture_output=True)
 
+    def _bury_containerd(self) -> None:
+        """See that the engine's containerd, which dies with it, is not taken for a living one while nobody reaps it."""
+        pidfile = self.root / "exec/containerd/containerd.pid"
+        with contextlib.suppress(psutil.NoSuchProcess, OSError, ValueError):
+            containerd = psutil.Process(int(pidfile.read_text()))
+            deadline_s = time.monotonic() + STOP_S
+            while containerd.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline_s:
+                time.sleep(0.01)
+        pidfile.unlink(missing_ok=True)
+
     def _end_leftovers(self) -> None:
-        """Kill, by pid, what a killed engine left: all of it names our directory in its arguments."""
-        mark = str(self.root)
-        ours = [process for process in psutil.process_iter() if process.pid != os.getpid() and _names(process, mark)]
+        """Kill, by pid, what a killed engine left: its own name our directory, containers are in our control groups."""
+        ours = [process for process in psutil.process_iter() if _serves(process, str(self.root))]
+        for directory in self._cgroups():
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                ours += [psutil.Process(int(pid)) for pid in (directory / "cgroup.procs").read_text().split()]
         for process in ours:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(ours, timeout=STOP_S)
+
+    def _cgroups(self) -> list[Path]:
+        """Return the control groups of the engine's containers, in each hierarchy there is."""
+        top = Path("/sys/fs/cgroup")
+        return [
+            directory
+            for pattern in (f"cloudless-{self.bridge}", f"*/cloudless-{self.bridge}")
+            for parent in top.glob(pattern)
+            for directory in (parent, *(path for path in parent.rglob("*") if path.is_dir()))
+        ]
 
     def _mounts(self) -> list[str]:
         lines = Path("/proc/self/mounts").read_text().splitlines()
         return [line.split()[1] for line in lines if line.split()[1].startswith(f"{self.root}/")]
 
 
-def _names(process: psutil.Process, mark: str) -> bool:
+def _serves(process: psutil.Process, root: str) -> bool:
+    """Return whether a process is an engine, or a part of one, on `root`."""
     try:
         words = process.cmdline()
-        return any(mark in word for word in words) and os.path.basename(words[0]).startswith(("dockerd", "containerd", "docker-"))
-    except (psutil.Error, IndexError):
+    except psutil.Error:
         return False
+    return bool(words) and Path(words[0]).name.startswith(("dockerd", "containerd")) and any(root in w for w in words)
 
 
-def image_layer() -> bytes:
-    """Return a file system with busybox under all its names, as a tar archive."""
+def image_layer(mark: str = "") -> bytes:
+    """Return a file system with busybox under all its names, as a tar archive; `mark` makes it differ from others."""
     busybox = find_busybox()
     assert busybox
     names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
@@ -196,6 +220,9 @@ def image_layer() -> bytes:
             entry = tarfile.TarInfo(directory)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if directory == "tmp" else 0o755
             archive.addfile(entry)
+        marked = tarfile.TarInfo("etc/mark")
+        marked.size = len(mark)
+        archive.addfile(marked, io.BytesIO(mark.encode()))
         archive.add(os.path.realpath(busybox), "bin/busybox")
         for name in names:
             if name != "busybox":

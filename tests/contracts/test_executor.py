@@ -61,9 +61,10 @@ class Harness:
         return instance
 
     async def _until_ready(self, task_id: str) -> None:
-        async with asyncio.timeout(DEADLINE_S), aclosing(
-            self.executor.read_logs(task_id, tail_lines=-1, follow=True)
-        ) as chunks:
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            aclosing(self.executor.read_logs(task_id, tail_lines=-1, follow=True)) as chunks,
+        ):
             async for chunk in chunks:
                 if b"ready" in chunk.data:
                     return

@@ -54,9 +54,7 @@ async def pair() -> AsyncIterator[Pair]:
 
 
 def start(agent: AgentProcess, pair: Pair, daemon: DockerDaemon) -> None:
-    agent.start(
-        pair[0].address, pair[1].address, CLOUDLESS_DOCKER_HOST=daemon.host, CLOUDLESS_DOCKER_ENABLED="auto"
-    )
+    agent.start(pair[0].address, pair[1].address, CLOUDLESS_DOCKER_HOST=daemon.host, CLOUDLESS_DOCKER_ENABLED="auto")
 
 
 def executors(pair: Pair) -> list[str]:

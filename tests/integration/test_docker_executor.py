@@ -244,8 +244,8 @@ async def test_an_image_that_may_not_be_fetched_is_missing(agent: Agent) -> None
 
 
 async def test_images_are_fetched_once_for_all_who_wait_and_as_the_policy_says(agent: Agent) -> None:
-    with ImageRegistry(image_layer()) as registry:
-        spec = {"image": registry.image}
+    with ImageRegistry(image_layer("fetched")) as registry:
+        spec: dict[str, Any] = {"image": registry.image}
         first, second = await asyncio.gather(
             agent.start("exit 0", task_id="t1", **spec), agent.start("exit 0", task_id="t2", **spec)
         )
@@ -261,9 +261,11 @@ async def test_images_are_fetched_once_for_all_who_wait_and_as_the_policy_says(a
 
 
 async def test_a_task_that_is_stopped_does_not_wait_for_its_image(agent: Agent) -> None:
-    with ImageRegistry(image_layer()) as registry:
+    with ImageRegistry(image_layer("held back")) as registry:
         registry.open.clear()
-        starting = asyncio.create_task(agent.start("exit 0", image=registry.image, image_pull_policy=ImagePullPolicy.ALWAYS))
+        starting = asyncio.create_task(
+            agent.start("exit 0", image=registry.image, image_pull_policy=ImagePullPolicy.ALWAYS)
+        )
         await agent.until(lambda: registry.layers_asked)
         await agent.executor.stop("t1", 1, grace_s=5)
         with pytest.raises(Temporary, match="stopped while"):
@@ -334,15 +336,16 @@ async def test_an_engine_that_restarts_is_listed_anew_and_nothing_runs_twice(age
     waiting = asyncio.create_task(agent.executor.wait("t1", 1))
     await asyncio.to_thread(agent.daemon.kill if crash else agent.daemon.stop)
     await agent.until(lambda: agent.engine.fault)
-    await agent.until(lambda: any("state unknown" in words for *_, words in agent.told))
-    assert not waiting.done(), "what nobody can see has not ended"
+    if crash:  # else it was seen to end before the engine did
+        await agent.until(lambda: any("state unknown" in words for *_, words in agent.told))
+        assert not waiting.done(), "what nobody can see has not ended"
     with pytest.raises(ExecutorAway):
         await agent.executor.adopt()
     await asyncio.to_thread(agent.daemon.start)
     async with asyncio.timeout(DEADLINE_S):
         ended = await waiting
     assert not ended.running
-    assert agent.told[-1] == ("t1", 1, "")
+    assert not crash or agent.told[-1] == ("t1", 1, "")
     again = await agent.start(attempt=1)
     assert not again.running, "an attempt that has ended is not begun again"
     await agent.start(attempt=2)

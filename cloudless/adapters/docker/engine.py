@@ -73,9 +73,10 @@ class Engine:
         self._check()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._pending.add(future)
+        # Beside it, so that who still waits for a thread is told at once when the engine is found to be away.
+        starting = asyncio.create_task(self._start(self._calls, future, work))
         try:
             async with asyncio.timeout(self.limits.call_timeout_s):
-                await self._start(self._calls, future, work)
                 return await future
         except TimeoutError as error:
             self.doubt()
@@ -84,6 +85,7 @@ class Engine:
             self.doubt()
             raise
         finally:
+            starting.cancel()
             self._pending.discard(future)
 
     @asynccontextmanager

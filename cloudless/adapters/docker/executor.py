@@ -12,6 +12,7 @@ is seen when it is back. Nothing is touched that does not carry this agent's lab
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections import Counter
@@ -133,7 +134,7 @@ class DockerExecutor:
             filters = {"label": [f"{LABEL_AGENT}={self._agent_id}", f"{LABEL_TASK}={task_id}"]}
             volumes = await self._engine.call(lambda client: client.volumes(filters=filters))
             for volume in volumes.get("Volumes") or ():
-                await self._engine.call(lambda client, name=volume["Name"]: client.remove_volume(name))
+                await self._engine.call(functools.partial(_remove_volume, volume["Name"]))
 
     async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output, both streams in the order written; followed, go on with later attempts.
@@ -352,12 +353,8 @@ class DockerExecutor:
         while True:
             since_s = int(time.time() - limits.follow_margin_s)
             with suppress(Temporary):
-                async with self._engine.stream(
-                    lambda client, since_s=since_s: ask_stream(
-                        client, "GET", "/events", params={"since": since_s, "filters": filters}
-                    ),
-                    json_lines,
-                ) as events:
+                ask = functools.partial(_ask_events, {"since": since_s, "filters": filters})
+                async with self._engine.stream(ask, json_lines) as events:
                     await self._look_at_all()
                     async for event in events:
                         self._wake(str((event.get("Actor") or {}).get("Attributes", {}).get("name", "")))
@@ -388,10 +385,17 @@ class DockerExecutor:
         return self._locks.setdefault(task_id, asyncio.Lock())
 
 
+def _ask_events(params: dict[str, object], client: Any) -> Any:
+    return ask_stream(client, "GET", "/events", params=params)
+
+
+def _remove_volume(name: str, client: Any) -> None:
+    client.remove_volume(name)
+
+
 def _names(row: dict[str, Any]) -> list[str]:
     return [name.removeprefix("/") for name in row.get("Names") or ()]
 
 
 def _command(document: dict[str, Any]) -> str:
     return str((document.get("Entrypoint") or document.get("Cmd") or [""])[0])
-

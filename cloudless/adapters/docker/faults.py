@@ -79,9 +79,7 @@ def explain_pull(image: str, message: str) -> ExecutorError:
     return found(f"image {image} cannot be fetched now: {message}")
 
 
-def _find(
-    table: tuple[tuple[tuple[str, ...], type[ExecutorError]], ...], message: str
-) -> type[ExecutorError] | None:
+def _find(table: tuple[tuple[tuple[str, ...], type[ExecutorError]], ...], message: str) -> type[ExecutorError] | None:
     lower = message.lower()
     return next((error for words, error in table if any(word in lower for word in words)), None)
 

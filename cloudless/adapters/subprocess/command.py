@@ -55,4 +55,3 @@ def find_executable(name: str, *, path: str, work: Path) -> str:
 def _is_executable(path: Path) -> bool:
     # Unlike Path.is_file, this takes a directory that may not be looked into for one that holds nothing.
     return os.path.isfile(path) and os.access(path, os.X_OK)
-
