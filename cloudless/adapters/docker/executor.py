@@ -193,12 +193,14 @@ class DockerExecutor:
 
     async def _until_engine_answers(self, request: StartRequest, stopped: asyncio.Event) -> None:
         """Wait a while for an engine that is away. It may be away still when this returns."""
-        deadline_s = asyncio.get_running_loop().time() + ENGINE_WAIT_S
-        while (fault := self._engine.fault) and asyncio.get_running_loop().time() < deadline_s and not stopped.is_set():
-            self._tell(request.task_id, request.attempt, f"waits: {fault}")
-            with self._changes(container_name(request.task_id, request.attempt)) as changed, suppress(TimeoutError):
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + ENGINE_WAIT_S
+        # Asked, not only remembered: a start that fails costs an attempt.
+        while not await self._engine.probe() and loop.time() < deadline_s and not stopped.is_set():
+            self._tell(request.task_id, request.attempt, f"waits: {self._engine.fault}")
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._engine.limits.retry_s):
-                    await changed.wait()
+                    await stopped.wait()
 
     async def _fetch_image(self, request: StartRequest, stopped: asyncio.Event) -> None:
         """Have the image at hand, unless the task is stopped meanwhile."""
