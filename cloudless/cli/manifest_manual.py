@@ -1,6 +1,6 @@
-"""The reference of manifests, written from the table of fields: `python -m cloudless.cli.manifest_manual > docs/manifest.md`.
+"""The reference of manifests, written from the table of fields.
 
-A test compares the file with what this would write.
+`python -m cloudless.cli.manifest_manual > docs/manifest.md`; a test compares the file with what this would write.
 """
 
 from __future__ import annotations

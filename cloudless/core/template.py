@@ -5,7 +5,8 @@ what (image, command, ports, volumes), within which bounds (requests, limits, se
 and ends it (probes, restart policy, stop_grace_s, stop_after_s). Changing any of it replaces tasks.
 
 The rest is the leader's business and touches no task that runs: how many and where (mode, replicas, placement,
-priority), how a change is carried out (rollout), what becomes of tasks of an unreachable node (lost_after_s, reconcile).
+priority), how a change is carried out (rollout), what becomes of tasks of an unreachable node (lost_after_s,
+reconcile).
 
 A field that a stored record of before does not have is read as its default, so an upgrade changes no template.
 """

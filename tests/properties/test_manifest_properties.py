@@ -59,9 +59,9 @@ NAMES = [
     "restartPolicy", "restart_policy", "policy", "maxRetries", "backoff", "rollout", "strategy", "maxSurge",
     "max_surge", "maxUnavailable", "stopGrace", "lostAfter", "volumes", "affinity", "antiAffinity", "nodes", "workloads",
     "required", "preferred", "key", "operator", "values", "weight", "workload", "topology", "tolerations", "effect",
-    "livenessProbe", "readiness_probe", "http", "httpGet", "tcp", "exec", "port", "path", "period", "mountPath", "size",
-    "securityContext", "runAsUser", "capabilities", "add", "rlimits", "nofile", "soft", "hard", "minAvailable", "canary",
-    "mode", "priority", "containerPort", "protocol", "imagePullPolicy",
+    "livenessProbe", "readiness_probe", "http", "httpGet", "tcp", "exec", "port", "path", "period", "mountPath",
+    "size", "securityContext", "runAsUser", "capabilities", "add", "rlimits", "nofile", "soft", "hard", "minAvailable",
+    "canary", "mode", "priority", "containerPort", "protocol", "imagePullPolicy",
 ]  # fmt: skip
 SCALARS = (
     st.none()

@@ -49,9 +49,11 @@ def read_volumes(fields: Fields) -> tuple[Volume, ...]:
         if volume.mount_path and any(volume.mount_path == other.mount_path for other in volumes):
             item.problems.add(item.at("mountPath"), f"{quote(volume.mount_path)} is the place of another volume")
         if volume.host_path and volume.size_mb:
-            item.problems.add(item.at("size"), "does not go with hostPath: only a directory of the task's own is bounded")
+            message = "does not go with hostPath: only a directory of the task's own is bounded"
+            item.problems.add(item.at("size"), message)
         if volume.read_only and not volume.host_path:
-            item.problems.add(item.at("readOnly"), "goes with hostPath: an empty directory is of use only to write to")
+            message = "goes with hostPath: an empty directory is of use only to write to"
+            item.problems.add(item.at("readOnly"), message)
         volumes.append(volume)
     return tuple(volumes)
 

@@ -93,12 +93,11 @@ def _read_workload_term(item: Fields, weight: int) -> WorkloadTerm:
 
 
 def _read_toleration(item: Fields) -> Toleration:
-    effect = item.take("effect")
     toleration = Toleration(
         key=read_label_name(item, "key", required=False),
         operator=item.choice("operator", TolerationOperator.EQUAL),
         value=item.text("value", length_max=LABEL_LENGTH_MAX),
-        effect=None if effect is None else read_choice(effect, TaintEffect.NO_SCHEDULE, item.at("effect"), item.problems),
+        effect=_read_effect(item),
     )
     item.finish()
     if toleration.operator is TolerationOperator.EXISTS:
@@ -107,3 +106,9 @@ def _read_toleration(item: Fields) -> Toleration:
     elif not toleration.key:
         item.problems.add(item.at("key"), "is missing; without a key the operator must be EXISTS, for every taint")
     return toleration
+
+
+def _read_effect(item: Fields) -> TaintEffect | None:
+    """Return the effect a toleration is for, None for every effect."""
+    value = item.take("effect")
+    return None if value is None else read_choice(value, TaintEffect.NO_SCHEDULE, item.at("effect"), item.problems)

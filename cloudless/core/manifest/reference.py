@@ -209,7 +209,7 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             Entry(
                 "rollout.strategy",
                 "`ROLLING_UPDATE`, `RECREATE`, `BLUE_GREEN` or `CANARY`",
-                "A few at a time; all old ones end first; all new ones start beside the old ones; some new ones are tried first.",
+                "A few at a time; all old ones end first; all new ones beside all old ones; some new ones first.",
             ),
             Entry("rollout.maxSurge", "number or percentage", "Tasks that may exist beyond `replicas`; a percentage of them is rounded up."),
             Entry("rollout.maxUnavailable", "number or percentage", "Tasks that may be missing; a percentage is rounded down."),

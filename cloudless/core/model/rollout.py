@@ -27,7 +27,8 @@ class Rollout:
 
     Bounds: `max_surge` more tasks than replicas may exist and `max_unavailable` fewer may be available while
     changing; `min_available`, if set, takes the place of the latter. Each may be a percentage of the replicas
-    instead: where the `…_percent` is above 0 it counts, and the number is 0 or None. Ask `surge_of` and `available_least`.
+    instead: where the `…_percent` is above 0 it counts, and the number is 0 or None. Ask `surge_of` and
+    `available_least`.
 
     Pace: at most `batch_size` tasks change at a time (0: as the bounds allow), `pause_s` lies between two
     batches, and a new task must be ready for `min_ready_s` before it counts.
