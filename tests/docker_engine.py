@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own: never the host's. Needs root, dockerd and a static busybox; else tests are skipped.
+"""A Docker engine of the tests' own, never the host's. Needs root, dockerd and a static busybox, else it is skipped.
 
 Everything it makes lies under one temporary directory: its data, its containerd, its socket, its pid file. Its network
 is a bridge of its own without any packet filter rules, its control groups have a parent of their own.

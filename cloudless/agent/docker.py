@@ -1,4 +1,4 @@
-"""The node's Docker engine as an executor: found when it is there, taken in when it comes later, withdrawn while it is away.
+"""The node's Docker engine as an executor: taken in when it is there or comes later, withdrawn while it is away.
 
 ::
 

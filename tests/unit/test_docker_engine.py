@@ -1,4 +1,7 @@
-"""Calls to an engine that answers, refuses, hangs or is not there: bounded in time and threads. The engine is scripted."""
+"""Calls to an engine that answers, refuses, hangs or is not there: bounded in time and threads.
+
+The engine is scripted.
+"""
 
 from __future__ import annotations
 
@@ -75,10 +78,8 @@ class ScriptedEngine:
             "info": (200, {"Name": "scripted"}),
         }.get(name, (404, {"message": f"no such thing: {name}"}))
         body = json.dumps(document).encode()
-        writer.write(
-            f"HTTP/1.1 {status} Answer\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        )
-        writer.write(body)
+        head = f"HTTP/1.1 {status} Answer\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
 
 
 @pytest.fixture

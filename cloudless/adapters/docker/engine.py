@@ -48,7 +48,7 @@ class EngineLimits:
 
 
 class Engine:
-    """The engine at `host` (`unix://PATH`). `run` watches whether it answers; `fault` says why it does not ("": it does)."""
+    """The engine at `host` (`unix://PATH`). `run` watches whether it answers; `fault` says why not ("": it does)."""
 
     def __init__(self, host: str, limits: EngineLimits | None = None) -> None:
         self.host = host

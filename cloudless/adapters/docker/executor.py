@@ -1,9 +1,9 @@
 """The `docker` executor: each attempt is a container of its own, named for it, found again by its labels.
 
-A container's name is its task's id and attempt, so the engine itself sees to it that an attempt is created once, however
-often it is asked for. What the engine does not answer is *unknown*, never ended: waiting goes on until it answers again, and
-`tell` says so meanwhile. A start that was not answered may still happen; its container is ended as soon as it is seen,
-unless the same attempt is asked for again, and a later attempt begins only when no earlier one runs.
+A container's name is its task's id and attempt, so the engine itself sees to it that an attempt is created once,
+however often it is asked for. What the engine does not answer is *unknown*, never ended: waiting goes on until it
+answers again, and `tell` says so meanwhile. A start that was not answered may still happen; its container is removed as
+soon as it is seen, unless the same attempt is asked for again. A later attempt begins only when no earlier one runs.
 
 Containers outlive the agent, and the engine too if it is set to (`live-restore`); without that they end with it, which
 is seen when it is back. Nothing is touched that does not carry this agent's label.
@@ -109,7 +109,7 @@ class DockerExecutor:
                 del self._watched[key]
 
     async def adopt(self) -> tuple[Instance, ...]:
-        """Return all attempts that have a container, in order; containers that never ran are removed. Raises Temporary."""
+        """Return all attempts that have a container, in order; those that never ran are removed. Raises Temporary."""
         rows = await self._list()
         containers = await asyncio.gather(*(self._find(row["Id"]) for row in rows))
         found = []

@@ -1,7 +1,7 @@
 """Have a task's image at hand: look for it, fetch it if the policy says so, a few at a time.
 
-Tasks that need one image wait for one pull. A pull that says nothing for long is given up; the engine keeps the layers it
-has, so the next try goes on from there.
+Tasks that need one image wait for one pull. A pull that says nothing for long is given up; the engine keeps the layers
+it has, so the next try goes on from there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the engine is asked to create for an attempt: a pure function from the request to the engine's own document.
 
-The document is that of `POST /containers/create` of the Engine API. Everything of a task's specification that matters to a
-container is translated here and nowhere else.
+The document is that of `POST /containers/create` of the Engine API. Everything of a task's specification that matters
+to a container is translated here and nowhere else.
 """
 
 from __future__ import annotations
