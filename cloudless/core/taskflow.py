@@ -315,13 +315,13 @@ Handler = Callable[[LocalTask, Any, Moment], Outcome]
 
 # What is not listed is `_keep`: noted, not acted on.
 #
-#            Assigned   StopWanted  Unlisted  Started     StartFailed   Exited  BackoffOver  Noted  Adopted
-# ACCEPTED   start      STOPPED     STOPPED                                                         start
-# STARTING   note/stop  STOPPING    STOPPING  RUNNING     BACKOFF/FAIL  ended                say    as started, or start
-# RUNNING    note/stop  STOPPING    STOPPING                            ended                say    watch/ended
-# BACKOFF    note/stop  STOPPED     STOPPED                                     STARTING            wait on
-# STOPPING                                    stop again  STOPPED       STOPPED              say    stop again/STOPPED
-# final                                                                                             end leftovers, forget
+#            Assigned   StopWanted  Unlisted  Started     StartFailed  Exited  BackoffOver  Noted  Adopted
+# ACCEPTED   start      STOPPED     STOPPED                                                        start
+# STARTING   note/stop  STOPPING    STOPPING  RUNNING     BACKOFF/FAIL ended                say    as started, or start
+# RUNNING    note/stop  STOPPING    STOPPING                           ended                say    watch/ended
+# BACKOFF    note/stop  STOPPED     STOPPED                                    STARTING            wait on
+# STOPPING                                    stop again  STOPPED      STOPPED              say    stop again/STOPPED
+# final                                                                                            end leftovers, forget
 _TABLE: dict[tuple[TaskState, type[Any]], Handler] = {
     (_S.ACCEPTED, Assigned): _assigned,
     (_S.ACCEPTED, StopWanted): _stop_wanted,

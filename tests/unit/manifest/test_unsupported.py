@@ -23,7 +23,7 @@ def refused(spec: WorkloadSpec, table: Mapping[str, tuple[ExecutorKind, ...]] = 
 
 @pytest.mark.parametrize("path", UNSUPPORTED)
 def test_a_field_of_the_table_is_refused_by_name_when_it_is_set(path: str) -> None:
-    spec = PER_NODE if path == "mode" else FULL
+    spec = replace(PER_NODE if path == "mode" else FULL, executor=UNSUPPORTED[path][0])
     pattern = re.escape(f"spec.{path}").replace(re.escape("[]"), r"\[\d+\]")
     found = [line for line in refused(spec) if re.fullmatch(f"{pattern}: is not supported by .*", line)]
     assert found
@@ -57,7 +57,9 @@ def test_an_executor_may_honour_what_another_does_not() -> None:
 
 
 def test_items_of_a_list_are_told_apart() -> None:
-    assert "spec.ports[0].containerPort: is not supported by this version" in refused(FULL)
-    assert "spec.ports[1].protocol: is not supported by this version" in refused(FULL)
-    assert not [line for line in refused(FULL) if line.startswith("spec.ports[0].protocol")]
+    process = replace(FULL, executor=ExecutorKind.PROCESS)
+    assert "spec.ports[0].containerPort: is not supported by the process executor" in refused(process)
+    assert "spec.ports[1].protocol: is not supported by the process executor" in refused(process)
+    assert not [line for line in refused(process) if line.startswith("spec.ports[0].protocol")]
+    assert not [line for line in refused(FULL) if line.startswith("spec.ports")]
     assert refused(replace(PLAIN, mode=WorkloadMode.REPLICATED)) == []
