@@ -10,6 +10,7 @@ import contextlib
 import io
 import ipaddress
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -55,9 +56,10 @@ class DockerDaemon:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.host = f"unix://{root}/docker.sock"
-        self.bridge = f"cl{os.getpid() % 100_000}"
+        # Not by pid: that is not unique where tests run in namespaces of their own.
+        self.bridge = f"cl{secrets.token_hex(4)}"
         self.process: subprocess.Popen[bytes] | None = None
-        self._network = ipaddress.ip_network(f"172.30.{os.getpid() % 250}.0/24")
+        self._network = ipaddress.ip_network(f"172.30.{secrets.randbelow(256)}.0/24")
 
     # --- its life ---
 
@@ -154,7 +156,7 @@ class DockerDaemon:
     # --- small things ---
 
     def _add_bridge(self) -> None:
-        if Path(f"/sys/class/net/{self.bridge}").exists():
+        if subprocess.run(["ip", "link", "show", self.bridge], check=False, capture_output=True).returncode == 0:
             return
         first = f"{self._network[1]}/{self._network.prefixlen}"
         for words in (
