@@ -381,16 +381,21 @@ async def test_a_frozen_engine_blocks_nobody_and_is_taken_up_again(agent: Agent)
     await agent.until(lambda: sum(thread.name == "docker" for thread in threading.enumerate()) <= 1)
 
 
-async def test_a_start_given_up_on_a_frozen_engine_leaves_nothing_behind(agent: Agent) -> None:
+async def test_a_start_waits_for_a_frozen_engine_and_says_so_unless_it_is_stopped(agent: Agent) -> None:
     await agent.start("exit 0", task_id="warm")
     agent.daemon.freeze()
     starting = asyncio.create_task(agent.start(task_id="t1"))
-    await agent.until(lambda: agent.engine.fault)
+    stopped = asyncio.create_task(agent.start(task_id="t2"))
+    await agent.until(
+        lambda: {task_id for task_id, _, words in agent.told if words.startswith("waits: ")} == {"t1", "t2"}
+    )
+    await agent.executor.stop("t2", 1, grace_s=1)
     with pytest.raises(ExecutorAway):
-        await starting
+        await stopped
+    assert not starting.done()
     agent.daemon.thaw()
-    await agent.start(task_id="t1", attempt=2)
-    assert [name for name, state in agent.states().items() if state == "running"] == ["cloudless-t1-2"]
+    assert (await starting).running
+    assert agent.states() == {"cloudless-warm-1": "exited", "cloudless-t1-1": "running"}
 
 
 async def test_a_start_that_happens_after_it_was_given_up_is_undone(
