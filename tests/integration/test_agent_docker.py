@@ -126,6 +126,7 @@ async def test_a_frozen_engine_makes_its_own_tasks_unknown_and_no_others(
     assign_all(pair, build_container("t1"), build_task("p1", "sleep", "600"))
     start(agent, pair, docker_daemon)
     await until(lambda: [state(pair, name) for name in ("t1", "p1")] == ["RUNNING", "RUNNING"], DEADLINE_S)
+    attempt = newest(pair, "t1").attempt
     docker_daemon.freeze()
     stream = primary_of(pair).stream
     # More than may start at once, so that a start that waits for the engine would be in the way.
@@ -138,8 +139,11 @@ async def test_a_frozen_engine_makes_its_own_tasks_unknown_and_no_others(
     docker_daemon.thaw()
     await until(lambda: all(state(pair, task.id) == "RUNNING" for task in containers), DEADLINE_S)
     await until(lambda: told(pair, "t1") == "", DEADLINE_S)
-    assert len(running(docker_daemon)) == len({name.rpartition("-")[0] for name in running(docker_daemon)}) == 7
-    assert newest(pair, "t1").attempt == 1
+    wanted = sorted(
+        f"cloudless-{task_id}-{newest(pair, task_id).attempt}" for task_id in ("t1", *(c.id for c in containers))
+    )
+    assert running(docker_daemon) == wanted, f"{agent.log.read_text()}\n{docker_daemon.log_tail()}"
+    assert newest(pair, "t1").attempt == attempt
 
 
 async def test_containers_that_end_with_their_engine_are_started_anew_once(

@@ -323,6 +323,8 @@ async def test_a_later_attempt_ends_an_earlier_one_and_only_the_newest_are_kept(
     await agent.start()
     await agent.start(attempt=2)
     assert agent.states() == {"cloudless-t1-2": "running"}
+    with pytest.raises(Temporary, match="later attempt"):
+        await agent.start(attempt=1)
     for attempt in (3, 4, 5):
         await agent.executor.stop("t1", attempt - 1, grace_s=0)
         await agent.wait(attempt=attempt - 1)

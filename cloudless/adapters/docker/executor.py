@@ -241,9 +241,15 @@ class DockerExecutor:
         return int((document.get("State") or {}).get("ExitCode") or 0)
 
     async def _end_earlier(self, request: StartRequest) -> None:
-        """Make sure that no earlier attempt runs, and keep the newest ones' output only."""
-        for row in await self._list(request.task_id):
-            attempt = int(row["Labels"].get(LABEL_ATTEMPT, 0))
+        """Make sure that no earlier attempt runs, and keep the newest ones' output only.
+
+        Raises Temporary if there is a later attempt: this one was overtaken while it waited.
+        """
+        rows = await self._list(request.task_id)
+        if any(int(row["Labels"][LABEL_ATTEMPT]) > request.attempt for row in rows):
+            raise Temporary(f"task {request.task_id} has a later attempt than {request.attempt}")
+        for row in rows:
+            attempt = int(row["Labels"][LABEL_ATTEMPT])
             lives = row["State"] not in ("exited", "dead")
             if attempt < request.attempt and (lives or attempt <= request.attempt - ATTEMPTS_KEPT):
                 await self._remove(row["Id"])
