@@ -184,6 +184,12 @@ class Temporary(ExecutorError):
     retryable = True
 
 
+class ExecutorAway(Temporary):
+    """What runs the task cannot be asked now. That is no fault of the task, and waiting for it no restart."""
+
+    code = "executor-away"
+
+
 class Permanent(ExecutorError):
     """This task can never start on this node as it is."""
 

@@ -250,13 +250,14 @@ class Ids(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """One attempt at a task. `ports` are the resolved numbers by name."""
+    """One attempt at a task. `ports` are the resolved numbers by name, on the node; `labels` say whose task it is."""
 
     task_id: str
     attempt: int
     spec: TaskSpec
     env: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ PREFIX = "CLOUDLESS_"
 ENROL_PORT = 8070
 COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
 AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
+DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,8 @@ class AgentSettings:
 
     `join_token` (or what is in `join_token_file`) is exchanged for an identity at the first start, at
     `enrol_addresses` (seeds; default: where the coordinators are, port 8070). TLS as for coordinators.
+    `docker`: whether tasks may run as containers of the engine at `docker_host` (`unix:///path`): `auto` if there is
+    one, `true` the same with a warning while there is none, `false` never.
     """
 
     node_id: str
@@ -98,6 +101,8 @@ class AgentSettings:
     data_dir: Path = AGENT_DATA_DIR
     log_level: str = "INFO"
     stop_tasks_on_exit: bool = False
+    docker: str = "auto"
+    docker_host: str = DOCKER_HOST
     join_token: str = field(default="", repr=False)
     join_token_file: Path | None = None
     enrol_addresses: tuple[str, ...] = ()
@@ -174,6 +179,12 @@ def _choice(*known: str) -> Callable[[str], str]:
     return read
 
 
+def _docker_host(raw: str) -> str:
+    if not re.fullmatch(r"unix:///[^\s\0]+", raw):
+        raise ValueError("must be the engine's socket on this machine, such as unix:///var/run/docker.sock")
+    return raw
+
+
 _LOG_LEVEL = _choice("DEBUG", "INFO", "WARNING", "ERROR")
 
 # environment name (without prefix)  →  (field, reader)
@@ -231,6 +242,8 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TLS_ENABLED": ("tls", _boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
     "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
+    "DOCKER_ENABLED": ("docker", _choice("auto", "true", "false")),
+    "DOCKER_HOST": ("docker_host", _docker_host),
 }
 
 # Read elsewhere: by the command line and by the finder of etcd.

@@ -13,7 +13,7 @@ from cloudless.core.model import TaskObserved
 
 
 class ReportBook:
-    """What there is to report. `changed` is set by every new report."""
+    """What there is to report. `changed` is set by every new report, and when the node's own facts changed."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()

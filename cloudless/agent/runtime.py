@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from random import SystemRandom
@@ -28,6 +28,8 @@ from cloudless.agent.config import AgentLimits, build_node_info
 from cloudless.agent.credentials import obtain_credentials
 from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.dialling import grpc_dial
+from cloudless.agent.docker import NAME as DOCKER
+from cloudless.agent.docker import DockerSupply
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.links import Links
 from cloudless.agent.meeting import refuse_two_clusters
@@ -37,6 +39,7 @@ from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
 from cloudless.core.discovery.seeds import parse_seed
+from cloudless.core.model import NodeInfo
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
@@ -77,13 +80,18 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         if not head.cluster_id and credentials is None:  # certificates are of one cluster
             await refuse_two_clusters(seeds)
         head = await begin_life(head, journal, clock.wall_ms(), secrets.token_hex(8))
-        await runner.recover(tasks, incarnation=head.incarnation)
+        docker = DockerSupply(settings, head.agent_id, runner, reports.changed.set)
+        await runner.recover(tasks, incarnation=head.incarnation, awaited=docker.awaited)
+        await docker.look_first()
+
+        info = build_node_info(settings, tuple(executors), head.agent_id)
+        info_with_docker = replace(info, executors=(*executors, DOCKER))
+
         links = Links(
             seeds,
             _build_parts(
-                settings,
+                lambda: info_with_docker if docker.offered else info,
                 limits,
-                executors,
                 runner,
                 reports,
                 metrics,
@@ -100,7 +108,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 name="credentials",
             )
             stack.callback(renewing.cancel)
-        await _run_until(stop, runner, links, end_tasks=settings.stop_tasks_on_exit)
+        await _run_until(stop, runner, [links.run(), docker.run()], end_tasks=settings.stop_tasks_on_exit)
         runner.leave()
 
 
@@ -122,12 +130,14 @@ def _with_port(settings: AgentSettings, port: int) -> AgentSettings:
     return replace(settings, advertise_address=f"{host}:{port if advertised == '0' else advertised}")
 
 
-async def _run_until(stop: asyncio.Event, runner: TaskRunner, links: Links, *, end_tasks: bool) -> None:
-    """Run sessions and tasks until `stop` is set, or raise what broke.
+async def _run_until(
+    stop: asyncio.Event, runner: TaskRunner, loops: Sequence[Coroutine[Any, Any, None]], *, end_tasks: bool
+) -> None:
+    """Run tasks and `loops` (which do not end by themselves) until `stop` is set, or raise what broke.
 
     With `end_tasks` the sessions go on until the tasks have ended, so that the cluster hears of it.
     """
-    work = [asyncio.create_task(runner.run()), asyncio.create_task(links.run()), asyncio.create_task(stop.wait())]
+    work = [asyncio.create_task(loop) for loop in (runner.run(), *loops, stop.wait())]
     try:
         done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -153,9 +163,8 @@ async def begin_life(head: Head, journal: Journal, wall_ms: int, new_agent_id: s
 
 
 def _build_parts(
-    settings: AgentSettings,
+    info: Callable[[], NodeInfo],
     limits: AgentLimits,
-    executors: Mapping[str, Executor],
     runner: TaskRunner,
     reports: ReportBook,
     metrics: AgentMetrics,
@@ -164,7 +173,7 @@ def _build_parts(
     dialler: Dialler,
 ) -> SessionParts:
     return SessionParts(
-        info=build_node_info(settings, tuple(executors), gate.head.agent_id),
+        info=info,
         limits=limits,
         clock=clock,
         random=SystemRandom(),

@@ -77,9 +77,12 @@ class SessionOwner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionParts:
-    """What every session of an agent shares. `random` draws pauses and the order of coordinators."""
+    """What every session of an agent shares. `random` draws pauses and the order of coordinators.
 
-    info: NodeInfo
+    `info` returns the facts of now; whoever changes them sets `reports.changed`, so that they are told.
+    """
+
+    info: Callable[[], NodeInfo]
     limits: AgentLimits
     clock: Clock
     random: Random
@@ -110,6 +113,7 @@ class Session:
         self._beats: dict[int, float] = {}
         self._writing = asyncio.Lock()
         self._stream: SessionStream | None = None
+        self._told: NodeInfo | None = None
 
     def promote(self) -> None:
         """Make this the PRIMARY session; tells the coordinator at once and then everything about all tasks."""
@@ -149,8 +153,9 @@ class Session:
     async def _open(self) -> None:
         """Say hello and take in the welcome."""
         head = self._parts.gate.head
+        self._told = self._parts.info()
         hello = agent_pb2.AgentHello(
-            info=to_message(self._parts.info, objects_pb2.NodeInfo),
+            info=to_message(self._told, objects_pb2.NodeInfo),
             role=WARM,
             term_seen=head.term_seen,
             revision_seen=head.revision_seen,
@@ -222,6 +227,7 @@ class Session:
             await self._send_reports(everything[first : first + limits.reports_per_message_max])
         while True:
             book.changed.clear()
+            await self._tell_info()
             resent = outbox.resent
             due = outbox.take_due(self._now_s(), limits.reports_per_message_max)
             self._parts.on_resent(outbox.resent - resent)
@@ -234,6 +240,13 @@ class Session:
                     await book.changed.wait()
             except TimeoutError:
                 continue
+
+    async def _tell_info(self) -> None:
+        """Tell the facts of this node again if they have changed."""
+        info = self._parts.info()
+        if info != self._told:
+            self._told = info
+            await self._write(agent_pb2.AgentMessage(info=to_message(info, objects_pb2.NodeInfo)))
 
     def _now_s(self) -> float:
         return self._parts.clock.monotonic_s()

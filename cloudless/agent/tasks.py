@@ -14,8 +14,9 @@ why. What is running goes on, and is written down when that works again.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,6 +28,7 @@ from cloudless.agent.config import AgentLimits
 from cloudless.agent.journal import Journal
 from cloudless.agent.ports import resolve_ports
 from cloudless.agent.reports import ReportBook
+from cloudless.agent.starting import build_request
 from cloudless.core.lifecycle import is_final
 from cloudless.core.localtask import (
     Action,
@@ -36,6 +38,7 @@ from cloudless.core.localtask import (
     Event,
     Exited,
     LocalTask,
+    Noted,
     Remove,
     Report,
     ScheduleAt,
@@ -49,8 +52,8 @@ from cloudless.core.localtask import (
 )
 from cloudless.core.model import Instance, TaskDesired, TaskState
 from cloudless.core.taskflow import accept, observe, step
-from cloudless.errors import ExecutorError, NotFound, Permanent, PortTaken
-from cloudless.ports import Clock, Executor, StartRequest
+from cloudless.errors import ExecutorAway, ExecutorError, NotFound, Permanent, PortTaken
+from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
 
@@ -69,18 +72,21 @@ class TaskRunner:
         self._clock = clock
         self._settings = settings
         self._limits = limits
-        self._executors = executors
+        self._executors = dict(executors)
+        self._awaited: frozenset[str] = frozenset()
         self._journal = journal
         self._reports = reports
         self._tasks: dict[str, LocalTask] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._strays: dict[str, Instance] = {}
+        self._listed: set[str] | None = None
         self._watched: set[tuple[str, int]] = set()
         self._unsaved: set[str] = set()
         self._ports: dict[str, dict[str, int]] = {}
         self._journal_fault = ""
         self._sequence_floor = 0
-        self._starts = asyncio.Semaphore(limits.starts_max)
+        # Apart by executor: one that hangs must not keep the other's tasks from starting.
+        self._starts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.starts_max))
         self._background: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = False
@@ -100,27 +106,53 @@ class TaskRunner:
         task = self._tasks.get(task_id)
         return self._executors.get(task.desired.spec.executor.value) if task else None
 
-    async def recover(self, tasks: Iterable[LocalTask], *, incarnation: int) -> None:
+    async def recover(
+        self, tasks: Iterable[LocalTask], *, incarnation: int, awaited: Collection[str] = frozenset()
+    ) -> None:
         """Take over the journal's tasks and what the executors still know of them.
 
+        Tasks of an executor among `awaited` are left as they are until `add_executor`: nobody can tell how they fare.
         Reports of this life count up from `incarnation` (wall milliseconds at least), above everything an earlier
         life may have reported, even if its journal could not be written.
         """
         self._sequence_floor = incarnation
-        found: dict[str, Instance] = {}
-        for executor in self._executors.values():
-            for instance in await executor.adopt():
-                if instance.task_id not in found or found[instance.task_id].attempt < instance.attempt:
-                    found[instance.task_id] = instance
+        self._awaited = frozenset(awaited)
         for task in tasks:
             self._add(task)
+            self._report(self._tasks[task.id])
+        found = [instance for executor in self._executors.values() for instance in await executor.adopt()]
+        self._adopt(found, {task.desired.spec.executor.value for task in self._tasks.values()} - self._awaited)
+        for task in list(self._tasks.values()):
+            if task.desired.spec.executor.value in self._awaited:
+                words = f"state unknown: this node has no {task.desired.spec.executor.value} executor yet"
+                self._spawn(self._feed(task.id, Noted(task.attempt, words)))
+
+    async def add_executor(self, executor: Executor) -> None:
+        """Take an executor in that came later, and go on with its tasks. Raises ExecutorError, changing nothing."""
+        found = await executor.adopt()
+        self._executors[executor.name] = executor
+        self._awaited -= {executor.name}
+        self._adopt(found, {executor.name})
+        if self._listed is not None:
+            self._end_strays(self._listed)
+
+    def tell(self, task_id: str, attempt: int, words: str) -> None:
+        """Say what an executor has to say of a living attempt ("": nothing any more)."""
+        self._spawn(self._feed(task_id, Noted(attempt, words)))
+
+    def _adopt(self, instances: Iterable[Instance], executors: Collection[str]) -> None:
+        """Tell the tasks of `executors` what was found of them; what belongs to no task is a stray."""
+        found: dict[str, Instance] = {}
+        for instance in instances:
+            if instance.task_id not in found or found[instance.task_id].attempt < instance.attempt:
+                found[instance.task_id] = instance
         adopted = 0
         for task in list(self._tasks.values()):
-            own = found.pop(task.id) if task.id in found else None
-            adopted += own is not None and own.running
-            self._report(task)
-            self._spawn(self._feed(task.id, Adopted(own)))
-        self._strays = found
+            if task.desired.spec.executor.value in executors:
+                own = found.pop(task.id, None)
+                adopted += own is not None and own.running
+                self._spawn(self._feed(task.id, Adopted(own)))
+        self._strays.update(found)
         if self._tasks or found:
             logger.info("{} tasks in the journal, {} still running, {} strays", len(self._tasks), adopted, len(found))
 
@@ -142,7 +174,11 @@ class TaskRunner:
         """End and forget every task that a complete list does not name."""
         for task_id in sorted(self._tasks.keys() - listed):
             self.unlist(task_id)
-        for task_id in sorted(self._strays.keys() - listed):
+        self._listed = listed
+        self._end_strays(listed)
+
+    def _end_strays(self, listed: set[str]) -> None:
+        for task_id in sorted(self._strays.keys() - listed - self._tasks.keys()):
             self._spawn(self._end_stray(self._strays.pop(task_id)))
 
     async def run(self) -> None:
@@ -255,7 +291,7 @@ class TaskRunner:
     # --- actions --------------------------------------------------------------------------------
 
     async def _start(self, task: LocalTask, attempt: int) -> None:
-        async with self._starts:
+        async with self._starts[task.desired.spec.executor.value]:
             event = await self._try_start(task, attempt)
         await self._feed(task.id, event)
 
@@ -263,12 +299,11 @@ class TaskRunner:
         try:
             executor = self._executor(task)
             ports = self._ports[task.id] = self._resolve_ports(task)
-            request = StartRequest(
-                task_id=task.id, attempt=attempt, spec=task.desired.spec, env=self._environment(task), ports=ports
-            )
-            return Started(await executor.start(request))
+            return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))
         except PortTaken as error:
             return StartFailed(attempt, StartFault.PORT_TAKEN, str(error))
+        except ExecutorAway as error:
+            return StartFailed(attempt, StartFault.AGENT, str(error))
         except Permanent as error:
             return StartFailed(attempt, StartFault.PERMANENT, str(error))
         except (ExecutorError, OSError) as error:
@@ -283,19 +318,11 @@ class TaskRunner:
     def _executor(self, task: LocalTask) -> Executor:
         name = task.desired.spec.executor.value
         executor = self._executors.get(name)
+        if executor is None and name in self._awaited:
+            raise ExecutorAway(f"this node has no {name} executor yet")
         if executor is None:
             raise Permanent(f"this node has no {name} executor", hint=f"it has: {', '.join(self._executors)}")
         return executor
-
-    def _environment(self, task: LocalTask) -> dict[str, str]:
-        desired = task.desired
-        return {
-            "CLOUDLESS_WORKLOAD": desired.workload,
-            "CLOUDLESS_NAMESPACE": desired.namespace,
-            "CLOUDLESS_SLOT": str(desired.slot),
-            "CLOUDLESS_NODE_ID": self._settings.node_id,
-            "CLOUDLESS_ZONE": self._settings.zone,
-        }
 
     async def _watch(self, task: LocalTask, attempt: int) -> None:
         try:
@@ -346,9 +373,8 @@ class TaskRunner:
                 if current is None or current.listed:
                     return
                 try:
-                    executor = self._executors.get(task.desired.spec.executor.value)
-                    if executor is not None:
-                        await executor.remove(task.id)
+                    with suppress(Permanent):  # of an executor that this node no longer has: nothing is left
+                        await self._executor(task).remove(task.id)
                     await self._journal.delete(task.id)
                 except (ExecutorError, OSError) as error:
                     logger.warning("task {}: cannot be removed yet: {}", task.id, error)

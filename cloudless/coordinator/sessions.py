@@ -55,8 +55,8 @@ class SessionSettings:
 class AgentSession:
     """One agent's stream: what is to be sent to it, conflated."""
 
-    def __init__(self, node_id: str, incarnation: int) -> None:
-        self.node_id, self.incarnation = node_id, incarnation
+    def __init__(self, info: NodeInfo, incarnation: int) -> None:
+        self.node_id, self.agent_id, self.incarnation = info.id, info.agent_id, incarnation
         self.primary = False
         self.sequence = 0
         self.complete_due = False
@@ -159,7 +159,7 @@ class Sessions:
         hello = await self._first(requests)
         info = codec.from_message(hello.info, NodeInfo)
         await self._admit(hello, info)
-        session = self._open(info.id, hello.incarnation)
+        session = self._open(info, hello.incarnation)
         session.become(hello.role)  # before anything is read: a change of role must not be undone
         writer = ReportWriter(info.id, self._committer, self._replica, self._clock, session.acknowledge)
         reading = asyncio.create_task(self._read(requests, session, writer), name=f"session-read-{info.id}")
@@ -244,18 +244,25 @@ class Sessions:
                 hint="give this one its own CLOUDLESS_NODE_ID, or stop the other",
             )
 
-    def _open(self, node_id: str, incarnation: int) -> AgentSession:
+    def _open(self, info: NodeInfo, incarnation: int) -> AgentSession:
         """Register the session; of two for one node the later life of the agent wins."""
         if self._stopping:
             raise Unavailable(f"this coordinator takes no agents: {self._stopping}")
-        held = self._sessions.get(node_id)
+        held = self._sessions.get(info.id)
         if held is not None:
             if held.incarnation > incarnation:
-                raise Conflict(f"a newer agent process of node {node_id} has a session here")
+                raise Conflict(f"a newer agent process of node {info.id} has a session here")
             held.end("a newer session of this node took its place")
-        session = AgentSession(node_id, incarnation)
-        self._sessions[node_id] = session
+        session = AgentSession(info, incarnation)
+        self._sessions[info.id] = session
         return session
+
+    async def _take_info(self, info: NodeInfo, session: AgentSession) -> None:
+        """Write the facts that an agent says have changed. Raises InvalidSpec if they are not its own."""
+        _check_info(info)
+        if (info.id, info.agent_id) != (session.node_id, session.agent_id):
+            raise InvalidSpec([Problem("info.id", f"must be {session.node_id}, as in the hello, not {info.id}")])
+        await self._enrol(info)
 
     async def _read(
         self, requests: AsyncIterator[pb.AgentMessage], session: AgentSession, writer: ReportWriter
@@ -274,6 +281,8 @@ class Sessions:
                     case "change_role":
                         await self._replica.wait_for(message.change_role.revision_seen, timeout_s=CATCH_UP_TIMEOUT_S)
                         session.become(message.change_role.role)
+                    case "info":
+                        await self._take_info(codec.from_message(message.info, NodeInfo), session)
             session.end("the agent closed the session")
         except asyncio.CancelledError:
             raise

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import TypeVar
 
+from cloudless.core.quantity import parse_duration_s
 from cloudless.errors import Problem
 
 PROBLEMS_MAX = 50
@@ -41,9 +42,9 @@ class Problems:
         else:
             self._more += 1
 
-    def add_unknown(self, path: str, name: object, known: Iterable[str]) -> None:
-        """Refuse a field by name, with the nearest known one."""
-        message = f"unknown field {quote(name)}"
+    def add_unknown(self, path: str, name: object, known: Iterable[str], kind: str = "field") -> None:
+        """Refuse a field (or whatever `kind` says) by name, with the nearest known one."""
+        message = f"unknown {kind} {quote(name)}"
         if isinstance(name, str) and self._suggestions < SUGGESTIONS_MAX:
             self._suggestions += 1
             near = difflib.get_close_matches(to_camel(name[:_QUOTED_MAX]), list(known), n=1, cutoff=0.6)
@@ -83,6 +84,17 @@ class Fields:
         chosen = other if value is _ABSENT else value
         return None if chosen is _ABSENT else chosen
 
+    def accept(self, **spellings: str) -> None:
+        """Take each of these other spellings for the field it stands for: `accept(tcpSocket="tcp")`."""
+        for spelling, name in spellings.items():
+            for written in dict.fromkeys((spelling, to_snake(spelling))):
+                value = self._left.pop(written, _ABSENT)
+                if value is _ABSENT:
+                    continue
+                if self.has(name):
+                    self.problems.add(self.at(name), f"given twice, as {name} and as {written}")
+                self._left.setdefault(name, value)
+
     def child(self, name: str) -> Fields:
         """Return the fields of a mapping; an absent one has none."""
         return Fields(self.take(name), self.at(name), self.problems)
@@ -109,6 +121,25 @@ class Fields:
         if value is None:
             return default
         return read_text(value, self.at(name), self.problems, length_max=length_max)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return true or false."""
+        value = self.take(name)
+        if value is None or isinstance(value, bool):
+            return default if value is None else value
+        self.problems.add(self.at(name), f"must be true or false, not {describe(value)}")
+        return default
+
+    def duration(self, name: str, default: float, *, least_s: float = 0.0, most_s: float) -> float:
+        """Return seconds within bounds."""
+
+        def parse(value: object) -> float:
+            seconds = parse_duration_s(value)
+            if not least_s <= seconds <= most_s:
+                raise ValueError(f"must be {least_s:g} to {most_s:g} seconds")
+            return seconds
+
+        return self.parsed(name, default, parse)
 
     def whole(self, name: str, default: int, *, least: int, most: int) -> int:
         """Return a whole number within bounds."""
@@ -137,10 +168,20 @@ class Fields:
             self.problems.add(self.at(name), f"{error}, not {quote(value)}")
             return default
 
-    def choice(self, name: str, default: E, later: tuple[str, ...] = ()) -> E:
-        """Return the enum member of that value, whatever its case; `later` are values a later version will know."""
+    def choice(self, name: str, default: E) -> E:
+        """Return the enum member of that value, as `read_choice` does."""
         value = self.take(name)
-        return default if value is None else read_choice(value, default, self.at(name), self.problems, later)
+        return default if value is None else read_choice(value, default, self.at(name), self.problems)
+
+    def mappings(self, name: str, wanted: str, *, count_max: int) -> list[Fields]:
+        """Return the fields of each item of a list of mappings; `wanted` says in a message what one has."""
+        found = []
+        for path, item in self.items(name, count_max=count_max):
+            if isinstance(item, dict):
+                found.append(Fields(item, path, self.problems))
+            else:
+                self.problems.add(path, f"must be a mapping with {wanted}, not {describe(item)}")
+        return found
 
     def items(self, name: str, *, count_max: int) -> list[tuple[str, object]]:
         """Return a list's items with their paths."""
@@ -202,19 +243,20 @@ def read_text(value: object, path: str, problems: Problems, *, length_max: int, 
     return value
 
 
-def read_choice(value: object, default: E, path: str, problems: Problems, later: tuple[str, ...] = ()) -> E:
-    """Return the member of `default`'s enum that `value` names, whatever its case."""
+def read_choice(value: object, default: E, path: str, problems: Problems) -> E:
+    """Return the member of `default`'s enum that `value` names: NO_SCHEDULE, no-schedule or NoSchedule."""
     members = list(type(default))
-    wanted = value[:64].strip().lower().replace("-", "_") if isinstance(value, str) else None
+    wanted = _letters(value[:64].strip()) if isinstance(value, str) else None
     for member in members:
-        if str(member.value).lower() == wanted:
+        if _letters(str(member.value)) == wanted:
             return member
-    if wanted is not None and wanted in [name.lower() for name in later]:
-        problems.add(path, f"{quote(value)} is not supported by this version")
-    else:
-        names = ", ".join(str(member.value) for member in members)
-        problems.add(path, f"must be one of {names}, not {quote(value)}")
+    names = ", ".join(str(member.value) for member in members)
+    problems.add(path, f"must be one of {names}, not {quote(value)}")
     return default
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def describe(value: object) -> str:

@@ -65,7 +65,8 @@ class LocalTask:
 class StartFault(Enum):
     """Why a start failed. PERMANENT is final, the others are tried again.
 
-    AGENT: the agent could not even try (its disk is full); such waits do not count as restarts.
+    AGENT: the agent could not even try (its disk is full, the container engine does not answer); such waits do not
+    count as restarts.
     """
 
     TEMPORARY = "temporary"
@@ -124,13 +125,22 @@ class BackoffOver:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """There is something to know of the living attempt, or nothing any more (""): its image is being fetched, its state
+    cannot be seen."""
+
+    attempt: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Adopted:
     """The agent has restarted and the executor was asked for the attempt; None: it knows of none."""
 
     instance: Instance | None
 
 
-Event = Assigned | StopWanted | Unlisted | Started | StartFailed | Exited | BackoffOver | Adopted
+Event = Assigned | StopWanted | Unlisted | Started | StartFailed | Exited | BackoffOver | Noted | Adopted
 
 
 # --- actions ------------------------------------------------------------------------------------

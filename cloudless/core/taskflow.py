@@ -29,6 +29,7 @@ from cloudless.core.localtask import (
     Exited,
     LocalTask,
     Moment,
+    Noted,
     Remove,
     Report,
     ScheduleAt,
@@ -241,6 +242,14 @@ def _backoff_over(task: LocalTask, event: BackoffOver, now: Moment) -> Outcome:
     return _begin(task, now) if event.attempt == task.attempt else (task, ())
 
 
+def _noted(task: LocalTask, event: Noted, now: Moment) -> Outcome:
+    doing = "stopping" if task.state is _S.STOPPING else ""
+    message = "; ".join(words for words in (doing, event.message) if words)
+    if event.attempt != task.attempt or message == task.message:
+        return task, ()
+    return replace(task, message=message), (Report(),)
+
+
 # --- found again after the agent restarted ------------------------------------------------------
 
 
@@ -267,7 +276,7 @@ def _adopted_running(task: LocalTask, event: Adopted, now: Moment) -> Outcome:
         return _ended(task, instance, now)
     if task.state is _S.STARTING:
         return _started(task, Started(instance), now)
-    task = replace(task, pid=instance.pid, ports=dict(instance.ports), started_at_ms=instance.started_at_ms)
+    task = replace(task, pid=instance.pid, ports=dict(instance.ports), started_at_ms=instance.started_at_ms, message="")
     return task, (Watch(task.attempt), Report())
 
 
@@ -306,13 +315,13 @@ Handler = Callable[[LocalTask, Any, Moment], Outcome]
 
 # What is not listed is `_keep`: noted, not acted on.
 #
-#            Assigned   StopWanted  Unlisted   Started    StartFailed  Exited   BackoffOver  Adopted
-# ACCEPTED   start      STOPPED     STOPPED                                                  start
-# STARTING   note/stop  STOPPING    STOPPING   RUNNING    BACKOFF/FAIL ended                 start again/RUNNING/ended
-# RUNNING    note/stop  STOPPING    STOPPING                           ended                 watch/ended
-# BACKOFF    note/stop  STOPPED     STOPPED                                     STARTING     wait on
-# STOPPING                                     stop again STOPPED      STOPPED               stop again/STOPPED
-# final                                                                                      end leftovers, forget
+#            Assigned   StopWanted  Unlisted  Started     StartFailed  Exited  BackoffOver  Noted  Adopted
+# ACCEPTED   start      STOPPED     STOPPED                                                        start
+# STARTING   note/stop  STOPPING    STOPPING  RUNNING     BACKOFF/FAIL ended                say    as started, or start
+# RUNNING    note/stop  STOPPING    STOPPING                           ended                say    watch/ended
+# BACKOFF    note/stop  STOPPED     STOPPED                                    STARTING            wait on
+# STOPPING                                    stop again  STOPPED      STOPPED              say    stop again/STOPPED
+# final                                                                                            end leftovers, forget
 _TABLE: dict[tuple[TaskState, type[Any]], Handler] = {
     (_S.ACCEPTED, Assigned): _assigned,
     (_S.ACCEPTED, StopWanted): _stop_wanted,
@@ -324,11 +333,13 @@ _TABLE: dict[tuple[TaskState, type[Any]], Handler] = {
     (_S.STARTING, Started): _started,
     (_S.STARTING, StartFailed): _start_failed,
     (_S.STARTING, Exited): _exited,
+    (_S.STARTING, Noted): _noted,
     (_S.STARTING, Adopted): _adopted_starting,
     (_S.RUNNING, Assigned): _assigned,
     (_S.RUNNING, StopWanted): _stop_wanted,
     (_S.RUNNING, Unlisted): _unlisted,
     (_S.RUNNING, Exited): _exited,
+    (_S.RUNNING, Noted): _noted,
     (_S.RUNNING, Adopted): _adopted_running,
     (_S.BACKOFF, Assigned): _assigned,
     (_S.BACKOFF, StopWanted): _stop_wanted,
@@ -338,6 +349,7 @@ _TABLE: dict[tuple[TaskState, type[Any]], Handler] = {
     (_S.STOPPING, Started): _started_while_stopping,
     (_S.STOPPING, StartFailed): _stopped_before_start,
     (_S.STOPPING, Exited): _exited,
+    (_S.STOPPING, Noted): _noted,
     (_S.STOPPING, Adopted): _adopted_stopping,
     (_S.COMPLETED, Adopted): _adopted_final,
     (_S.FAILED, Adopted): _adopted_final,

@@ -1,7 +1,14 @@
 """What of a workload's specification makes its tasks: the template.
 
-Changing anything of the template replaces tasks; changing the rest (replicas, placement, rollout,
-lost_after_s) does not touch those that run.
+The template is what an agent needs to know, or what a task could not take on while it runs: what runs and with
+what (image, command, ports, volumes), within which bounds (requests, limits, security), and how the agent watches
+and ends it (probes, restart policy, stop_grace_s, stop_after_s). Changing any of it replaces tasks.
+
+The rest is the leader's business and touches no task that runs: how many and where (mode, replicas, placement,
+priority), how a change is carried out (rollout), what becomes of tasks of an unreachable node (lost_after_s,
+reconcile).
+
+A field that a stored record of before does not have is read as its default, so an upgrade changes no template.
 """
 
 from __future__ import annotations
@@ -21,6 +28,13 @@ def build_task_spec(spec: WorkloadSpec) -> TaskSpec:
         requests=spec.requests,
         restart_policy=spec.restart_policy,
         stop_grace_s=spec.stop_grace_s,
+        liveness_probe=spec.liveness_probe,
+        readiness_probe=spec.readiness_probe,
+        volumes=spec.volumes,
+        limits=spec.limits,
+        security_context=spec.security_context,
+        image_pull_policy=spec.image_pull_policy,
+        stop_after_s=spec.stop_after_s,
     )
 
 

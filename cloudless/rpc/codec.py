@@ -2,8 +2,9 @@
 
 Both sides carry the same names (a test walks all pairs), so one pair of functions per class, built once
 from the two descriptions, serves every object. Enums travel as `<CLASS>_<MEMBER>`; an unspecified or
-unknown enum value takes the field's default, or is refused where there is none. Absent messages take
-the field's default.
+unknown enum value takes the field's default, or is refused where there is none. Where the default is None,
+unspecified is None and unknown is refused: None has a meaning of its own. Absent messages, and absent
+`optional` fields, take the field's default.
 
 Fields of a later version are kept as they came (`Evolving.unknown_fields`) and written back with the value. An unknown
 enum value is not: new ones are used only from their feature level on.
@@ -224,10 +225,11 @@ def _enum_maps(hint: type[Enum], message_class: Any, name: str) -> tuple[dict[En
 
 def _field_encoder(hint: Any, message_class: Any, name: str) -> _Encode | None:
     """Return how the field's value becomes the message's; None: as it is."""
-    hint = _strip_optional(hint)
+    may_be_none, hint = isinstance(hint, types.UnionType), _strip_optional(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return _enum_maps(hint, message_class, name)[0].__getitem__
+        to_wire = _enum_maps(hint, message_class, name)[0]
+        return to_wire.get if may_be_none else to_wire.__getitem__  # None: left out
     if dataclasses.is_dataclass(hint):
         return _shared_encode(_encoder(hint, _sub_message_class(message_class, name)))
     if origin is tuple and dataclasses.is_dataclass(args[0]):
@@ -238,10 +240,12 @@ def _field_encoder(hint: Any, message_class: Any, name: str) -> _Encode | None:
 
 def _field_decoder(hint: Any, message_class: Any, name: str) -> tuple[Callable[[Any], bool] | None, _Decode | None]:
     """Return (is it present?, convert); None for fields that always are, and for those taken as they are."""
-    hint = _strip_optional(hint)
+    may_be_none, hint = isinstance(hint, types.UnionType), _strip_optional(hint)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
         known = _enum_maps(hint, message_class, name)[1]
+        if may_be_none:
+            return (lambda message: getattr(message, name) != 0), functools.partial(_known_member, known, name)
         return (lambda message: getattr(message, name) in known), known.__getitem__
     if dataclasses.is_dataclass(hint):
         sub = _sub_message_class(message_class, name)
@@ -253,7 +257,19 @@ def _field_decoder(hint: Any, message_class: Any, name: str) -> tuple[Callable[[
         return None, tuple
     if origin in (dict, Mapping, collections.abc.Mapping):
         return None, dict
+    if message_class.DESCRIPTOR.fields_by_name[name].has_presence:
+        return (lambda message: message.HasField(name)), _as_it_is
     return None, None
+
+
+def _known_member(known: dict[int, Enum], name: str, number: int) -> Enum:
+    if number not in known:
+        raise Malformed(f"{name} is {number}, which this version does not know")
+    return known[number]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 # --- stored records -----------------------------------------------------------------------------

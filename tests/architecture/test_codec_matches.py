@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudless.core import model
@@ -113,7 +113,8 @@ INTEGERS = {
 
 def values_of(hint: Any, field: Any) -> st.SearchStrategy[Any]:
     """Return a strategy for values of a field's type that its wire type can carry."""
-    hint = without_none(hint)
+    if isinstance(hint, types.UnionType):
+        return st.none() | values_of(without_none(hint), field)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return st.lists(values_of(args[0], field), max_size=3).map(tuple)
@@ -208,3 +209,69 @@ def test_any_bytes_are_a_record_or_malformed_and_never_crash(value: bytes, kind:
         codec.decode_record(Key(kind, ("x",)), value)
     except codec.Malformed:
         return
+
+
+# --- records of before --------------------------------------------------------------------------
+
+ALWAYS_WRITTEN = {
+    ("AutopilotRecord", "cleanup_dead_voters"),
+    ("AutopilotRecord", "dead_after_s"),
+    ("AutopilotRecord", "stabilization_s"),
+    ("AutopilotRecord", "min_quorum"),
+    ("AutopilotRecord", "learner_stall_s"),
+    ("AutopilotRecord", "catch_up_lag_max"),
+    ("AutopilotRecord", "catch_up_stable_s"),
+    ("AutopilotRecord", "voters_max"),
+    ("NodeInfo", "region"),
+    ("WorkloadRecord", "generation"),
+    ("WorkloadRecord", "task_generation"),
+    ("TaskObserved", "exit_code"),
+    ("BackupSettings", "enabled"),
+    ("BackupSettings", "interval_s"),
+    ("BackupSettings", "keep_last"),
+    ("BackupSettings", "keep_daily"),
+    ("BackupSettings", "keep_weekly"),
+    ("BackupSettings", "verify"),
+    ("TokenRecord", "uses_total"),
+    ("TokenRecord", "uses_left"),
+    ("WorkloadSpec", "replicas"),
+    ("WorkloadSpec", "stop_grace_s"),
+    ("TaskSpec", "stop_grace_s"),
+    ("RestartPolicy", "backoff_s"),
+    ("Rollout", "max_surge"),
+}
+"""Fields of the first version: a zero of theirs is stored as absence, so absence cannot mean another default."""
+
+
+@pytest.mark.parametrize(("value_class", "descriptor"), PAIRS, ids=class_name)
+def test_a_field_that_a_record_of_before_does_not_have_is_read_as_its_default(
+    value_class: type[Any], descriptor: Any
+) -> None:
+    @settings(max_examples=5)
+    @given(value=records_of(value_class, descriptor))
+    def reads_default(value: Any) -> None:
+        for field in dataclasses.fields(value_class):
+            if field.name == codec.KEPT:
+                continue
+            made = codec.to_message(value, getattr(pb, value_class.__name__))
+            made.ClearField(field.name)
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            if default is dataclasses.MISSING or (value_class.__name__, field.name) in ALWAYS_WRITTEN:
+                continue
+            assert getattr(codec.from_message(made, value_class), field.name) == default, field.name
+
+    reads_default()
+
+
+def test_an_effect_unknown_to_this_version_is_not_taken_for_every_effect() -> None:
+    message = pb.Toleration(key="a", operator=pb.TOLERATION_OPERATOR_EXISTS)
+    assert codec.from_message(message, model.Toleration).effect is None
+    message.effect = 99  # type: ignore[assignment]
+    with pytest.raises(codec.Malformed):
+        codec.from_message(message, model.Toleration)
+
+
+def test_a_probe_of_a_kind_unknown_to_this_version_makes_the_record_unreadable() -> None:
+    message = pb.TaskSpec(liveness_probe=pb.Probe(kind=99))  # type: ignore[arg-type]
+    with pytest.raises(codec.Malformed):
+        codec.from_message(message, model.TaskSpec)

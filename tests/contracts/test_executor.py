@@ -1,4 +1,7 @@
-"""What every executor promises, on the real one and on the fake; then what only real processes can show."""
+"""What every executor promises: on processes, on containers where an engine can run, and on the fake.
+
+Then what only real processes can show; what only containers can is in `tests/integration/test_docker_executor.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +20,13 @@ from typing import Any
 import psutil
 import pytest
 
+from cloudless.adapters.docker import DockerExecutor, Engine
 from cloudless.adapters.subprocess import ProcessExecutor, procfs
 from cloudless.core.model import Instance, TaskSpec
 from cloudless.errors import NotFound, Permanent, Temporary
 from cloudless.ports import LogChunk, StartRequest
 from cloudless.testing.fake_executor import FakeExecutor, FakeMachine
+from tests.docker_engine import IMAGE, DockerDaemon
 
 DEADLINE_S = 10.0
 LOG_BYTES_MAX = 200_000
@@ -34,6 +40,9 @@ class Harness:
     commands: dict[str, tuple[str, ...]]
     executor: Any = None
     made: list[Any] = field(default_factory=list)
+    image: str = ""
+    ready: frozenset[str] = frozenset()
+    """Commands that print a word once they can be signalled."""
 
     def __post_init__(self) -> None:
         self.restart()
@@ -43,11 +52,22 @@ class Harness:
         self.made.append(self.executor)
 
     async def start(self, command: str, *, task_id: str = "t1", attempt: int = 1, **request: Any) -> Instance:
-        spec = TaskSpec(command=self.commands.get(command, (command,)), stop_grace_s=0.3)
+        spec = TaskSpec(command=self.commands.get(command, (command,)), stop_grace_s=0.3, image=self.image)
         instance: Instance = await self.executor.start(
             StartRequest(task_id=task_id, attempt=attempt, spec=spec, **request)
         )
+        if command in self.ready:
+            await self._until_ready(task_id)
         return instance
+
+    async def _until_ready(self, task_id: str) -> None:
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            aclosing(self.executor.read_logs(task_id, tail_lines=-1, follow=True)) as chunks,
+        ):
+            async for chunk in chunks:
+                if b"ready" in chunk.data:
+                    return
 
     async def wait(self, attempt: int = 1, task_id: str = "t1") -> Instance:
         async with asyncio.timeout(DEADLINE_S):
@@ -64,6 +84,14 @@ class Harness:
 
 REAL = {
     "run": ("sleep", "600"),
+    "stubborn": ("sh", "-c", 'trap "" TERM; echo ready; while :; do sleep 600; done'),
+    "exit 0": ("true",),
+    "exit 3": ("sh", "-c", "exit 3"),
+    "print": ("sh", "-c", "for i in 0 1 2 3 4 5 6 7 8 9; do echo line $i; done"),
+}
+# The first process of a container has to listen to a signal itself: the kernel spares it the usual effect.
+DOCKER = {
+    "run": ("sh", "-c", "trap 'exit 143' TERM; echo ready; sleep 600 & wait"),
     "stubborn": ("sh", "-c", 'trap "" TERM; echo ready; while :; do sleep 600; done'),
     "exit 0": ("true",),
     "exit 3": ("sh", "-c", "exit 3"),
@@ -106,7 +134,22 @@ def fake() -> Harness:
     return Harness(lambda: FakeExecutor(machine), FAKE)
 
 
-@pytest.fixture(params=["real", "fake"])
+@pytest.fixture
+async def docker(docker_daemon: DockerDaemon) -> AsyncIterator[Harness]:
+    running: list[asyncio.Task[None]] = []
+
+    def make() -> DockerExecutor:
+        executor = DockerExecutor(Engine(docker_daemon.host), "agent-1")
+        running.append(asyncio.create_task(executor.run()))
+        return executor
+
+    yield Harness(make, DOCKER, image=IMAGE, ready=frozenset({"run", "stubborn"}))
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+@pytest.fixture(params=["real", "fake", pytest.param("docker", marks=pytest.mark.docker)])
 def harness(request: pytest.FixtureRequest) -> Harness:
     found: Harness = request.getfixturevalue(request.param)
     return found

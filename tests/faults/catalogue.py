@@ -20,7 +20,6 @@ class Fault:
     waiting_for: str = ""
 
 
-_DOCKER = "the docker executor"
 _ROOM = "room kept free on an agent's disk"
 
 _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
@@ -109,8 +108,8 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
     (
         "Runtime",
         (
-            (53, "the docker daemon restarted: listed anew by label, no duplicates", _DOCKER),
-            (54, "docker hangs: a time-out per call, only its own tasks are unknown", _DOCKER),
+            (53, "the docker daemon restarted: listed anew by label, no duplicates", ""),
+            (54, "docker hangs: a time-out per call, only its own tasks are unknown", ""),
             (55, "a port taken: a named error at the start, never shared in silence", ""),
             (56, "a task that ignores SIGTERM or leaves grandchildren: the whole group ends after the grace", ""),
             (57, "two coordinators with one data directory or one id: the second refuses", ""),

@@ -41,6 +41,7 @@ class AgentProcess:
             "CLOUDLESS_DATA_DIR": str(self.data_dir),
             "CLOUDLESS_AGENT_ADDR": "127.0.0.1:0",
             "CLOUDLESS_METRICS_ADDR": "127.0.0.1:0",
+            "CLOUDLESS_DOCKER_ENABLED": "false",
             **environment,
         }
         with self.log.open("ab") as log:

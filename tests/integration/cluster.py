@@ -184,6 +184,8 @@ class LocalCluster:
             "MEMORY_MB": "1024",
             "STORAGE_GB": "10",
             "BANDWIDTH_MBPS": "100",
+            # The engine of the machine that tests run on is none of theirs.
+            "DOCKER_ENABLED": "false",
         }
 
     def add_twin(self, name: str, of: str, **settings: str) -> Process:

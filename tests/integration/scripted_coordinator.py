@@ -41,6 +41,7 @@ class AgentStream:
     def __init__(self, hello: agent_pb2.AgentHello) -> None:
         self.hello = hello
         self.role = hello.role
+        self.infos = [hello.info]
         self.changes: list[agent_pb2.ChangeRole] = []
         self.heartbeats = 0
         self.report_messages = 0
@@ -164,6 +165,8 @@ class ScriptedCoordinator(AgentServiceServicer):
                     stream.changes.append(message.change_role)
                     stream.sequence = 0
                     self.on_primary(stream)
+                case "info":
+                    stream.infos.append(message.info)
                 case "reports":
                     stream.report_messages += 1
                     self._take_reports(stream, message.reports.reports)

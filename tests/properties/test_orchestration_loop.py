@@ -139,8 +139,8 @@ class Loop:
             if machine.nodes[task.desired.node_id].spec.draining or task.desired.node_id in self.down
         )
         if record.spec.rollout.strategy is RolloutStrategy.ROLLING_UPDATE:
-            assert len(active) <= replicas + record.spec.rollout.max_surge + extra
-            floor = min(len(running_before), replicas - record.spec.rollout.max_unavailable)
+            assert len(active) <= replicas + record.spec.rollout.surge_of(replicas) + extra
+            floor = min(len(running_before), record.spec.rollout.available_least(replicas))
             assert len(self.running_slots()) >= floor, "a plan never takes availability below the floor"
         else:
             generations = {t.desired.task_generation for t in self.open_tasks() if t.desired.node_id not in self.down}
@@ -185,6 +185,9 @@ ROLLOUTS = st.sampled_from(
         Rollout(max_surge=1, max_unavailable=0),
         Rollout(max_surge=0, max_unavailable=1),
         Rollout(max_surge=2, max_unavailable=2),
+        Rollout(max_surge=0, min_available=2),
+        Rollout(max_surge=0, max_surge_percent=30, max_unavailable_percent=30),
+        Rollout(max_surge=0, min_available_percent=100),
         Rollout(strategy=RolloutStrategy.RECREATE),
     ]
 )

@@ -371,7 +371,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Patch(
                 "cloudless.core.orchestration.draft:Draft._roll",
-                "spare=self._available(kept) - (replicas - rollout.max_unavailable)",
+                "spare=self._available(kept) - rollout.available_least(replicas)",
                 "spare=replicas",
             ),
         ),

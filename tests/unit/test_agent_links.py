@@ -134,7 +134,7 @@ def linking(world: World, seeds: Seeds, head: Head | None = None) -> tuple[Links
     gate = Gate(head or Head(), cast("Journal", MemoryJournal()), "n1")
     limits = AgentLimits()
     parts = SessionParts(
-        info=NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7), dial=world.dial, gate=gate,
+        info=lambda: NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7), dial=world.dial, gate=gate,
         runner=cast("TaskRunner", None), reports=ReportBook(), on_round_trip=lambda seconds: None,
         on_refused=lambda kind: None, on_resent=lambda count: None,
     )  # fmt: skip

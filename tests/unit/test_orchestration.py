@@ -339,6 +339,18 @@ def test_a_rolling_update_without_surge_stops_first_within_max_unavailable() -> 
     assert history == ["stop", "start"] * 3
 
 
+def test_a_rolling_update_stops_at_once_what_min_available_leaves_to_spare() -> None:
+    cluster = running_cluster(replicas=4, rollout=Rollout(max_surge=0, min_available_percent=50))
+    cluster.update_workload(command=("new",))
+    assert words(carry_out(cluster)) == ["stop"] * 2
+
+
+def test_a_rolling_update_adds_as_many_as_the_percentage_of_surge_gives() -> None:
+    cluster = running_cluster(replicas=4, rollout=Rollout(max_surge=0, max_surge_percent=30))
+    cluster.update_workload(command=("new",))
+    assert words(carry_out(cluster)) == ["start"] * 2
+
+
 def test_a_template_that_fails_does_not_spread() -> None:
     cluster = running_cluster(replicas=3)
     cluster.update_workload(command=("broken",))

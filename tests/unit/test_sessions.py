@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -115,3 +116,25 @@ async def test_an_agent_of_another_cluster_is_refused_at_once_though_it_has_seen
 
 def report_tasks() -> int:
     return sum(task.get_name().startswith(("report-", "session-read-")) for task in asyncio.all_tasks())
+
+
+@virtually
+async def test_facts_of_a_node_that_change_during_a_session_are_written_and_only_its_own() -> None:
+    async with serving() as (cluster, sessions):
+        agent = Agent(sessions)
+        stream = asyncio.create_task(agent.run())
+        await eventually(lambda: "assignments" in agent.heard)
+        changed = replace(build_node("n1"), executors=("process",))
+        agent.say(agent_pb2.AgentMessage(info=to_message(changed, objects_pb2.NodeInfo)))
+
+        def known(node_id: str) -> tuple[str, ...]:
+            node = cluster.replica.machine.nodes.get(node_id)
+            return node.info.executors if node and node.info else ()
+
+        await eventually(lambda: known("n1") == ("process",))
+        assert not stream.done()
+        agent.say(agent_pb2.AgentMessage(info=to_message(build_node("n2"), objects_pb2.NodeInfo)))
+        await eventually(lambda: "shed" in agent.heard)
+        assert known("n2") == ()
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)

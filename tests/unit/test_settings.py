@@ -81,3 +81,27 @@ def test_ipv6_addresses_keep_their_brackets_and_a_wildcard_becomes_this_machines
     assert settings.bind_address == "[::]:1"
     assert settings.advertise_address == f"{socket.gethostname()}:1"
     assert (settings.raft_address, settings.http_address) == ("[fd00::1]:2", "0.0.0.0:3")
+
+
+def test_an_agent_uses_the_engine_of_its_machine_unless_told_otherwise() -> None:
+    agent = {**NAMED, "CLOUDLESS_COORDINATOR_ADDR": "c1"}
+    plain = read_agent_settings(agent)
+    assert (plain.docker, plain.docker_host) == ("auto", "unix:///var/run/docker.sock")
+    told = read_agent_settings(
+        {**agent, "CLOUDLESS_DOCKER_ENABLED": "False", "CLOUDLESS_DOCKER_HOST": "unix:///run/user/7/docker.sock"}
+    )
+    assert (told.docker, told.docker_host) == ("false", "unix:///run/user/7/docker.sock")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("DOCKER_ENABLED", "maybe", "must be one of auto, true, false"),
+        ("DOCKER_HOST", "tcp://10.0.0.1:2375", "must be the engine's socket on this machine"),
+        ("DOCKER_HOST", "unix://", "must be the engine's socket on this machine"),
+        ("DOCKER_ENABLE", "true", "did you mean CLOUDLESS_DOCKER_ENABLED"),
+    ],
+)
+def test_a_wrong_engine_is_refused(name: str, value: str, cure: str) -> None:
+    with pytest.raises(BadSettings, match=cure):
+        read_agent_settings({**NAMED, "CLOUDLESS_COORDINATOR_ADDR": "c1", f"CLOUDLESS_{name}": value})

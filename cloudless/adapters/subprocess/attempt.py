@@ -27,8 +27,8 @@ from typing import Any
 
 from cloudless.adapters.subprocess import procfs
 from cloudless.core.model import Instance
+from cloudless.core.task_environment import TASK_ID_VARIABLE
 
-TASK_ID_VARIABLE = "CLOUDLESS_TASK_ID"
 _LEFTOVER_ROUNDS_MAX = 20
 
 

@@ -25,18 +25,31 @@ from cloudless.core.model.membership import (
     ReplacementRecord,
 )
 from cloudless.core.model.node import NodeInfo, NodePhase, NodeSpec, NodeStatus, Reachability
+from cloudless.core.model.placement import (
+    WEIGHT_MAX,
+    NodeOperator,
+    NodeTerm,
+    Placement,
+    SpreadTopology,
+    Topology,
+    WorkloadTerm,
+)
+from cloudless.core.model.port import Port, PortProtocol
+from cloudless.core.model.probe import Probe, ProbeKind
 from cloudless.core.model.request import RequestRecord
-from cloudless.core.model.resources import Resources
+from cloudless.core.model.resources import Limits, Resources
+from cloudless.core.model.rollout import Rollout, RolloutStrategy
+from cloudless.core.model.security import CAPABILITIES, RLIMIT_NAMES, RLIMIT_UNLIMITED, Rlimit, SecurityContext
+from cloudless.core.model.taint import Taint, TaintEffect, Toleration, TolerationOperator
 from cloudless.core.model.task import Desired, Instance, TaskDesired, TaskObserved, TaskSpec, TaskState
+from cloudless.core.model.volume import Volume
 from cloudless.core.model.workload import (
     ExecutorKind,
-    Placement,
-    Port,
+    ImagePullPolicy,
+    Reconcile,
     RestartCondition,
     RestartPolicy,
-    Rollout,
-    RolloutStrategy,
-    SpreadTopology,
+    WorkloadMode,
     WorkloadRecord,
     WorkloadSpec,
 )
@@ -68,6 +81,10 @@ Record = (
 """Any value that may be stored under a key of the cluster."""
 
 __all__ = [
+    "CAPABILITIES",
+    "RLIMIT_NAMES",
+    "RLIMIT_UNLIMITED",
+    "WEIGHT_MAX",
     "AuthorityPhase",
     "AuthorityPurpose",
     "AuthorityRecord",
@@ -82,35 +99,53 @@ __all__ = [
     "EventRecord",
     "ExecutorKind",
     "IdentityRecord",
+    "ImagePullPolicy",
     "Instance",
     "JoinRecord",
     "KeyPhase",
     "KeyRotationRecord",
     "LeaderRecord",
+    "Limits",
     "NodeInfo",
+    "NodeOperator",
     "NodePhase",
     "NodeSpec",
     "NodeStatus",
+    "NodeTerm",
     "Placement",
     "Port",
+    "PortProtocol",
+    "Probe",
+    "ProbeKind",
     "Reachability",
+    "Reconcile",
     "Record",
     "ReplacementRecord",
     "RequestRecord",
     "Resources",
     "RestartCondition",
     "RestartPolicy",
+    "Rlimit",
     "Role",
     "Rollout",
     "RolloutStrategy",
+    "SecurityContext",
     "Severity",
     "SpreadTopology",
     "Suspicion",
+    "Taint",
+    "TaintEffect",
     "TaskDesired",
     "TaskObserved",
     "TaskSpec",
     "TaskState",
     "TokenRecord",
+    "Toleration",
+    "TolerationOperator",
+    "Topology",
+    "Volume",
+    "WorkloadMode",
     "WorkloadRecord",
     "WorkloadSpec",
+    "WorkloadTerm",
 ]

@@ -13,6 +13,7 @@ from enum import Enum
 
 from cloudless.core.model.evolving import Evolving
 from cloudless.core.model.resources import Resources
+from cloudless.core.model.taint import Taint
 
 
 class NodePhase(Enum):
@@ -43,11 +44,12 @@ class Reachability(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec(Evolving):
-    """What a person wants of a node. Absent means: open for tasks, no extra labels."""
+    """What a person wants of a node. Absent means: open for tasks, no extra labels, no taints."""
 
     cordoned: bool = False
     draining: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +57,9 @@ class NodeInfo(Evolving):
     """What an agent says of its machine.
 
     `address` is `host:port` of the agent's own gRPC server (task logs). `executors` names what it can
-    run. `boot_id` changes when the machine reboots, which is how tasks that cannot have survived are told.
-    `agent_id` is random and kept in the agent's data directory, so two agents of one node id are told apart.
+    run, `capabilities` what else it can do. `boot_id` changes when the machine reboots, which is how tasks
+    that cannot have survived are told. `agent_id` is random and kept in the agent's data directory, so two
+    agents of one node id are told apart.
     """
 
     id: str
@@ -73,6 +76,7 @@ class NodeInfo(Evolving):
     boot_id: str = ""
     enrolled_at_ms: int = 0
     agent_id: str = ""
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

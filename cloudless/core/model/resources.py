@@ -59,3 +59,12 @@ class Resources(Evolving):
             ("gpu", self.gpus, free.gpus),
         )
         return tuple(name for name, asked, has in asked_free if asked > has)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Evolving):
+    """What one task may not exceed; 0 means no limit. `pids` counts its processes and threads."""
+
+    cpu_millicores: int = 0
+    memory_mb: int = 0
+    pids: int = 0

@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cloudless.core.model.evolving import Evolving
-from cloudless.core.model.resources import Resources
-from cloudless.core.model.workload import ExecutorKind, Port, RestartPolicy
+from cloudless.core.model.port import Port
+from cloudless.core.model.probe import Probe
+from cloudless.core.model.resources import Limits, Resources
+from cloudless.core.model.security import SecurityContext
+from cloudless.core.model.volume import Volume
+from cloudless.core.model.workload import ExecutorKind, ImagePullPolicy, RestartPolicy
 
 
 class Desired(Enum):
@@ -49,7 +53,7 @@ class TaskState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec(Evolving):
-    """All that an agent needs to run a task, fixed for the task's life."""
+    """All that an agent needs to run a task, fixed for the task's life. The fields are those of `WorkloadSpec`."""
 
     executor: ExecutorKind = ExecutorKind.PROCESS
     image: str = ""
@@ -60,6 +64,13 @@ class TaskSpec(Evolving):
     requests: Resources = field(default_factory=Resources)
     restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
     stop_grace_s: float = 10.0
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    volumes: tuple[Volume, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    security_context: SecurityContext = field(default_factory=SecurityContext)
+    image_pull_policy: ImagePullPolicy = ImagePullPolicy.IF_NOT_PRESENT
+    stop_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +103,10 @@ class TaskObserved(Evolving):
     `sequence` grows by one with every report of this task, so that a report that took a longer way
     cannot overwrite a later one. `exit_code` and `signal` are of the last attempt that ended (-1: none
     yet; a process ended by a signal has `signal` > 0 and `exit_code` -1).
+
+    `ready` is False while the readiness probe has not passed, and means something in RUNNING only; a task without
+    that probe is always ready. `ready_since_ms` is when `ready` last changed (0: it never did in this attempt).
+    `probe_failures` counts the attempts that ended because the liveness probe failed.
     """
 
     task_id: str
@@ -108,6 +123,9 @@ class TaskObserved(Evolving):
     ports: Mapping[str, int] = field(default_factory=dict)
     started_at_ms: int = 0
     finished_at_ms: int = 0
+    ready: bool = True
+    ready_since_ms: int = 0
+    probe_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

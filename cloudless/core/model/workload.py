@@ -1,7 +1,7 @@
 """A workload: what a user wants to run, how many times, where, and how it may change.
 
-`WorkloadSpec` holds exactly the fields this version honours. A field that a later version will know
-is refused by name when a manifest uses it, never silently ignored.
+`WorkloadSpec` holds every field a manifest may have. Those that are known but not yet honoured are listed in
+`core.manifest.unsupported`: a manifest that sets one is refused by name, so none is ever silently ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cloudless.core.model.evolving import Evolving
-from cloudless.core.model.resources import Resources
+from cloudless.core.model.placement import Placement
+from cloudless.core.model.port import Port
+from cloudless.core.model.probe import Probe
+from cloudless.core.model.resources import Limits, Resources
+from cloudless.core.model.rollout import Rollout
+from cloudless.core.model.security import SecurityContext
+from cloudless.core.model.volume import Volume
 
 
 class ExecutorKind(Enum):
@@ -21,40 +27,40 @@ class ExecutorKind(Enum):
     DOCKER = "docker"
 
 
+class WorkloadMode(Enum):
+    """How many tasks there are: `replicas` of them, or one on every node that fits."""
+
+    REPLICATED = "REPLICATED"
+    PER_NODE = "PER_NODE"
+
+
+class ImagePullPolicy(Enum):
+    """When a node fetches the image: before each attempt, if it has none, or never (it must be there)."""
+
+    ALWAYS = "ALWAYS"
+    IF_NOT_PRESENT = "IF_NOT_PRESENT"
+    NEVER = "NEVER"
+
+
+class Reconcile(Enum):
+    """Which of two tasks stays when a node returns whose task was replaced meanwhile.
+
+    KEEP_ORIGINAL     the one on the node that returned, if it still runs
+    KEEP_REPLACEMENT  the one that took its place
+    BEST              the one that is ready, and of two ready ones the one on the node that suits better
+    """
+
+    KEEP_ORIGINAL = "KEEP_ORIGINAL"
+    KEEP_REPLACEMENT = "KEEP_REPLACEMENT"
+    BEST = "BEST"
+
+
 class RestartCondition(Enum):
     """When the agent starts a task again that ended by itself."""
 
     ALWAYS = "ALWAYS"
     ON_FAILURE = "ON_FAILURE"
     NEVER = "NEVER"
-
-
-class RolloutStrategy(Enum):
-    """How tasks of an old generation give way to the new one."""
-
-    ROLLING_UPDATE = "ROLLING_UPDATE"
-    RECREATE = "RECREATE"
-
-
-class SpreadTopology(Enum):
-    """Over what replicas are spread evenly before anything else is considered. NONE packs tightly."""
-
-    NONE = "none"
-    NODE = "node"
-    ZONE = "zone"
-    REGION = "region"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port(Evolving):
-    """A TCP port the task listens on. `host_port` 0 lets the agent choose a free one.
-
-    The task finds the number in `CLOUDLESS_PORT_<NAME>`; `$(CLOUDLESS_PORT_<NAME>)` in its command,
-    arguments and environment is replaced by it.
-    """
-
-    name: str
-    host_port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,30 +76,14 @@ class RestartPolicy(Evolving):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout(Evolving):
-    """`max_surge` more tasks than replicas may exist, `max_unavailable` fewer than replicas may run, while changing."""
-
-    strategy: RolloutStrategy = RolloutStrategy.ROLLING_UPDATE
-    max_surge: int = 1
-    max_unavailable: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement(Evolving):
-    """Where tasks may run. Empty means anywhere. `node_selector` labels must all match."""
-
-    regions: tuple[str, ...] = ()
-    zones: tuple[str, ...] = ()
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    spread_topology: SpreadTopology = SpreadTopology.NONE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec(Evolving):
     """What the user asked for, complete with defaults.
 
+    `requests` is what a task is sure to get, `limits` what it may not exceed. `priority`: where room is short, higher
+    ones are placed first. `replicas` means nothing with PER_NODE.
     `lost_after_s`: how long a task of an unreachable node stays "unknown" before it is replaced.
-    `stop_grace_s`: time between the polite and the final signal.
+    `stop_after_s`: how long a task whose agent reaches no coordinator goes on before the agent stops it (0: for
+    ever). `stop_grace_s`: time between the polite and the final signal.
     """
 
     executor: ExecutorKind = ExecutorKind.PROCESS
@@ -109,6 +99,16 @@ class WorkloadSpec(Evolving):
     rollout: Rollout = field(default_factory=Rollout)
     stop_grace_s: float = 10.0
     lost_after_s: float = 0.0
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    volumes: tuple[Volume, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    security_context: SecurityContext = field(default_factory=SecurityContext)
+    image_pull_policy: ImagePullPolicy = ImagePullPolicy.IF_NOT_PRESENT
+    mode: WorkloadMode = WorkloadMode.REPLICATED
+    priority: int = 0
+    reconcile: Reconcile = Reconcile.KEEP_REPLACEMENT
+    stop_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

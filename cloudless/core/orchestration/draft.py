@@ -8,9 +8,9 @@
     a task of a draining node   start another; the old one stops once that one was seen running
     an outdated task            ROLLING_UPDATE: as below; RECREATE: all stop, and nothing starts before they ended
 
-A rolling update replaces outdated tasks slot by slot, within two bounds. At most `replicas + max_surge`
-tasks hold a place: wanted ones, and outdated ones that are still ending. At least
-`replicas - max_unavailable` slots are available: done, or with a task seen running. Outdated tasks that do
+A rolling update replaces outdated tasks slot by slot, within two bounds. At most `rollout.surge_of(replicas)`
+tasks more than `replicas` hold a place: wanted ones, and outdated ones that are still ending. At least
+`rollout.available_least(replicas)` slots are available: done, or with a task seen running. Outdated tasks that do
 not run are stopped at once, as that costs nothing. A start that waits for its back-off counts as if it
 held a place: a template that fails does not spread.
 
@@ -162,7 +162,7 @@ class Draft:
 
     def _roll(self, kept: Sequence[Slot], leavers: Sequence[Leaver], vacant: Sequence[Slot], rollout: Rollout) -> None:
         replicas = self.workload.record.spec.replicas
-        budget = replicas + rollout.max_surge - self._held(kept)
+        budget = replicas + rollout.surge_of(replicas) - self._held(kept)
         budget -= len(self._start([self._want_instead(leaver) for leaver in leavers if leaver.occupant.lost]))
         self._start([self._want_instead(leaver) for leaver in leavers if _is_drain_move(leaver.occupant)])
 
@@ -179,7 +179,7 @@ class Draft:
         generation = self.workload.record.task_generation
         started = self._start([Want(slot, f"update to generation {generation}") for slot in ready[: max(0, budget)]])
         left = [leaver for number, leaver in outdated.items() if number not in started]
-        self._stop_first(left, spare=self._available(kept) - (replicas - rollout.max_unavailable))
+        self._stop_first(left, spare=self._available(kept) - rollout.available_least(replicas))
 
     def _stop_first(self, outdated: Sequence[Leaver], spare: int) -> None:
         """Stop running outdated tasks ahead of their replacements, as many as may be missing."""

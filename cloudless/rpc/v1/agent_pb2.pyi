@@ -45,6 +45,7 @@ class AgentMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
     CHANGE_ROLE_FIELD_NUMBER: _builtins.int
+    INFO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___AgentHello: ...
     @_builtins.property
@@ -53,6 +54,12 @@ class AgentMessage(_message.Message):
     def reports(self) -> Global___TaskReports: ...
     @_builtins.property
     def change_role(self) -> Global___ChangeRole: ...
+    @_builtins.property
+    def info(self) -> _objects_pb2.NodeInfo:
+        """The facts of the hello have changed: an executor has come or gone. Coordinators of before ignore it and learn
+        it with the next hello.
+        """
+
     def __init__(
         self,
         *,
@@ -60,12 +67,13 @@ class AgentMessage(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         reports: Global___TaskReports | None = ...,
         change_role: Global___ChangeRole | None = ...,
+        info: _objects_pb2.NodeInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "info", b"info", "reports", b"reports"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "info", b"info", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "reports", "change_role"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "reports", "change_role", "info"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -3,6 +3,9 @@
 isort:skip_file
 The objects of a cluster, field by field as in cloudless.core.model, which says what they mean.
 Stored and sent in the same form. Field numbers are never reused; amounts carry their unit in the name.
+
+A field added later must read as its default where a record of before has none: one whose default is not zero
+(or which may be None) is `optional`. The few older ones that are not have always been written.
 """
 
 from collections import abc as _abc
@@ -20,6 +23,25 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TaintEffect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaintEffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaintEffect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TAINT_EFFECT_UNSPECIFIED: _TaintEffect.ValueType  # 0
+    TAINT_EFFECT_NO_SCHEDULE: _TaintEffect.ValueType  # 1
+    TAINT_EFFECT_PREFER_NO_SCHEDULE: _TaintEffect.ValueType  # 2
+    TAINT_EFFECT_NO_EXECUTE: _TaintEffect.ValueType  # 3
+
+class TaintEffect(_TaintEffect, metaclass=_TaintEffectEnumTypeWrapper): ...
+
+TAINT_EFFECT_UNSPECIFIED: TaintEffect.ValueType  # 0
+TAINT_EFFECT_NO_SCHEDULE: TaintEffect.ValueType  # 1
+TAINT_EFFECT_PREFER_NO_SCHEDULE: TaintEffect.ValueType  # 2
+TAINT_EFFECT_NO_EXECUTE: TaintEffect.ValueType  # 3
+Global___TaintEffect: _TypeAlias = TaintEffect  # noqa: Y015
 
 class _Reachability:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -83,12 +105,16 @@ class _RolloutStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rollo
     ROLLOUT_STRATEGY_UNSPECIFIED: _RolloutStrategy.ValueType  # 0
     ROLLOUT_STRATEGY_ROLLING_UPDATE: _RolloutStrategy.ValueType  # 1
     ROLLOUT_STRATEGY_RECREATE: _RolloutStrategy.ValueType  # 2
+    ROLLOUT_STRATEGY_BLUE_GREEN: _RolloutStrategy.ValueType  # 3
+    ROLLOUT_STRATEGY_CANARY: _RolloutStrategy.ValueType  # 4
 
 class RolloutStrategy(_RolloutStrategy, metaclass=_RolloutStrategyEnumTypeWrapper): ...
 
 ROLLOUT_STRATEGY_UNSPECIFIED: RolloutStrategy.ValueType  # 0
 ROLLOUT_STRATEGY_ROLLING_UPDATE: RolloutStrategy.ValueType  # 1
 ROLLOUT_STRATEGY_RECREATE: RolloutStrategy.ValueType  # 2
+ROLLOUT_STRATEGY_BLUE_GREEN: RolloutStrategy.ValueType  # 3
+ROLLOUT_STRATEGY_CANARY: RolloutStrategy.ValueType  # 4
 Global___RolloutStrategy: _TypeAlias = RolloutStrategy  # noqa: Y015
 
 class _SpreadTopology:
@@ -111,6 +137,164 @@ SPREAD_TOPOLOGY_NODE: SpreadTopology.ValueType  # 2
 SPREAD_TOPOLOGY_ZONE: SpreadTopology.ValueType  # 3
 SPREAD_TOPOLOGY_REGION: SpreadTopology.ValueType  # 4
 Global___SpreadTopology: _TypeAlias = SpreadTopology  # noqa: Y015
+
+class _PortProtocol:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PortProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PortProtocol.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PORT_PROTOCOL_UNSPECIFIED: _PortProtocol.ValueType  # 0
+    PORT_PROTOCOL_TCP: _PortProtocol.ValueType  # 1
+    PORT_PROTOCOL_UDP: _PortProtocol.ValueType  # 2
+
+class PortProtocol(_PortProtocol, metaclass=_PortProtocolEnumTypeWrapper): ...
+
+PORT_PROTOCOL_UNSPECIFIED: PortProtocol.ValueType  # 0
+PORT_PROTOCOL_TCP: PortProtocol.ValueType  # 1
+PORT_PROTOCOL_UDP: PortProtocol.ValueType  # 2
+Global___PortProtocol: _TypeAlias = PortProtocol  # noqa: Y015
+
+class _ProbeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProbeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProbeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROBE_KIND_UNSPECIFIED: _ProbeKind.ValueType  # 0
+    PROBE_KIND_EXEC: _ProbeKind.ValueType  # 1
+    PROBE_KIND_HTTP: _ProbeKind.ValueType  # 2
+    PROBE_KIND_TCP: _ProbeKind.ValueType  # 3
+
+class ProbeKind(_ProbeKind, metaclass=_ProbeKindEnumTypeWrapper): ...
+
+PROBE_KIND_UNSPECIFIED: ProbeKind.ValueType  # 0
+PROBE_KIND_EXEC: ProbeKind.ValueType  # 1
+PROBE_KIND_HTTP: ProbeKind.ValueType  # 2
+PROBE_KIND_TCP: ProbeKind.ValueType  # 3
+Global___ProbeKind: _TypeAlias = ProbeKind  # noqa: Y015
+
+class _ImagePullPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImagePullPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImagePullPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_PULL_POLICY_UNSPECIFIED: _ImagePullPolicy.ValueType  # 0
+    IMAGE_PULL_POLICY_ALWAYS: _ImagePullPolicy.ValueType  # 1
+    IMAGE_PULL_POLICY_IF_NOT_PRESENT: _ImagePullPolicy.ValueType  # 2
+    """Default."""
+    IMAGE_PULL_POLICY_NEVER: _ImagePullPolicy.ValueType  # 3
+
+class ImagePullPolicy(_ImagePullPolicy, metaclass=_ImagePullPolicyEnumTypeWrapper): ...
+
+IMAGE_PULL_POLICY_UNSPECIFIED: ImagePullPolicy.ValueType  # 0
+IMAGE_PULL_POLICY_ALWAYS: ImagePullPolicy.ValueType  # 1
+IMAGE_PULL_POLICY_IF_NOT_PRESENT: ImagePullPolicy.ValueType  # 2
+"""Default."""
+IMAGE_PULL_POLICY_NEVER: ImagePullPolicy.ValueType  # 3
+Global___ImagePullPolicy: _TypeAlias = ImagePullPolicy  # noqa: Y015
+
+class _WorkloadMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkloadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkloadMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKLOAD_MODE_UNSPECIFIED: _WorkloadMode.ValueType  # 0
+    WORKLOAD_MODE_REPLICATED: _WorkloadMode.ValueType  # 1
+    """Default."""
+    WORKLOAD_MODE_PER_NODE: _WorkloadMode.ValueType  # 2
+
+class WorkloadMode(_WorkloadMode, metaclass=_WorkloadModeEnumTypeWrapper): ...
+
+WORKLOAD_MODE_UNSPECIFIED: WorkloadMode.ValueType  # 0
+WORKLOAD_MODE_REPLICATED: WorkloadMode.ValueType  # 1
+"""Default."""
+WORKLOAD_MODE_PER_NODE: WorkloadMode.ValueType  # 2
+Global___WorkloadMode: _TypeAlias = WorkloadMode  # noqa: Y015
+
+class _Reconcile:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReconcileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reconcile.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECONCILE_UNSPECIFIED: _Reconcile.ValueType  # 0
+    RECONCILE_KEEP_ORIGINAL: _Reconcile.ValueType  # 1
+    RECONCILE_KEEP_REPLACEMENT: _Reconcile.ValueType  # 2
+    """Default."""
+    RECONCILE_BEST: _Reconcile.ValueType  # 3
+
+class Reconcile(_Reconcile, metaclass=_ReconcileEnumTypeWrapper): ...
+
+RECONCILE_UNSPECIFIED: Reconcile.ValueType  # 0
+RECONCILE_KEEP_ORIGINAL: Reconcile.ValueType  # 1
+RECONCILE_KEEP_REPLACEMENT: Reconcile.ValueType  # 2
+"""Default."""
+RECONCILE_BEST: Reconcile.ValueType  # 3
+Global___Reconcile: _TypeAlias = Reconcile  # noqa: Y015
+
+class _TolerationOperator:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TolerationOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TolerationOperator.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOLERATION_OPERATOR_UNSPECIFIED: _TolerationOperator.ValueType  # 0
+    TOLERATION_OPERATOR_EQUAL: _TolerationOperator.ValueType  # 1
+    """Default."""
+    TOLERATION_OPERATOR_EXISTS: _TolerationOperator.ValueType  # 2
+
+class TolerationOperator(_TolerationOperator, metaclass=_TolerationOperatorEnumTypeWrapper): ...
+
+TOLERATION_OPERATOR_UNSPECIFIED: TolerationOperator.ValueType  # 0
+TOLERATION_OPERATOR_EQUAL: TolerationOperator.ValueType  # 1
+"""Default."""
+TOLERATION_OPERATOR_EXISTS: TolerationOperator.ValueType  # 2
+Global___TolerationOperator: _TypeAlias = TolerationOperator  # noqa: Y015
+
+class _NodeOperator:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeOperator.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_OPERATOR_UNSPECIFIED: _NodeOperator.ValueType  # 0
+    NODE_OPERATOR_IN: _NodeOperator.ValueType  # 1
+    NODE_OPERATOR_NOT_IN: _NodeOperator.ValueType  # 2
+    NODE_OPERATOR_EXISTS: _NodeOperator.ValueType  # 3
+    NODE_OPERATOR_DOES_NOT_EXIST: _NodeOperator.ValueType  # 4
+
+class NodeOperator(_NodeOperator, metaclass=_NodeOperatorEnumTypeWrapper): ...
+
+NODE_OPERATOR_UNSPECIFIED: NodeOperator.ValueType  # 0
+NODE_OPERATOR_IN: NodeOperator.ValueType  # 1
+NODE_OPERATOR_NOT_IN: NodeOperator.ValueType  # 2
+NODE_OPERATOR_EXISTS: NodeOperator.ValueType  # 3
+NODE_OPERATOR_DOES_NOT_EXIST: NodeOperator.ValueType  # 4
+Global___NodeOperator: _TypeAlias = NodeOperator  # noqa: Y015
+
+class _Topology:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TopologyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Topology.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOPOLOGY_UNSPECIFIED: _Topology.ValueType  # 0
+    TOPOLOGY_NODE: _Topology.ValueType  # 1
+    """Default."""
+    TOPOLOGY_ZONE: _Topology.ValueType  # 2
+    TOPOLOGY_REGION: _Topology.ValueType  # 3
+
+class Topology(_Topology, metaclass=_TopologyEnumTypeWrapper): ...
+
+TOPOLOGY_UNSPECIFIED: Topology.ValueType  # 0
+TOPOLOGY_NODE: Topology.ValueType  # 1
+"""Default."""
+TOPOLOGY_ZONE: Topology.ValueType  # 2
+TOPOLOGY_REGION: Topology.ValueType  # 3
+Global___Topology: _TypeAlias = Topology  # noqa: Y015
 
 class _Desired:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -573,6 +757,31 @@ class ReplacementRecord(_message.Message):
 Global___ReplacementRecord: _TypeAlias = ReplacementRecord  # noqa: Y015
 
 @_typing.final
+class Taint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    effect: Global___TaintEffect.ValueType
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        effect: Global___TaintEffect.ValueType = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taint: _TypeAlias = Taint  # noqa: Y015
+
+@_typing.final
 class NodeSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -599,20 +808,24 @@ class NodeSpec(_message.Message):
     CORDONED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
     cordoned: _builtins.bool
     draining: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]: ...
     def __init__(
         self,
         *,
         cordoned: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        taints: _abc.Iterable[Global___Taint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned", "draining", b"draining", "labels", b"labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned", "draining", b"draining", "labels", b"labels", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -656,6 +869,7 @@ class NodeInfo(_message.Message):
     BOOT_ID_FIELD_NUMBER: _builtins.int
     ENROLLED_AT_MS_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     type: _builtins.str
@@ -674,6 +888,8 @@ class NodeInfo(_message.Message):
     def executors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -691,10 +907,11 @@ class NodeInfo(_message.Message):
         boot_id: _builtins.str = ...,
         enrolled_at_ms: _builtins.int = ...,
         agent_id: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "capabilities", b"capabilities", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -734,22 +951,229 @@ class Port(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     HOST_PORT_FIELD_NUMBER: _builtins.int
+    CONTAINER_PORT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     host_port: _builtins.int
     """0 (default): the agent chooses a free one."""
+    container_port: _builtins.int
+    """0 (default): the same as the host's."""
+    protocol: Global___PortProtocol.ValueType
+    """Default: TCP."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         host_port: _builtins.int = ...,
+        container_port: _builtins.int = ...,
+        protocol: Global___PortProtocol.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_port", b"host_port", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "host_port", b"host_port", "name", b"name", "protocol", b"protocol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Port: _TypeAlias = Port  # noqa: Y015
+
+@_typing.final
+class Probe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    INITIAL_DELAY_S_FIELD_NUMBER: _builtins.int
+    PERIOD_S_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    SUCCESS_THRESHOLD_FIELD_NUMBER: _builtins.int
+    FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    kind: Global___ProbeKind.ValueType
+    """Required: a probe of an unknown kind makes the record unreadable, rather than a task unwatched."""
+    port: _builtins.str
+    """The name of a declared port."""
+    path: _builtins.str
+    initial_delay_s: _builtins.float
+    period_s: _builtins.float
+    """Default 10."""
+    timeout_s: _builtins.float
+    """Default 1."""
+    success_threshold: _builtins.int
+    """Default 1."""
+    failure_threshold: _builtins.int
+    """Default 3."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___ProbeKind.ValueType = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        port: _builtins.str = ...,
+        path: _builtins.str = ...,
+        initial_delay_s: _builtins.float = ...,
+        period_s: _builtins.float | None = ...,
+        timeout_s: _builtins.float | None = ...,
+        success_threshold: _builtins.int | None = ...,
+        failure_threshold: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_threshold", b"_failure_threshold", "_period_s", b"_period_s", "_success_threshold", b"_success_threshold", "_timeout_s", b"_timeout_s", "failure_threshold", b"failure_threshold", "period_s", b"period_s", "success_threshold", b"success_threshold", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_threshold", b"_failure_threshold", "_period_s", b"_period_s", "_success_threshold", b"_success_threshold", "_timeout_s", b"_timeout_s", "command", b"command", "failure_threshold", b"failure_threshold", "initial_delay_s", b"initial_delay_s", "kind", b"kind", "path", b"path", "period_s", b"period_s", "port", b"port", "success_threshold", b"success_threshold", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failure_threshold: _TypeAlias = _typing.Literal["failure_threshold"]  # noqa: Y015
+    _WhichOneofArgType__failure_threshold: _TypeAlias = _typing.Literal["_failure_threshold", b"_failure_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__period_s: _TypeAlias = _typing.Literal["period_s"]  # noqa: Y015
+    _WhichOneofArgType__period_s: _TypeAlias = _typing.Literal["_period_s", b"_period_s"]  # noqa: Y015
+    _WhichOneofReturnType__success_threshold: _TypeAlias = _typing.Literal["success_threshold"]  # noqa: Y015
+    _WhichOneofArgType__success_threshold: _TypeAlias = _typing.Literal["_success_threshold", b"_success_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_s: _TypeAlias = _typing.Literal["timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__timeout_s: _TypeAlias = _typing.Literal["_timeout_s", b"_timeout_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_threshold) -> _WhichOneofReturnType__failure_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__period_s) -> _WhichOneofReturnType__period_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__success_threshold) -> _WhichOneofReturnType__success_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_s) -> _WhichOneofReturnType__timeout_s | None: ...
+
+Global___Probe: _TypeAlias = Probe  # noqa: Y015
+
+@_typing.final
+class Volume(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MOUNT_PATH_FIELD_NUMBER: _builtins.int
+    HOST_PATH_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    SIZE_MB_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    mount_path: _builtins.str
+    host_path: _builtins.str
+    """Empty (default): an empty directory of the task's own."""
+    read_only: _builtins.bool
+    size_mb: _builtins.int
+    """0 (default): unbounded."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        mount_path: _builtins.str = ...,
+        host_path: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+        size_mb: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_path", b"host_path", "mount_path", b"mount_path", "name", b"name", "read_only", b"read_only", "size_mb", b"size_mb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Volume: _TypeAlias = Volume  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """What one task may not exceed; 0 (default): no limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_MILLICORES_FIELD_NUMBER: _builtins.int
+    MEMORY_MB_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    cpu_millicores: _builtins.int
+    memory_mb: _builtins.int
+    pids: _builtins.int
+    def __init__(
+        self,
+        *,
+        cpu_millicores: _builtins.int = ...,
+        memory_mb: _builtins.int = ...,
+        pids: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millicores", b"cpu_millicores", "memory_mb", b"memory_mb", "pids", b"pids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class Rlimit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    soft: _builtins.int
+    """-1: unlimited."""
+    hard: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "name", b"name", "soft", b"soft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rlimit: _TypeAlias = Rlimit  # noqa: Y015
+
+@_typing.final
+class SecurityContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_AS_USER_FIELD_NUMBER: _builtins.int
+    RUN_AS_GROUP_FIELD_NUMBER: _builtins.int
+    READ_ONLY_ROOT_FIELD_NUMBER: _builtins.int
+    ADD_CAPABILITIES_FIELD_NUMBER: _builtins.int
+    DROP_CAPABILITIES_FIELD_NUMBER: _builtins.int
+    PRIVATE_TMP_FIELD_NUMBER: _builtins.int
+    RLIMITS_FIELD_NUMBER: _builtins.int
+    run_as_user: _builtins.int
+    """Absent (default): as the executor or the image says. 0 is root."""
+    run_as_group: _builtins.int
+    read_only_root: _builtins.bool
+    private_tmp: _builtins.bool
+    @_builtins.property
+    def add_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def drop_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def rlimits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rlimit]: ...
+    def __init__(
+        self,
+        *,
+        run_as_user: _builtins.int | None = ...,
+        run_as_group: _builtins.int | None = ...,
+        read_only_root: _builtins.bool = ...,
+        add_capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        drop_capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        private_tmp: _builtins.bool = ...,
+        rlimits: _abc.Iterable[Global___Rlimit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_run_as_group", b"_run_as_group", "_run_as_user", b"_run_as_user", "run_as_group", b"run_as_group", "run_as_user", b"run_as_user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_run_as_group", b"_run_as_group", "_run_as_user", b"_run_as_user", "add_capabilities", b"add_capabilities", "drop_capabilities", b"drop_capabilities", "private_tmp", b"private_tmp", "read_only_root", b"read_only_root", "rlimits", b"rlimits", "run_as_group", b"run_as_group", "run_as_user", b"run_as_user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__run_as_group: _TypeAlias = _typing.Literal["run_as_group"]  # noqa: Y015
+    _WhichOneofArgType__run_as_group: _TypeAlias = _typing.Literal["_run_as_group", b"_run_as_group"]  # noqa: Y015
+    _WhichOneofReturnType__run_as_user: _TypeAlias = _typing.Literal["run_as_user"]  # noqa: Y015
+    _WhichOneofArgType__run_as_user: _TypeAlias = _typing.Literal["_run_as_user", b"_run_as_user"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_as_group) -> _WhichOneofReturnType__run_as_group | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_as_user) -> _WhichOneofReturnType__run_as_user | None: ...
+
+Global___SecurityContext: _TypeAlias = SecurityContext  # noqa: Y015
 
 @_typing.final
 class RestartPolicy(_message.Message):
@@ -783,23 +1207,181 @@ class Rollout(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     MAX_SURGE_FIELD_NUMBER: _builtins.int
     MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MAX_SURGE_PERCENT_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_PERCENT_FIELD_NUMBER: _builtins.int
+    MIN_AVAILABLE_FIELD_NUMBER: _builtins.int
+    MIN_AVAILABLE_PERCENT_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    PAUSE_S_FIELD_NUMBER: _builtins.int
+    MIN_READY_S_FIELD_NUMBER: _builtins.int
+    PROGRESS_DEADLINE_S_FIELD_NUMBER: _builtins.int
+    AUTO_ROLLBACK_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    AUTO_PROMOTE_FIELD_NUMBER: _builtins.int
     strategy: Global___RolloutStrategy.ValueType
     max_surge: _builtins.int
     max_unavailable: _builtins.int
+    max_surge_percent: _builtins.int
+    """Above 0, a percentage counts instead of the number."""
+    max_unavailable_percent: _builtins.int
+    min_available: _builtins.int
+    """Absent (default): replicas less max_unavailable."""
+    min_available_percent: _builtins.int
+    batch_size: _builtins.int
+    """0 (default): as many at a time as the bounds allow."""
+    pause_s: _builtins.float
+    min_ready_s: _builtins.float
+    progress_deadline_s: _builtins.float
+    """Default 600; 0: none."""
+    auto_rollback: _builtins.bool
+    """Default true."""
+    canary: _builtins.int
+    auto_promote: _builtins.bool
     def __init__(
         self,
         *,
         strategy: Global___RolloutStrategy.ValueType = ...,
         max_surge: _builtins.int = ...,
         max_unavailable: _builtins.int = ...,
+        max_surge_percent: _builtins.int = ...,
+        max_unavailable_percent: _builtins.int = ...,
+        min_available: _builtins.int | None = ...,
+        min_available_percent: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+        pause_s: _builtins.float = ...,
+        min_ready_s: _builtins.float = ...,
+        progress_deadline_s: _builtins.float | None = ...,
+        auto_rollback: _builtins.bool | None = ...,
+        canary: _builtins.int = ...,
+        auto_promote: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_rollback", b"_auto_rollback", "_min_available", b"_min_available", "_progress_deadline_s", b"_progress_deadline_s", "auto_rollback", b"auto_rollback", "min_available", b"min_available", "progress_deadline_s", b"progress_deadline_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_rollback", b"_auto_rollback", "_min_available", b"_min_available", "_progress_deadline_s", b"_progress_deadline_s", "auto_promote", b"auto_promote", "auto_rollback", b"auto_rollback", "batch_size", b"batch_size", "canary", b"canary", "max_surge", b"max_surge", "max_surge_percent", b"max_surge_percent", "max_unavailable", b"max_unavailable", "max_unavailable_percent", b"max_unavailable_percent", "min_available", b"min_available", "min_available_percent", b"min_available_percent", "min_ready_s", b"min_ready_s", "pause_s", b"pause_s", "progress_deadline_s", b"progress_deadline_s", "strategy", b"strategy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auto_rollback: _TypeAlias = _typing.Literal["auto_rollback"]  # noqa: Y015
+    _WhichOneofArgType__auto_rollback: _TypeAlias = _typing.Literal["_auto_rollback", b"_auto_rollback"]  # noqa: Y015
+    _WhichOneofReturnType__min_available: _TypeAlias = _typing.Literal["min_available"]  # noqa: Y015
+    _WhichOneofArgType__min_available: _TypeAlias = _typing.Literal["_min_available", b"_min_available"]  # noqa: Y015
+    _WhichOneofReturnType__progress_deadline_s: _TypeAlias = _typing.Literal["progress_deadline_s"]  # noqa: Y015
+    _WhichOneofArgType__progress_deadline_s: _TypeAlias = _typing.Literal["_progress_deadline_s", b"_progress_deadline_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_rollback) -> _WhichOneofReturnType__auto_rollback | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_available) -> _WhichOneofReturnType__min_available | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_deadline_s) -> _WhichOneofReturnType__progress_deadline_s | None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class Toleration(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    operator: Global___TolerationOperator.ValueType
+    value: _builtins.str
+    effect: Global___TaintEffect.ValueType
+    """Unspecified (default): every effect."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        operator: Global___TolerationOperator.ValueType = ...,
+        value: _builtins.str = ...,
+        effect: Global___TaintEffect.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "operator", b"operator", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
+
+@_typing.final
+class NodeTerm(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    operator: Global___NodeOperator.ValueType
+    weight: _builtins.int
+    """0 (default): required; 1 to 100: preferred."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        operator: Global___NodeOperator.ValueType = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "operator", b"operator", "values", b"values", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeTerm: _TypeAlias = NodeTerm  # noqa: Y015
+
+@_typing.final
+class WorkloadTerm(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TOPOLOGY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    workload: _builtins.str
+    topology: Global___Topology.ValueType
+    weight: _builtins.int
+    """0 (default): required; 1 to 100: preferred."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        workload: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        topology: Global___Topology.ValueType = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "topology", b"topology", "weight", b"weight", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkloadTerm: _TypeAlias = WorkloadTerm  # noqa: Y015
 
 @_typing.final
 class Placement(_message.Message):
@@ -829,6 +1411,10 @@ class Placement(_message.Message):
     ZONES_FIELD_NUMBER: _builtins.int
     NODE_SELECTOR_FIELD_NUMBER: _builtins.int
     SPREAD_TOPOLOGY_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
+    NODE_AFFINITY_FIELD_NUMBER: _builtins.int
+    WORKLOAD_AFFINITY_FIELD_NUMBER: _builtins.int
+    WORKLOAD_ANTI_AFFINITY_FIELD_NUMBER: _builtins.int
     spread_topology: Global___SpreadTopology.ValueType
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -836,6 +1422,14 @@ class Placement(_message.Message):
     def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]: ...
+    @_builtins.property
+    def node_affinity(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeTerm]: ...
+    @_builtins.property
+    def workload_affinity(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkloadTerm]: ...
+    @_builtins.property
+    def workload_anti_affinity(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkloadTerm]: ...
     def __init__(
         self,
         *,
@@ -843,10 +1437,14 @@ class Placement(_message.Message):
         zones: _abc.Iterable[_builtins.str] | None = ...,
         node_selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         spread_topology: Global___SpreadTopology.ValueType = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
+        node_affinity: _abc.Iterable[Global___NodeTerm] | None = ...,
+        workload_affinity: _abc.Iterable[Global___WorkloadTerm] | None = ...,
+        workload_anti_affinity: _abc.Iterable[Global___WorkloadTerm] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_selector", b"node_selector", "regions", b"regions", "spread_topology", b"spread_topology", "zones", b"zones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_affinity", b"node_affinity", "node_selector", b"node_selector", "regions", b"regions", "spread_topology", b"spread_topology", "tolerations", b"tolerations", "workload_affinity", b"workload_affinity", "workload_anti_affinity", b"workload_anti_affinity", "zones", b"zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -889,11 +1487,27 @@ class WorkloadSpec(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     STOP_GRACE_S_FIELD_NUMBER: _builtins.int
     LOST_AFTER_S_FIELD_NUMBER: _builtins.int
+    LIVENESS_PROBE_FIELD_NUMBER: _builtins.int
+    READINESS_PROBE_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    SECURITY_CONTEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RECONCILE_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_S_FIELD_NUMBER: _builtins.int
     executor: Global___ExecutorKind.ValueType
     image: _builtins.str
     replicas: _builtins.int
     stop_grace_s: _builtins.float
     lost_after_s: _builtins.float
+    image_pull_policy: Global___ImagePullPolicy.ValueType
+    mode: Global___WorkloadMode.ValueType
+    priority: _builtins.int
+    reconcile: Global___Reconcile.ValueType
+    stop_after_s: _builtins.float
+    """0 (default): never."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -910,6 +1524,16 @@ class WorkloadSpec(_message.Message):
     def restart_policy(self) -> Global___RestartPolicy: ...
     @_builtins.property
     def rollout(self) -> Global___Rollout: ...
+    @_builtins.property
+    def liveness_probe(self) -> Global___Probe: ...
+    @_builtins.property
+    def readiness_probe(self) -> Global___Probe: ...
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]: ...
+    @_builtins.property
+    def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def security_context(self) -> Global___SecurityContext: ...
     def __init__(
         self,
         *,
@@ -926,10 +1550,20 @@ class WorkloadSpec(_message.Message):
         rollout: Global___Rollout | None = ...,
         stop_grace_s: _builtins.float = ...,
         lost_after_s: _builtins.float = ...,
+        liveness_probe: Global___Probe | None = ...,
+        readiness_probe: Global___Probe | None = ...,
+        volumes: _abc.Iterable[Global___Volume] | None = ...,
+        limits: Global___Limits | None = ...,
+        security_context: Global___SecurityContext | None = ...,
+        image_pull_policy: Global___ImagePullPolicy.ValueType = ...,
+        mode: Global___WorkloadMode.ValueType = ...,
+        priority: _builtins.int = ...,
+        reconcile: Global___Reconcile.ValueType = ...,
+        stop_after_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "requests", b"requests", "restart_policy", b"restart_policy", "rollout", b"rollout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "liveness_probe", b"liveness_probe", "placement", b"placement", "readiness_probe", b"readiness_probe", "requests", b"requests", "restart_policy", b"restart_policy", "rollout", b"rollout", "security_context", b"security_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "executor", b"executor", "image", b"image", "lost_after_s", b"lost_after_s", "placement", b"placement", "ports", b"ports", "replicas", b"replicas", "requests", b"requests", "restart_policy", b"restart_policy", "rollout", b"rollout", "stop_grace_s", b"stop_grace_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "executor", b"executor", "image", b"image", "image_pull_policy", b"image_pull_policy", "limits", b"limits", "liveness_probe", b"liveness_probe", "lost_after_s", b"lost_after_s", "mode", b"mode", "placement", b"placement", "ports", b"ports", "priority", b"priority", "readiness_probe", b"readiness_probe", "reconcile", b"reconcile", "replicas", b"replicas", "requests", b"requests", "restart_policy", b"restart_policy", "rollout", b"rollout", "security_context", b"security_context", "stop_after_s", b"stop_after_s", "stop_grace_s", b"stop_grace_s", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1060,9 +1694,18 @@ class TaskSpec(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     RESTART_POLICY_FIELD_NUMBER: _builtins.int
     STOP_GRACE_S_FIELD_NUMBER: _builtins.int
+    LIVENESS_PROBE_FIELD_NUMBER: _builtins.int
+    READINESS_PROBE_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    SECURITY_CONTEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
+    STOP_AFTER_S_FIELD_NUMBER: _builtins.int
     executor: Global___ExecutorKind.ValueType
     image: _builtins.str
     stop_grace_s: _builtins.float
+    image_pull_policy: Global___ImagePullPolicy.ValueType
+    stop_after_s: _builtins.float
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1075,6 +1718,16 @@ class TaskSpec(_message.Message):
     def requests(self) -> Global___Resources: ...
     @_builtins.property
     def restart_policy(self) -> Global___RestartPolicy: ...
+    @_builtins.property
+    def liveness_probe(self) -> Global___Probe: ...
+    @_builtins.property
+    def readiness_probe(self) -> Global___Probe: ...
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]: ...
+    @_builtins.property
+    def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def security_context(self) -> Global___SecurityContext: ...
     def __init__(
         self,
         *,
@@ -1087,10 +1740,17 @@ class TaskSpec(_message.Message):
         requests: Global___Resources | None = ...,
         restart_policy: Global___RestartPolicy | None = ...,
         stop_grace_s: _builtins.float = ...,
+        liveness_probe: Global___Probe | None = ...,
+        readiness_probe: Global___Probe | None = ...,
+        volumes: _abc.Iterable[Global___Volume] | None = ...,
+        limits: Global___Limits | None = ...,
+        security_context: Global___SecurityContext | None = ...,
+        image_pull_policy: Global___ImagePullPolicy.ValueType = ...,
+        stop_after_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "restart_policy", b"restart_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "liveness_probe", b"liveness_probe", "readiness_probe", b"readiness_probe", "requests", b"requests", "restart_policy", b"restart_policy", "security_context", b"security_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "executor", b"executor", "image", b"image", "ports", b"ports", "requests", b"requests", "restart_policy", b"restart_policy", "stop_grace_s", b"stop_grace_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "executor", b"executor", "image", b"image", "image_pull_policy", b"image_pull_policy", "limits", b"limits", "liveness_probe", b"liveness_probe", "ports", b"ports", "readiness_probe", b"readiness_probe", "requests", b"requests", "restart_policy", b"restart_policy", "security_context", b"security_context", "stop_after_s", b"stop_after_s", "stop_grace_s", b"stop_grace_s", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1190,6 +1850,9 @@ class TaskObserved(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     STARTED_AT_MS_FIELD_NUMBER: _builtins.int
     FINISHED_AT_MS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    READY_SINCE_MS_FIELD_NUMBER: _builtins.int
+    PROBE_FAILURES_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     sequence: _builtins.int
@@ -1203,6 +1866,10 @@ class TaskObserved(_message.Message):
     host: _builtins.str
     started_at_ms: _builtins.int
     finished_at_ms: _builtins.int
+    ready: _builtins.bool
+    """Default true: an agent that knows of no readiness probes reports none."""
+    ready_since_ms: _builtins.int
+    probe_failures: _builtins.int
     @_builtins.property
     def ports(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
@@ -1222,12 +1889,17 @@ class TaskObserved(_message.Message):
         ports: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         started_at_ms: _builtins.int = ...,
         finished_at_ms: _builtins.int = ...,
+        ready: _builtins.bool | None = ...,
+        ready_since_ms: _builtins.int = ...,
+        probe_failures: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ready", b"_ready", "ready", b"ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exit_code", b"exit_code", "finished_at_ms", b"finished_at_ms", "host", b"host", "message", b"message", "node_id", b"node_id", "pid", b"pid", "ports", b"ports", "restarts", b"restarts", "sequence", b"sequence", "signal", b"signal", "started_at_ms", b"started_at_ms", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ready", b"_ready", "attempt", b"attempt", "exit_code", b"exit_code", "finished_at_ms", b"finished_at_ms", "host", b"host", "message", b"message", "node_id", b"node_id", "pid", b"pid", "ports", b"ports", "probe_failures", b"probe_failures", "ready", b"ready", "ready_since_ms", b"ready_since_ms", "restarts", b"restarts", "sequence", b"sequence", "signal", b"signal", "started_at_ms", b"started_at_ms", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ready: _TypeAlias = _typing.Literal["ready"]  # noqa: Y015
+    _WhichOneofArgType__ready: _TypeAlias = _typing.Literal["_ready", b"_ready"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ready) -> _WhichOneofReturnType__ready | None: ...
 
 Global___TaskObserved: _TypeAlias = TaskObserved  # noqa: Y015
 

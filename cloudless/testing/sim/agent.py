@@ -203,8 +203,9 @@ class AgentLife:
         await runner.recover(tasks, incarnation=head.incarnation)
         gate = _ObservedGate(head, journal, host.node_id)
         gate.tell = world.tell
+        info = replace(build_node_info(settings, (executor.name,), head.agent_id), boot_id="boot-1")
         parts = SessionParts(
-            info=replace(build_node_info(settings, (executor.name,), head.agent_id), boot_id="boot-1"),
+            info=lambda: info,
             limits=limits,
             clock=host.clock,
             random=random,

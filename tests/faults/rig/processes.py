@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudless.adapters.member import procfs
-from cloudless.adapters.subprocess.attempt import TASK_ID_VARIABLE
+from cloudless.core.task_environment import TASK_ID_VARIABLE
 from tests.integration.cluster import LocalCluster
 
 RUN_VARIABLE = "FAULTS_RUN"

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests import docker_engine
 from tests.faults.catalogue import BY_NUMBER
 from tests.faults.rig import sandbox
 
@@ -30,6 +31,7 @@ class Need(Enum):
     NETNS = "netns"
     LOOP = "loop"
     CGROUP = "cgroup"
+    DOCKER = "docker"
 
 
 def find_lack(need: Need) -> str:
@@ -45,6 +47,8 @@ def find_lack(need: Need) -> str:
             return "needs loop devices"
         case Need.CGROUP if not os.access("/sys/fs/cgroup", os.W_OK):
             return "needs a writable cgroup file system"
+        case Need.DOCKER:
+            return docker_engine.find_lack()
     return ""
 
 

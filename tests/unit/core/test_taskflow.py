@@ -19,6 +19,7 @@ from cloudless.core.localtask import (
     Exited,
     LocalTask,
     Moment,
+    Noted,
     Remove,
     Report,
     ScheduleAt,
@@ -94,6 +95,10 @@ TABLE: list[tuple[TaskState, Event, TaskState, tuple[Action, ...]]] = [
     (S.STARTING, StartFailed(1, StartFault.PORT_TAKEN, "port 80"), S.BACKOFF, (ScheduleAt(1001.0, 1),)),
     (S.STARTING, StartFailed(1, StartFault.AGENT, "disk"), S.BACKOFF, (ScheduleAt(1001.0, 1),)),
     (S.STARTING, StartFailed(1, StartFault.PERMANENT, "no such command"), S.FAILED, ()),
+    (S.STARTING, Noted(1, "fetching"), S.STARTING, (Report(),)),
+    (S.RUNNING, Noted(1, "unknown"), S.RUNNING, (Report(),)),
+    (S.STOPPING, Noted(1, "unknown"), S.STOPPING, (Report(),)),
+    (S.BACKOFF, Noted(1, "unknown"), S.BACKOFF, ()),
     (S.STARTING, Adopted(None), S.STARTING, (START,)),
     (S.STARTING, Adopted(living()), S.RUNNING, (WATCH,)),
     (S.STARTING, Adopted(ended(1)), S.BACKOFF, (ScheduleAt(1001.0, 1),)),
@@ -291,3 +296,14 @@ def test_every_state_is_reachable_and_final_states_are_left_never() -> None:
     for state in sorted(FINAL, key=lambda state: state.value):
         assert is_final(state)
         assert not MOVES[state]
+
+
+def test_what_an_executor_has_to_say_is_told_once_and_taken_back() -> None:
+    task, actions = step(build_task(S.RUNNING), Noted(1, "state unknown"), NOW)
+    assert (task.message, task.sequence, actions) == ("state unknown", 1, (Report(),))
+    assert step(task, Noted(1, "state unknown"), NOW) == (task, ())
+    assert step(task, Noted(1, ""), NOW)[0].message == ""
+    assert step(task, Adopted(living()), NOW)[0].message == ""
+    stopping, _ = step(build_task(S.STOPPING, message="stopping"), Noted(1, "state unknown"), NOW)
+    assert stopping.message == "stopping; state unknown"
+    assert step(stopping, Noted(1, ""), NOW)[0].message == "stopping"

@@ -254,7 +254,7 @@ class FloorKept(Checker):
         floors = [
             held for held in self._floors.get((record.namespace, record.name), []) if now_s - held[0] < RECENTLY_S
         ]
-        floors.append((now_s, record.spec.replicas - record.spec.rollout.max_unavailable))
+        floors.append((now_s, record.spec.rollout.available_least(record.spec.replicas)))
         self._floors[record.namespace, record.name] = floors
 
     def _check(self, ref: Ref, stops: bool) -> None:

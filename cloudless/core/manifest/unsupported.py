@@ -1,0 +1,95 @@
+"""What a manifest may say, and this version reads, checks and stores, but does not honour yet.
+
+One table. A manifest that sets one of these to anything but its default is refused by name, so that nobody relies
+on what does not happen. Who builds a feature deletes its lines here, or takes out the executor that has it now.
+
+Paths are those of `text`; `ports[]` stands for each item of the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cloudless.core.fields import Problems, quote
+from cloudless.core.manifest.text import write_spec
+from cloudless.core.model import ExecutorKind, WorkloadSpec
+
+NOBODY = tuple(ExecutorKind)
+"""No executor honours it, or it is not an executor's business."""
+PROCESS = (ExecutorKind.PROCESS,)
+
+UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
+    "imagePullPolicy": PROCESS,
+    "ports[].containerPort": PROCESS,
+    "ports[].protocol": PROCESS,
+    "volumes": PROCESS,
+    "livenessProbe": NOBODY,
+    "readinessProbe": NOBODY,
+    "resources.limits.cpu": PROCESS,
+    "resources.limits.memory": PROCESS,
+    "resources.limits.pids": PROCESS,
+    "securityContext.runAsUser": PROCESS,
+    "securityContext.runAsGroup": PROCESS,
+    "securityContext.readOnlyRoot": PROCESS,
+    "securityContext.capabilities.add": PROCESS,
+    "securityContext.capabilities.drop": PROCESS,
+    "securityContext.privateTmp": PROCESS,
+    "securityContext.rlimits": PROCESS,
+    "placement.tolerations": NOBODY,
+    "placement.affinity.nodes.required": NOBODY,
+    "placement.affinity.nodes.preferred": NOBODY,
+    "placement.affinity.workloads.required": NOBODY,
+    "placement.affinity.workloads.preferred": NOBODY,
+    "placement.antiAffinity.workloads.required": NOBODY,
+    "placement.antiAffinity.workloads.preferred": NOBODY,
+    "rollout.batchSize": NOBODY,
+    "rollout.pauseDuration": NOBODY,
+    "rollout.minReady": NOBODY,
+    "rollout.progressDeadline": NOBODY,
+    "rollout.autoRollback": NOBODY,
+    "rollout.canary": NOBODY,
+    "rollout.autoPromote": NOBODY,
+    "mode": NOBODY,
+    "priority": NOBODY,
+    "reconcile": NOBODY,
+    "stopAfter": NOBODY,
+}
+"""Each path with the executors that do not honour it."""
+
+UNSUPPORTED_VALUES: Mapping[str, tuple[str, ...]] = {
+    "rollout.strategy": ("BLUE_GREEN", "CANARY"),
+}
+"""Each path with the values of it that are not honoured."""
+
+
+def refuse_unsupported(
+    spec: WorkloadSpec, problems: Problems, unsupported: Mapping[str, tuple[ExecutorKind, ...]] = UNSUPPORTED
+) -> None:
+    """Add each field of `spec` that is set but not honoured."""
+    written = write_spec(spec)
+    for path, executors in unsupported.items():
+        if spec.executor not in executors:
+            continue
+        by = "this version" if executors == NOBODY else f"the {spec.executor.value} executor"
+        for found, _ in _places(written, path.split("."), "spec"):
+            problems.add(found, f"is not supported by {by}")
+    for path, values in UNSUPPORTED_VALUES.items():
+        for found, value in _places(written, path.split("."), "spec"):
+            if value in values:
+                problems.add(found, f"{quote(value)} is not supported by this version")
+
+
+def _places(written: object, names: list[str], at: str) -> Iterator[tuple[str, object]]:
+    """Yield (path, value) of every place in `written` that the names lead to."""
+    if not names:
+        yield at, written
+        return
+    name, *rest = names
+    held = written.get(name.removesuffix("[]")) if isinstance(written, dict) else None
+    if held is None:
+        return
+    if name.endswith("[]") and isinstance(held, list):
+        for index, item in enumerate(held):
+            yield from _places(item, rest, f"{at}.{name.removesuffix('[]')}[{index}]")
+    else:
+        yield from _places(held, rest, f"{at}.{name}")
