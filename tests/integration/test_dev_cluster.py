@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from cloudless.adapters.member import procfs
 from cloudless.cli.dev.layout import build_layout
 from tests.architecture.tree import ROOT
 
-OFFSET = 5_000
+OFFSETS = (1_000, 20_000)
 HELLO = ROOT / "examples" / "hello.yaml"
 
 pytestmark = [
@@ -33,7 +34,8 @@ class Cli:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.layout = build_layout(state_dir, OFFSET)
+        self.offset = free_offset()
+        self.layout = build_layout(state_dir, self.offset)
         self._environment = {**os.environ, "CLOUDLESS_CONFIG": str(state_dir.with_suffix(".config"))}
 
     def run(self, *words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -84,9 +86,16 @@ def leftovers(state_dir: Path) -> list[str]:
     return found
 
 
-def ports_in_use() -> list[int]:
-    ports = [port for plan in build_layout(Path("unused"), OFFSET).plans for port in plan.ports.values()]
+def ports_in_use(offset: int) -> list[int]:
+    ports = [port for plan in build_layout(Path("unused"), offset).plans for port in plan.ports.values()]
     return [port for port in ports if procfs.listener_of(port)]
+
+
+def free_offset() -> int:
+    """Return a port offset of which no port is in use now: another cluster may run on this machine."""
+    while ports_in_use(offset := random.randrange(*OFFSETS)):
+        pass
+    return offset
 
 
 def keep_lines(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
@@ -100,7 +109,7 @@ def keep_lines(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
 def cluster(tmp_path: Path) -> Iterator[Cli]:
     """A running cluster with three replicas of hello."""
     cli = Cli(tmp_path / "dev")
-    done = cli.run("dev", "up", "--detach", "--port-offset", str(OFFSET), "--apply", str(HELLO), timeout_s=200)
+    done = cli.run("dev", "up", "--detach", "--port-offset", str(cli.offset), "--apply", str(HELLO), timeout_s=200)
     try:
         assert done.returncode == 0, done.stderr
         yield cli
@@ -125,12 +134,12 @@ def test_up_gives_one_cluster_of_three_voters_and_three_nodes_and_down_leaves_no
     down = cluster.run("dev", "down", "--purge", timeout_s=120)
     assert down.returncode == 0, down.stderr
     assert leftovers(cluster.state_dir) == []
-    assert ports_in_use() == []
+    assert ports_in_use(cluster.offset) == []
     assert not cluster.state_dir.exists()
 
 
 def test_a_second_up_says_that_one_runs(cluster: Cli) -> None:
-    again = cluster.run("dev", "up", "--port-offset", str(OFFSET))
+    again = cluster.run("dev", "up", "--port-offset", str(cluster.offset))
     assert again.returncode == 8
     assert "runs already" in again.stderr
     assert cluster.run("dev", "status").returncode == 0
@@ -155,7 +164,7 @@ def test_killing_the_leader_and_its_etcd_gives_a_new_one_and_leaves_tasks_alone(
 def test_down_and_up_again_keeps_what_was_asked_for(cluster: Cli) -> None:
     assert cluster.run("workload", "scale", "hello", "2", "--wait").returncode == 0
     assert cluster.run("dev", "down", timeout_s=120).returncode == 0
-    again = cluster.run("dev", "up", "--detach", "--port-offset", str(OFFSET), timeout_s=200)
+    again = cluster.run("dev", "up", "--detach", "--port-offset", str(cluster.offset), timeout_s=200)
     assert again.returncode == 0, again.stderr
     eventually(lambda: cluster.json("workload", "list")[0]["summary"]["running"] == 2)
 
@@ -173,7 +182,7 @@ def test_a_drill_of_every_kind_finds_nothing(cluster: Cli, tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_foreground_cluster_without_a_trace(tmp_path: Path, number: signal.Signals) -> None:
     cli = Cli(tmp_path / "dev")
-    up = cli.popen("dev", "up", "--port-offset", str(OFFSET))
+    up = cli.popen("dev", "up", "--port-offset", str(cli.offset))
     try:
         assert up.stdout is not None
         said: list[str] = []
@@ -186,4 +195,4 @@ def test_a_signal_ends_a_foreground_cluster_without_a_trace(tmp_path: Path, numb
         up.wait()
         cli.run("dev", "down", timeout_s=120)
     assert leftovers(cli.state_dir) == []
-    assert ports_in_use() == []
+    assert ports_in_use(cli.offset) == []

@@ -21,7 +21,6 @@ from cloudless.errors import BadCredentials, Denied, Unauthenticated
 from cloudless.rpc.v1 import identity_pb2 as pb
 from tests.integration.test_dev_cluster import Cli
 
-OFFSET = 7_000
 FIRST, SECOND, THIRD = "coordinator-1", "coordinator-2", "coordinator-3"
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -42,7 +41,7 @@ def on_record(cli: Cli) -> set[str]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli = Cli(tmp_path_factory.mktemp("takeover") / "dev")
-    done = cli.run("dev", "up", "--detach", "--port-offset", str(OFFSET), timeout_s=200)
+    done = cli.run("dev", "up", "--detach", "--port-offset", str(cli.offset), timeout_s=200)
     try:
         assert done.returncode == 0, done.stderr
         until(lambda: on_record(cli) == {FIRST, SECOND, THIRD}, "all are on record")

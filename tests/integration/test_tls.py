@@ -31,7 +31,6 @@ from cloudless.errors import CloudlessError, WrongAuthority
 from cloudless.ports import Credentials
 from tests.integration.test_dev_cluster import Cli
 
-OFFSET = 6_000
 DENIED = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
 OPEN_TO_ALL = {"GetCa", "Enrol", "Reenrol"}
 FOR_AGENTS = {"Session", "Renew", "WhoAmI"} | OPEN_TO_ALL
@@ -42,7 +41,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli = Cli(tmp_path_factory.mktemp("tls") / "dev")
-    done = cli.run("dev", "up", "--detach", "--port-offset", str(OFFSET), timeout_s=200)
+    done = cli.run("dev", "up", "--detach", "--port-offset", str(cli.offset), timeout_s=200)
     try:
         assert done.returncode == 0, done.stderr
         yield cli
