@@ -241,7 +241,8 @@ def test_a_pid_given_away_after_a_reboot_is_neither_adopted_nor_killed(trial: Tr
         for number in trial.rounds():
             name = f"rebooted-{number}"
             victim, agent = random.choice(cluster.coordinators).name, "agent-1"
-            before = run_workload(trial, name, 2, **SPREAD)
+            # Not replaced, however long its agent takes to come back.
+            before = run_workload(trial, name, 2, lostAfter="10m", **SPREAD)
             (task,) = [task for task, seen in before.items() if seen.node_id == agent]
             trial.load_up()
             trial.note(f"{victim} and {agent} reboot")
