@@ -16,12 +16,11 @@ from typing import Any, ClassVar, Protocol
 
 from loguru import logger
 
-from cloudless.agent.assignments import Cursor, Gate, Refused
+from cloudless.agent.assignments import Cursor, Gate, Refused, TaskFollower
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.dialling import Dial, SessionStream, StreamBroken
 from cloudless.agent.phonebook import read_told
 from cloudless.agent.reports import Outbox, ReportBook
-from cloudless.agent.tasks import TaskRunner
 from cloudless.core.model import NodeInfo, TaskObserved
 from cloudless.errors import FormationRefused
 from cloudless.ports import Clock
@@ -88,7 +87,7 @@ class SessionParts:
     random: Random
     dial: Dial
     gate: Gate
-    runner: TaskRunner
+    runner: TaskFollower
     reports: ReportBook
     on_round_trip: Callable[[float], None]
     on_refused: Callable[[str], None]
