@@ -8,6 +8,7 @@ everything, so that no lost notification loses work.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loguru import logger
@@ -19,6 +20,7 @@ from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Reachability, TaskDesired, WorkloadRecord
 from cloudless.core.orchestration import plan_workloads
+from cloudless.core.plan import Change
 from cloudless.core.state import Applied
 from cloudless.ports import Clock
 
@@ -29,13 +31,15 @@ class OrchestratorSettings:
     `resync_period_s`: everything is planned again this often, whatever was missed."""
 
     round_size_max: int = 200
-    round_tasks_max: int = 2_000
+    round_tasks_max: int = 500
     resync_period_s: float = 30.0
     retry_pause_s: float = 0.1
     retry_pause_max_s: float = 5.0
 
 
 Ref = tuple[str, str]
+LOGGED_MAX = 20
+"""Changes of one round that are written to the log one by one."""
 
 
 class Orchestrator:
@@ -105,8 +109,7 @@ class Orchestrator:
                 self._dirty[ref] = None  # deletion and moves take several rounds
         if not result.plan.changes:
             return
-        for change in result.plan.changes:
-            logger.info("{}", change.reason)
+        _log(result.plan.changes)
         self.placed_total += len(result.plan.changes)
         if await commit_changes(committer, self._replica, result.plan.changes) < len(result.plan.changes):
             self._pause_s = self._settings.retry_pause_s
@@ -140,6 +143,7 @@ class Orchestrator:
 
     def _on_applied(self, applied: Applied) -> None:
         machine = self._replica.machine
+        nodes_changed = False
         for transition in applied.transitions:
             match transition.kind:
                 case Kind.WORKLOAD:
@@ -159,6 +163,10 @@ class Orchestrator:
                     parsed = keys.parse(transition.key)
                     if parsed is not None:
                         self._mark_node(parsed.parts[0])
+                        nodes_changed = True
+        if nodes_changed:  # once for all of them: each looks at every node
+            self._dirty.update(self._blocked)
+            self._note_unreachable()
         if self._dirty:
             self._wake.set()
 
@@ -175,8 +183,6 @@ class Orchestrator:
         for task_id in machine.tasks_on(node_id):
             desired = machine.tasks[task_id].desired
             self._dirty[desired.namespace, desired.workload] = None
-        self._dirty.update(self._blocked)
-        self._note_unreachable()
 
     def _note_unreachable(self) -> None:
         """Count absence on the monotonic clock from when this leader first saw it."""
@@ -190,3 +196,11 @@ class Orchestrator:
             del self._unreachable_since_s[node_id]
         for node_id in sorted(absent - self._unreachable_since_s.keys()):
             self._unreachable_since_s[node_id] = now_s
+
+
+def _log(changes: Sequence[Change]) -> None:
+    """Say what is done; of very many changes only the first: writing a thousand lines holds the loop up."""
+    for change in changes[:LOGGED_MAX]:
+        logger.info("{}", change.reason)
+    if len(changes) > LOGGED_MAX:
+        logger.info("and {} more changes to tasks", len(changes) - LOGGED_MAX)

@@ -20,6 +20,7 @@ import psutil
 from cloudless.cli.methods import APPLY_WORKLOAD, LIST_NODES, LIST_WORKLOADS
 from cloudless.rpc.v1.node_pb2 import ListNodesRequest, Node
 from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, ListWorkloadsRequest
+from cloudless.testing.fleet.agent import CAPACITY
 from tests.bench.bench import Bench
 from tests.bench.figures import Figure, at_least, at_most
 from tests.bench.fleet import PREFIX, Fleet, fleet_of, start_profiles, trusted_cluster
@@ -47,16 +48,17 @@ def _measure(bench: Bench) -> list[Figure]:
 
 
 def _placing(bench: Bench, nodes: int) -> list[Figure]:
-    tasks = bench.size(TASKS)
+    tasks, rounds = bench.size(TASKS), min(bench.rounds, ROUNDS_PLACING)
+    cpu = f"{max(1, nodes * CAPACITY.cpu_millicores // (2 * tasks * rounds))}m"  # half of what there is
     rates = []
     with trusted_cluster(bench.profile_dir) as cluster, fleet_of(cluster, nodes) as fleet:
         _come(bench, cluster, fleet, nodes)
         idle = _processor_shares(cluster, fleet)
         if bench.profile_dir:
             start_profiles(cluster)
-        for number in range(min(bench.rounds, ROUNDS_PLACING)):
+        for number in range(rounds):
             began_s = time.monotonic()
-            _apply(cluster, number, tasks)
+            _apply(cluster, number, tasks, cpu)
             wanted = tasks * (number + 1)
             news = fleet.until(lambda news, n=wanted: news.acknowledged >= n, "all run", _PLACED_S)  # type: ignore[misc]
             rates.append(tasks / (news.at_s - began_s))
@@ -111,13 +113,13 @@ def _come(bench: Bench, cluster: LocalCluster, fleet: Fleet, count: int) -> None
     cluster.until(ready, "all READY", timeout_s)
 
 
-def _apply(cluster: LocalCluster, number: int, tasks: int) -> None:
+def _apply(cluster: LocalCluster, number: int, tasks: int, cpu: str) -> None:
     client = cluster.new_client()
     try:
         for first in range(0, tasks, TASKS_A_WORKLOAD):
             replicas = min(TASKS_A_WORKLOAD, tasks - first)
             name = f"load-{number}-{first // TASKS_A_WORKLOAD}"
-            requests = {"requests": {"cpu": "10m", "memory": "1Mi"}}
+            requests = {"requests": {"cpu": cpu, "memory": "1Mi"}}
             manifest = manifest_of(name, replicas=replicas, resources=requests)
             client.call(APPLY_WORKLOAD, ApplyWorkloadRequest(manifest=manifest), timeout_s=_CALL_S)
     finally:
