@@ -28,16 +28,23 @@ from cloudless.ports import Clock
 @dataclass(frozen=True, slots=True)
 class OrchestratorSettings:
     """`round_size_max`, `round_tasks_max`: workloads and tasks planned at once; bounds how long the loop is busy.
+    `report_delay_share`, `report_delay_max_s`: reports of tasks that go on wait for so many times what a round takes
+    before their workload is planned again, so that a thousand reports of a large workload cost a few rounds and new
+    workloads do not stand behind them.
     `resync_period_s`: everything is planned again this often, whatever was missed."""
 
     round_size_max: int = 200
     round_tasks_max: int = 500
+    report_delay_share: float = 4.0
+    report_delay_max_s: float = 0.5
     resync_period_s: float = 30.0
     retry_pause_s: float = 0.1
     retry_pause_max_s: float = 5.0
 
 
 Ref = tuple[str, str]
+REPORT_DELAY_LEAST_S = 0.01
+"""Less is not waited for."""
 LOGGED_MAX = 20
 """Changes of one round that are written to the log one by one."""
 
@@ -53,6 +60,7 @@ class Orchestrator:
         self._due_s: dict[Ref, float] = {}
         self._unreachable_since_s: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._round_s = 0.0
         self._pause_s = self._settings.retry_pause_s
         self.placed_total = 0
 
@@ -99,6 +107,7 @@ class Orchestrator:
         now_s = self._clock.monotonic_s()
         absent = {node_id: now_s - since_s for node_id, since_s in self._unreachable_since_s.items()}
         result = plan_workloads(self._replica.machine, refs, self._clock.wall_ms(), term, absent)
+        self._round_s = self._clock.monotonic_s() - now_s
         for workload in result.workloads:
             ref = (workload.namespace, workload.name)
             if workload.unplaced or workload.waiting:
@@ -156,9 +165,7 @@ class Orchestrator:
                     parsed = keys.parse(transition.key)
                     task = machine.tasks.get(parsed.parts[0]) if parsed else None
                     if task is not None:
-                        self._dirty[task.desired.namespace, task.desired.workload] = None
-                        if task.ended:
-                            self._dirty.update(self._blocked)
+                        self._mark_report((task.desired.namespace, task.desired.workload), ended=task.ended)
                 case Kind.NODE_SPEC | Kind.NODE_INFO | Kind.NODE_STATUS:
                     parsed = keys.parse(transition.key)
                     if parsed is not None:
@@ -169,6 +176,19 @@ class Orchestrator:
             self._note_unreachable()
         if self._dirty:
             self._wake.set()
+
+    def _mark_report(self, ref: Ref, *, ended: bool) -> None:
+        """Plan again after a task's report: at once if it ended, else soon."""
+        delay_s = min(self._settings.report_delay_max_s, self._settings.report_delay_share * self._round_s)
+        if ended or delay_s < REPORT_DELAY_LEAST_S:
+            self._dirty[ref] = None
+        elif ref not in self._dirty:
+            due_s = self._clock.monotonic_s() + delay_s
+            if due_s < self._due_s.get(ref, float("inf")):
+                self._due_s[ref] = due_s
+                self._wake.set()
+        if ended:
+            self._dirty.update(self._blocked)
 
     def _mark_records(self, *records: object) -> None:
         for record in records:

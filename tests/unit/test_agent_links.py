@@ -136,9 +136,9 @@ def linking(
     gate = Gate(head or Head(), cast("Journal", MemoryJournal()), "n1")
     limits = AgentLimits()
     parts = SessionParts(
-        info=lambda: NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7), dial=dial or world.dial, gate=gate,
-        runner=cast("TaskRunner", None), reports=ReportBook(), on_round_trip=lambda seconds: None,
-        on_refused=lambda kind: None, on_resent=lambda count: None,
+        info=lambda: NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7),
+        dial=dial or world.dial, gate=gate, runner=cast("TaskRunner", None), reports=ReportBook(),
+        on_round_trip=lambda seconds: None, on_refused=lambda kind: None, on_resent=lambda count: None,
     )  # fmt: skip
     return Links(seeds, parts), gate
 
