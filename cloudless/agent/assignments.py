@@ -9,11 +9,11 @@ costs nothing, because each session begins with a complete list.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from loguru import logger
 
 from cloudless.agent.journal import Head, Journal
-from cloudless.agent.tasks import TaskRunner
 from cloudless.core.discovery.learned import Known
 from cloudless.core.model import TaskDesired
 from cloudless.rpc.codec import Malformed, from_message
@@ -26,6 +26,22 @@ class Refused(Exception):
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+
+class TaskFollower(Protocol):
+    """What carries out what was found good; see `tasks.TaskRunner`."""
+
+    def assign(self, desired: TaskDesired) -> None:
+        """Take the coordinator's word about one task."""
+        ...
+
+    def unlist(self, task_id: str) -> None:
+        """The coordinator no longer lists the task: end it if need be, then forget it."""
+        ...
+
+    def unlist_others(self, listed: set[str]) -> None:
+        """End and forget every task that a complete list does not name."""
+        ...
 
 
 @dataclass(slots=True)
@@ -65,7 +81,7 @@ class Gate:
         else:
             cursor.next_sequence += 1
 
-    async def follow(self, message: Assignments, cursor: Cursor, runner: TaskRunner) -> None:
+    async def follow(self, message: Assignments, cursor: Cursor, runner: TaskFollower) -> None:
         """Check the message, remember its term and revision, and hand its tasks over. Raises Refused."""
         self.check(message, cursor)
         await self._remember(

@@ -6,7 +6,9 @@ replaced as fast as its end is noticed. The old stream is always cancelled befor
 
 Addresses come from `phonebook`: the settings' seeds and what the coordinators say of each other. Names among the
 seeds are looked up while a slot seeks an address, never while both sessions stand. An address that failed rests for a
-random part of a growing pause (full jitter), so that a thousand agents do not come back in step.
+random part of a growing pause (full jitter), so that a thousand agents do not come back in step. While a primary stands
+the pause grows further, and each try to connect is given more time than the last: a coordinator that is slow because
+thousands knock must not be kept slow by tries that are given up half done.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ SLOTS = 2
 
 @dataclass(slots=True)
 class _Address:
-    """What the agent knows of one coordinator's address."""
+    """What the agent knows of one coordinator's address. `retryable`: it rests because it could not be reached."""
 
     failures: int = 0
     rest_until_s: float = 0.0
+    retryable: bool = True
 
 
 class Links:
@@ -91,7 +94,7 @@ class Links:
                 await self._looked_up.wait()
         while True:
             address = await self._next_address()
-            session = Session(address, self._parts, self)
+            session = Session(address, self._parts, self, self._connect_timeout_s(address))
             self._open.append(session)
             self.dialled += 1
             end = await session.run()
@@ -129,9 +132,11 @@ class Links:
         address = self._address(session.address)
         address.rest_until_s = self._parts.clock.monotonic_s() + self._pause_s(address, end.kind)
         address.failures += 1
+        address.retryable = end.kind in (EndKind.UNREACHABLE, EndKind.BROKEN, EndKind.SILENT)
         was_primary = session is self._primary
         if was_primary:
             self._primary = None
+            self._hurry()
             logger.warning("primary coordinator {} lost: {}", session.coordinator_id, end.message)
         elif end.kind is EndKind.FOREIGN:
             logger.warning(
@@ -182,6 +187,17 @@ class Links:
     def _address(self, address: str) -> _Address:
         return self._known.setdefault(address, _Address())
 
+    def _hurry(self) -> None:
+        """Without a primary nothing rests for longer than `retry_max_s`."""
+        latest_s = self._parts.clock.monotonic_s() + self._limits.retry_max_s
+        for known in self._known.values():
+            if known.rest_until_s > latest_s and known.retryable:
+                known.rest_until_s = latest_s - self._parts.random.uniform(0, self._limits.retry_max_s)
+
+    def _connect_timeout_s(self, address: str) -> float:
+        longer_s = self._limits.connect_timeout_s * 2.0 ** min(self._address(address).failures, 16)
+        return min(self._limits.connect_timeout_max_s, longer_s)
+
     def _forget_all_but(self, addresses: set[str]) -> None:
         """A name may lead through many addresses in an agent's life: what is no longer dialled is not remembered."""
         if len(self._known) > self._limits.addresses_kept_max:
@@ -196,6 +212,7 @@ class Links:
             case EndKind.FOREIGN | EndKind.DUPLICATE:
                 pause_s = self._limits.foreign_pause_s
             case _:
-                pause_s = min(self._limits.retry_max_s, self._limits.retry_first_s * 2.0 ** min(address.failures, 16))
+                longest_s = self._limits.retry_max_s if self._primary is None else self._limits.retry_second_max_s
+                pause_s = min(longest_s, self._limits.retry_first_s * 2.0 ** min(address.failures, 16))
                 return self._parts.random.uniform(0, pause_s)
         return self._parts.random.uniform(pause_s / 2, pause_s)

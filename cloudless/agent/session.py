@@ -16,12 +16,11 @@ from typing import Any, ClassVar, Protocol
 
 from loguru import logger
 
-from cloudless.agent.assignments import Cursor, Gate, Refused
+from cloudless.agent.assignments import Cursor, Gate, Refused, TaskFollower
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.dialling import Dial, SessionStream, StreamBroken
 from cloudless.agent.phonebook import read_told
 from cloudless.agent.reports import Outbox, ReportBook
-from cloudless.agent.tasks import TaskRunner
 from cloudless.core.model import NodeInfo, TaskObserved
 from cloudless.errors import FormationRefused
 from cloudless.ports import Clock
@@ -88,7 +87,7 @@ class SessionParts:
     random: Random
     dial: Dial
     gate: Gate
-    runner: TaskRunner
+    runner: TaskFollower
     reports: ReportBook
     on_round_trip: Callable[[float], None]
     on_refused: Callable[[str], None]
@@ -98,8 +97,9 @@ class SessionParts:
 class Session:
     """See the module. `coordinator_id` is known once `welcomed`."""
 
-    def __init__(self, address: str, parts: SessionParts, owner: SessionOwner) -> None:
+    def __init__(self, address: str, parts: SessionParts, owner: SessionOwner, connect_timeout_s: float) -> None:
         self.address = address
+        self._connect_timeout_s = connect_timeout_s
         self.coordinator_id = ""
         self.welcomed = False
         self.role = WARM
@@ -122,15 +122,14 @@ class Session:
 
     async def run(self) -> SessionEnd:
         """Dial, serve until it ends, and return why."""
-        limits = self._parts.limits
         self._stream = stream = self._parts.dial(self.address)
         end = SessionEnd(EndKind.LEFT, "the agent leaves")
         try:
             try:
-                async with asyncio.timeout(limits.connect_timeout_s):
+                async with asyncio.timeout(self._connect_timeout_s):
                     await self._open()
             except TimeoutError:
-                end = SessionEnd(EndKind.UNREACHABLE, f"no answer within {limits.connect_timeout_s:g} s")
+                end = SessionEnd(EndKind.UNREACHABLE, f"no answer within {self._connect_timeout_s:g} s")
             else:
                 await self._serve()
         except SessionOver as over:

@@ -13,6 +13,7 @@ from cloudless.ports import Clock
 
 NODES_MAX = 50_000
 """Bounds the table against callers that make names up."""
+TOLD_MAX = 64
 
 
 class HeardTable:
@@ -22,6 +23,7 @@ class HeardTable:
         self._clock = clock
         self._heard_s: dict[str, float] = {}
         self._news: dict[str, float] = {}
+        self._told_s: dict[str, float] = {}
         self._since_s = clock.monotonic_s()
 
     def hear(self, node_id: str, *, age_s: float = 0.0, own: bool) -> None:
@@ -32,6 +34,7 @@ class HeardTable:
         if at_s > self._heard_s.get(node_id, float("-inf")):
             self._heard_s[node_id] = at_s
             if own:
+                self._news.pop(node_id, None)  # to the end: they are kept in the order of time
                 self._news[node_id] = at_s
 
     def silent_s(self) -> Mapping[str, float]:
@@ -47,12 +50,25 @@ class HeardTable:
         """Return for how long this table has been listening."""
         return self._clock.monotonic_s() - self._since_s
 
-    def recent(self, within_s: float) -> Mapping[str, float]:
-        """Return the age in seconds of each own sign of life that is at most `within_s` old."""
+    def take_news(self, to: str, within_s: float) -> Mapping[str, float]:
+        """Return the age in seconds of own signs of life that `to` was not told of yet, at most `within_s` old.
+
+        Each is told once: thousands of nodes would otherwise be listed again with every beat of every link. What is
+        lost with a link is made up for by each node's next heartbeat.
+        """
         now_s = self._clock.monotonic_s()
-        for node_id in [node_id for node_id, at_s in self._news.items() if now_s - at_s > within_s]:
-            del self._news[node_id]
-        return {node_id: now_s - at_s for node_id, at_s in self._news.items()}
+        since_s = max(self._told_s.get(to, float("-inf")), now_s - within_s)
+        news: dict[str, float] = {}
+        newest_s = since_s
+        for node_id in reversed(self._news):  # newest first
+            at_s = self._news[node_id]
+            if at_s <= since_s:
+                break
+            news[node_id] = now_s - at_s
+            newest_s = max(newest_s, at_s)
+        if to in self._told_s or len(self._told_s) < TOLD_MAX:
+            self._told_s[to] = newest_s
+        return news
 
     def forget(self, node_id: str) -> None:
         self._heard_s.pop(node_id, None)

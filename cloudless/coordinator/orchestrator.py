@@ -8,6 +8,7 @@ everything, so that no lost notification loses work.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loguru import logger
@@ -19,6 +20,7 @@ from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Reachability, TaskDesired, WorkloadRecord
 from cloudless.core.orchestration import plan_workloads
+from cloudless.core.plan import Change
 from cloudless.core.state import Applied
 from cloudless.ports import Clock
 
@@ -26,16 +28,25 @@ from cloudless.ports import Clock
 @dataclass(frozen=True, slots=True)
 class OrchestratorSettings:
     """`round_size_max`, `round_tasks_max`: workloads and tasks planned at once; bounds how long the loop is busy.
+    `report_delay_share`, `report_delay_max_s`: reports of tasks that go on wait for so many times what a round takes
+    before their workload is planned again, so that a thousand reports of a large workload cost a few rounds and new
+    workloads do not stand behind them.
     `resync_period_s`: everything is planned again this often, whatever was missed."""
 
     round_size_max: int = 200
-    round_tasks_max: int = 2_000
+    round_tasks_max: int = 500
+    report_delay_share: float = 4.0
+    report_delay_max_s: float = 0.5
     resync_period_s: float = 30.0
     retry_pause_s: float = 0.1
     retry_pause_max_s: float = 5.0
 
 
 Ref = tuple[str, str]
+REPORT_DELAY_LEAST_S = 0.01
+"""Less is not waited for."""
+LOGGED_MAX = 20
+"""Changes of one round that are written to the log one by one."""
 
 
 class Orchestrator:
@@ -49,6 +60,7 @@ class Orchestrator:
         self._due_s: dict[Ref, float] = {}
         self._unreachable_since_s: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._round_s = 0.0
         self._pause_s = self._settings.retry_pause_s
         self.placed_total = 0
 
@@ -95,6 +107,7 @@ class Orchestrator:
         now_s = self._clock.monotonic_s()
         absent = {node_id: now_s - since_s for node_id, since_s in self._unreachable_since_s.items()}
         result = plan_workloads(self._replica.machine, refs, self._clock.wall_ms(), term, absent)
+        self._round_s = self._clock.monotonic_s() - now_s
         for workload in result.workloads:
             ref = (workload.namespace, workload.name)
             if workload.unplaced or workload.waiting:
@@ -105,8 +118,7 @@ class Orchestrator:
                 self._dirty[ref] = None  # deletion and moves take several rounds
         if not result.plan.changes:
             return
-        for change in result.plan.changes:
-            logger.info("{}", change.reason)
+        _log(result.plan.changes)
         self.placed_total += len(result.plan.changes)
         if await commit_changes(committer, self._replica, result.plan.changes) < len(result.plan.changes):
             self._pause_s = self._settings.retry_pause_s
@@ -140,6 +152,7 @@ class Orchestrator:
 
     def _on_applied(self, applied: Applied) -> None:
         machine = self._replica.machine
+        nodes_changed = False
         for transition in applied.transitions:
             match transition.kind:
                 case Kind.WORKLOAD:
@@ -152,15 +165,30 @@ class Orchestrator:
                     parsed = keys.parse(transition.key)
                     task = machine.tasks.get(parsed.parts[0]) if parsed else None
                     if task is not None:
-                        self._dirty[task.desired.namespace, task.desired.workload] = None
-                        if task.ended:
-                            self._dirty.update(self._blocked)
+                        self._mark_report((task.desired.namespace, task.desired.workload), ended=task.ended)
                 case Kind.NODE_SPEC | Kind.NODE_INFO | Kind.NODE_STATUS:
                     parsed = keys.parse(transition.key)
                     if parsed is not None:
                         self._mark_node(parsed.parts[0])
+                        nodes_changed = True
+        if nodes_changed:  # once for all of them: each looks at every node
+            self._dirty.update(self._blocked)
+            self._note_unreachable()
         if self._dirty:
             self._wake.set()
+
+    def _mark_report(self, ref: Ref, *, ended: bool) -> None:
+        """Plan again after a task's report: at once if it ended, else soon."""
+        delay_s = min(self._settings.report_delay_max_s, self._settings.report_delay_share * self._round_s)
+        if ended or delay_s < REPORT_DELAY_LEAST_S:
+            self._dirty[ref] = None
+        elif ref not in self._dirty:
+            due_s = self._clock.monotonic_s() + delay_s
+            if due_s < self._due_s.get(ref, float("inf")):
+                self._due_s[ref] = due_s
+                self._wake.set()
+        if ended:
+            self._dirty.update(self._blocked)
 
     def _mark_records(self, *records: object) -> None:
         for record in records:
@@ -175,8 +203,6 @@ class Orchestrator:
         for task_id in machine.tasks_on(node_id):
             desired = machine.tasks[task_id].desired
             self._dirty[desired.namespace, desired.workload] = None
-        self._dirty.update(self._blocked)
-        self._note_unreachable()
 
     def _note_unreachable(self) -> None:
         """Count absence on the monotonic clock from when this leader first saw it."""
@@ -190,3 +216,11 @@ class Orchestrator:
             del self._unreachable_since_s[node_id]
         for node_id in sorted(absent - self._unreachable_since_s.keys()):
             self._unreachable_since_s[node_id] = now_s
+
+
+def _log(changes: Sequence[Change]) -> None:
+    """Say what is done; of very many changes only the first: writing a thousand lines holds the loop up."""
+    for change in changes[:LOGGED_MAX]:
+        logger.info("{}", change.reason)
+    if len(changes) > LOGGED_MAX:
+        logger.info("and {} more changes to tasks", len(changes) - LOGGED_MAX)

@@ -60,10 +60,10 @@ class News:
     within_s: float
     told: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    def fill(self, beat: _Beat, sequence: int) -> _Beat:
-        """Return the beat with everything there is to tell."""
+    def fill(self, beat: _Beat, sequence: int, to: str) -> _Beat:
+        """Return the beat with everything there is to tell the coordinator `to`."""
         beat.coordinator_id, beat.sequence, beat.ailment = self.own_id, sequence, self.ailment()
-        for node_id, age_s in self.heard.recent(self.within_s).items():
+        for node_id, age_s in self.heard.take_news(to, self.within_s).items():
             beat.heard.add(node_id=node_id, age_ms=int(age_s * 1000))
         if (progress := self.progress.tell()) is not None:
             beat.progress.CopyFrom(progress)
@@ -155,7 +155,7 @@ class Link:
                 await ended.wait()
 
     async def _beat(self, stream: PeerStream, sequence: int) -> None:
-        await stream.write(self._news.fill(pb.PeerBeat(), sequence))
+        await stream.write(self._news.fill(pb.PeerBeat(), sequence, self._coordinator_id))
         while True:
             answer = await stream.read()
             if answer.coordinator_id != self._coordinator_id:
@@ -206,7 +206,7 @@ class Peers:
         """PeerService.Link: answer every beat, take in its news."""
         async for beat in requests:
             self._news.take(beat)
-            yield self._news.fill(pb.PeerBeatAck(), beat.sequence)
+            yield self._news.fill(pb.PeerBeatAck(), beat.sequence, beat.coordinator_id)
 
     # --- dialling and doubting ---
 

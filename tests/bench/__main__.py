@@ -38,6 +38,7 @@ SECTIONS = {
     "startup": "a coordinator with 100,000 tasks, a cluster, the command line",
     "failover": "gaps after faults beside bare etcd losing its leader",
     "memory": "each process idle, and after a minute of writes",
+    "agents": "1,000 simulated agents given tasks, 5,000 held through a leader's death",
     "scheduler": "placements a second on 1,000 to 10,000 nodes",
 }
 PROFILED_S = 8.0
@@ -126,6 +127,8 @@ def _bench(options: argparse.Namespace) -> Bench:
     settings: dict[str, Any] = {**(QUICK if options.quick else {})}
     if options.rounds:
         settings["failovers"] = options.rounds
+    if options.nodes:
+        settings["nodes"] = options.nodes
     if options.only:
         settings["only"] = tuple(options.only)
     return Bench(**settings)
@@ -142,6 +145,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--quick", action="store_true", help="few and short rounds: to see that it works")
     parser.add_argument("--rounds", type=int, metavar="N", help="failovers of each kind (default 10)")
+    parser.add_argument("--nodes", type=int, metavar="N", help="simulated agents, instead of the section's own numbers")
     parser.add_argument("--profile", metavar="SECTION", choices=[*SECTIONS], help="show where its time goes")
     parser.add_argument(
         "--only", action="append", metavar="STEP", help="only steps whose name contains this; may be repeated"
@@ -151,7 +155,7 @@ def _parse() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := [name for name in options.sections if name not in SECTIONS]:
         parser.error(f"there is no section {unknown[0]!r}: {', '.join(SECTIONS)}")
-    if options.write_docs and (options.sections or options.only):
+    if options.write_docs and (options.sections or options.only or options.nodes):
         parser.error("--write-docs goes with a whole run: the page shows one run's figures side by side")
     return options
 

@@ -18,6 +18,7 @@ class Bench:
 
     `rounds` of `slice_s` seconds a measurement; `failovers` of each kind; `scale` multiplies sizes and counts that
     cost time (1 for a full run). `only`: measure the steps whose names contain one of these, no ratios.
+    `nodes`: so many simulated agents instead of the section's own numbers; 0: those.
     `profile_dir`: where profiles are written, None without profiling.
     """
 
@@ -26,6 +27,7 @@ class Bench:
     failovers: int = 10
     scale: float = 1.0
     only: tuple[str, ...] = ()
+    nodes: int = 0
     profile_dir: Path | None = None
     started_s: float = field(default_factory=time.monotonic)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import cast
@@ -130,13 +130,15 @@ class ChangingSeeds:
         return {}
 
 
-def linking(world: World, seeds: Seeds, head: Head | None = None) -> tuple[Links, Gate]:
+def linking(
+    world: World, seeds: Seeds, head: Head | None = None, dial: Callable[[str], Stream] | None = None
+) -> tuple[Links, Gate]:
     gate = Gate(head or Head(), cast("Journal", MemoryJournal()), "n1")
     limits = AgentLimits()
     parts = SessionParts(
-        info=lambda: NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7), dial=world.dial, gate=gate,
-        runner=cast("TaskRunner", None), reports=ReportBook(), on_round_trip=lambda seconds: None,
-        on_refused=lambda kind: None, on_resent=lambda count: None,
+        info=lambda: NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7),
+        dial=dial or world.dial, gate=gate, runner=cast("TaskRunner", None), reports=ReportBook(),
+        on_round_trip=lambda seconds: None, on_refused=lambda kind: None, on_resent=lambda count: None,
     )  # fmt: skip
     return Links(seeds, parts), gate
 
@@ -317,3 +319,44 @@ async def test_an_earlier_versions_list_without_ids_is_followed_too() -> None:
             stream.queue.put_nowait(pb.CoordinatorMessage(coordinators=plain))
         await eventually(lambda: both_up(links))
     assert [one.address for one in gate.head.coordinators] == ["a:1", "b:1"]
+
+
+@virtually
+async def test_with_a_primary_a_dead_coordinator_is_tried_ever_more_seldom_and_found_soon_once_needed() -> None:
+    """Thousands that knock every second would keep a slow one slow."""
+    world = World({"a:1": "c1"}, {})
+    links, _ = linking(world, FixedSeeds(["a:1", "b:1"]))
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None)
+        await asyncio.sleep(60)
+        began = len(world.dialled)
+        await asyncio.sleep(600)
+        assert 30 < len(world.dialled) - began < 200
+        world.at["b:1"] = "c2"
+        world.die("a:1")
+        assert await eventually(lambda: links.primary is not None) < AgentLimits().retry_max_s + 0.5
+
+
+@virtually
+async def test_a_coordinator_that_is_slow_to_answer_is_given_more_time_with_each_try() -> None:
+    world = World({"a:1": "c1"}, {})
+    times: list[tuple[float, float]] = []
+
+    class Slow(Stream):
+        async def write(self, message: pb.AgentMessage) -> None:
+            began_s = CLOCK.monotonic_s()
+            try:
+                await asyncio.sleep(3.0)
+            finally:
+                times.append((began_s, CLOCK.monotonic_s()))
+            await super().write(message)
+
+    def dial(address: str) -> Stream:
+        world.streams.append(Slow(world, address))
+        return world.streams[-1]
+
+    links, _ = linking(world, FixedSeeds(["a:1"]), dial=dial)
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None)
+    assert times[0][1] - times[0][0] < 2.0, "the first try is given up early"
+    assert times[1][1] - times[1][0] >= 2.9, "the second is not"

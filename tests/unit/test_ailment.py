@@ -36,13 +36,13 @@ def build_news(own_id: str, clock: VirtualClock, said: list[str]) -> News:
 async def test_an_ailment_is_told_to_the_others_until_it_is_over_or_nothing_is_heard() -> None:
     clock, said = VirtualClock(), ["is ill"]
     ill, well = build_news("c1", clock, said), build_news("c2", clock, [""])
-    well.take(ill.fill(PeerBeat(), 1))
+    well.take(ill.fill(PeerBeat(), 1, "well"))
     assert well.ailments() == ill.ailments() == {"c1": "is ill"}
     said[0] = ""
-    well.take(ill.fill(PeerBeatAck(), 2))
+    well.take(ill.fill(PeerBeatAck(), 2, "well"))
     assert well.ailments() == ill.ailments() == {}
     said[0] = "is ill again"
-    well.take(ill.fill(PeerBeat(), 3))
+    well.take(ill.fill(PeerBeat(), 3, "well"))
     await clock.sleep(2.5)
     assert well.ailments() == {}
 
@@ -51,10 +51,10 @@ async def test_an_ailment_is_told_to_the_others_until_it_is_over_or_nothing_is_h
 async def test_a_beat_tells_how_far_the_senders_member_has_got() -> None:
     clock = VirtualClock()
     one, other = build_news("c1", clock, [""]), build_news("c2", clock, [""])
-    other.take(one.fill(PeerBeat(), 1))
+    other.take(one.fill(PeerBeat(), 1, "other"))
     assert other.progress.heard == {}, "not known yet"
     one.progress.own = Reached("a1", 7)
-    other.take(one.fill(PeerBeat(), 2))
+    other.take(one.fill(PeerBeat(), 2, "other"))
     assert other.progress.heard == {"c1": Reached("a1", 7)}
 
 

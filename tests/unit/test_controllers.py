@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec, TaskState
+from cloudless.core.orchestration import OrchestrationPlan, plan_workloads
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.errors import CloudlessError, Fenced, InvariantBroken, LeaseLost, NoSpace, TooLarge, Unavailable
 from cloudless.testing.builders import build_workload
@@ -116,6 +118,39 @@ async def test_plans_made_from_an_old_view_are_refused_and_made_again() -> None:
                             )
                     await asyncio.sleep(0.5)
                 assert len(cluster.wanted()) == replicas
+
+
+@virtually
+async def test_many_reports_of_a_workload_that_takes_long_to_plan_cost_few_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds: list[float] = []
+
+    def slowly(*arguments: Any) -> OrchestrationPlan:
+        rounds.append(CLOCK.monotonic_s())
+        freeze(0.05)
+        return plan_workloads(*arguments)
+
+    monkeypatch.setattr("cloudless.coordinator.orchestrator.plan_workloads", slowly)
+    async with leading() as cluster:
+        await three_nodes(cluster)
+        orchestrator = Orchestrator(cluster.replica, CLOCK)
+        async with running(orchestrator.run(TERM, cluster.committer)):
+            await cluster.add_workload(build_workload(replicas=30))
+            await eventually(lambda: len(cluster.wanted()) == 30)
+            await asyncio.sleep(2)
+            before = len(rounds)
+            for task_id, node_id in cluster.wanted().items():
+                await cluster.put(keys.task_observed(task_id), report(task_id, 1, node_id=node_id))
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(1)
+            assert 1 <= len(rounds) - before <= 5, "thirty reports within 0.3 s"
+            ended = sorted(cluster.wanted())[0]
+            gone = replace(report(ended, 2, TaskState.FAILED), node_id=cluster.wanted()[ended])
+            await cluster.put(keys.task_observed(ended), gone)
+            before, ended_s = len(rounds), CLOCK.monotonic_s()
+            await eventually(lambda: len(rounds) > before)
+            assert rounds[before] - ended_s < 0.05, "an end is acted on at once"
 
 
 @virtually

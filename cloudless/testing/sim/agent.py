@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cloudless.agent.assignments import Cursor, Gate
+from cloudless.agent.assignments import Cursor, Gate, TaskFollower
 from cloudless.agent.config import AgentLimits, build_node_info
 from cloudless.agent.dialling import StreamBroken
 from cloudless.agent.journal import Head, Journal, _from_entry, _to_entry
@@ -143,7 +143,7 @@ class _ObservedGate(Gate):
 
     tell: Callable[[Any], None]
 
-    async def follow(self, message: agent_pb2.Assignments, cursor: Cursor, runner: TaskRunner) -> None:
+    async def follow(self, message: agent_pb2.Assignments, cursor: Cursor, runner: TaskFollower) -> None:
         await super().follow(message, cursor, runner)
         self.tell(Followed(self._node_id, message.term, message.revision))
 

@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import SystemRandom
 from typing import Any, cast
 
 from loguru import logger
@@ -24,23 +23,19 @@ from cloudless.adapters.grpc.identity_calls import ask_identity_service
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import enrol
 from cloudless.adapters.system import SystemClock
-from cloudless.agent.assignments import Gate
-from cloudless.agent.config import AgentLimits, build_node_info
-from cloudless.agent.dialling import grpc_dial
-from cloudless.agent.journal import Head, Journal
-from cloudless.agent.links import Links
+from cloudless.agent.config import AgentLimits
+from cloudless.agent.journal import Journal
 from cloudless.agent.reports import ReportBook
-from cloudless.agent.session import EndKind, SessionParts
+from cloudless.agent.session import EndKind
 from cloudless.agent.tasks import TaskRunner
-from cloudless.core.model import Resources, Role
+from cloudless.core.model import Role
 from cloudless.settings import AgentSettings
 from cloudless.testing.fake_executor import FakeExecutor
-from cloudless.testing.fixed_seeds import FixedSeeds
+from cloudless.testing.fleet import FleetAgent, ForgetfulJournal
 
 ZONE = "swarm"
 _TELL_S = 0.25
 _COME_TOGETHER = 10
-_CAPACITY = Resources(cpu_millicores=64_000, memory_mb=64_000, storage_mb=64_000, bandwidth_mbps=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,60 +51,25 @@ class News:
     lost: int
 
 
-class _Memory:
-    """A journal that forgets: an agent of the swarm lives once."""
-
-    async def save(self, task: object) -> None: ...
-
-    async def delete(self, task_id: str) -> None: ...
-
-    async def save_head(self, head: Head) -> None: ...
-
-
-class SwarmAgent:
-    """One agent."""
+class SwarmAgent(FleetAgent):
+    """One agent whose tasks are run by the product's own runner, on a fake executor."""
 
     def __init__(self, name: str, coordinators: tuple[str, ...], invitation: dict[str, Any]) -> None:
-        self._name, self._invitation = name, invitation
-        self._dialler = INSECURE
-        settings = AgentSettings(
-            node_id=name, coordinators=coordinators, zone=ZONE, capacity=_CAPACITY, listen_address="127.0.0.1:1",
-            data_dir=Path("/nonexistent"),
-        )  # fmt: skip
-        limits, journal, reports = AgentLimits(), cast("Journal", _Memory()), ReportBook()
-        clock = SystemClock()
-        executor = FakeExecutor()
-        self.refused = 0
-        self.runner = TaskRunner(settings, limits, {executor.name: executor}, journal, reports, clock)
-        head = Head(incarnation=time.time_ns() // 1_000_000, agent_id=name)
-        info = build_node_info(settings, (executor.name,), name)
-        self.links = Links(
-            FixedSeeds(coordinators),
-            SessionParts(
-                info=lambda: info,
-                limits=limits,
-                clock=clock,
-                random=SystemRandom(),
-                dial=lambda address: grpc_dial(self._dialler, limits)(address),
-                gate=Gate(head, journal, name),
-                runner=self.runner,
-                reports=reports,
-                on_round_trip=lambda seconds: None,
-                on_refused=self._on_refused,
-                on_resent=lambda count: None,
-            ),
-        )
+        self._invitation = invitation
+        super().__init__(name, coordinators, ZONE, INSECURE, self._build_runner)
 
-    def _on_refused(self, kind: str) -> None:
-        self.refused += 1
+    def _build_runner(self, settings: AgentSettings, reports: ReportBook) -> TaskRunner:
+        executor, journal = FakeExecutor(), cast("Journal", ForgetfulJournal())
+        self.runner = TaskRunner(settings, AgentLimits(), {executor.name: executor}, journal, reports, SystemClock())
+        return self.runner
 
     async def _enter(self) -> None:
         """Be let in, if there is somebody to be told from."""
         if self._invitation:
-            directory = IdentityDir(Path(self._invitation["home"]) / self._name)
+            directory = IdentityDir(Path(self._invitation["home"]) / self.name)
             token, doors = self._invitation["token"], self._invitation["doors"]
-            made = await enrol(directory, token, self._name, Role.AGENT, doors, ask_identity_service)
-            self._dialler = Dialler(lambda: made)
+            made = await enrol(directory, token, self.name, Role.AGENT, doors, ask_identity_service)
+            self.dialler = Dialler(lambda: made)
 
     async def run(self) -> None:
         await self._enter()
@@ -132,7 +92,7 @@ def _news(agents: list[SwarmAgent]) -> News:
             for state, count in agent.runner.count_states().items()
             if state.value == "RUNNING"
         ),
-        refused=sum(agent.refused for agent in agents),
+        refused=sum(agent.refused.total() for agent in agents),
         lost=sum(agent.links.ends[kind] for agent in agents for kind in lost),
     )
 
