@@ -81,9 +81,13 @@ class NodeInfo(Evolving):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus(Evolving):
-    """The leader's finding, written only when it changes. `since_ms` is when it became so."""
+    """The leader's finding, written only when it changes. `since_ms` is when it became so.
+
+    `reliability`: 1.0 for a node of which nothing bad was seen, falling towards 0 with each thing that was.
+    """
 
     reachability: Reachability
     since_ms: int = 0
     reason: str = ""
     term: int = 0
+    reliability: float = 1.0

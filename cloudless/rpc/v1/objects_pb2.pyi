@@ -925,10 +925,13 @@ class NodeStatus(_message.Message):
     SINCE_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    RELIABILITY_FIELD_NUMBER: _builtins.int
     reachability: Global___Reachability.ValueType
     since_ms: _builtins.int
     reason: _builtins.str
     term: _builtins.int
+    reliability: _builtins.float
+    """0 to 1, from what was seen of the node; absent: nothing bad was (1)."""
     def __init__(
         self,
         *,
@@ -936,12 +939,15 @@ class NodeStatus(_message.Message):
         since_ms: _builtins.int = ...,
         reason: _builtins.str = ...,
         term: _builtins.int = ...,
+        reliability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reliability", b"_reliability", "reliability", b"reliability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reachability", b"reachability", "reason", b"reason", "since_ms", b"since_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reliability", b"_reliability", "reachability", b"reachability", "reason", b"reason", "reliability", b"reliability", "since_ms", b"since_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reliability: _TypeAlias = _typing.Literal["reliability"]  # noqa: Y015
+    _WhichOneofArgType__reliability: _TypeAlias = _typing.Literal["_reliability", b"_reliability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reliability) -> _WhichOneofReturnType__reliability | None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
 
