@@ -30,6 +30,7 @@ from cloudless.core.orchestration.changes import Decider, build_task_id, create_
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, place
+from cloudless.core.scheduling.abilities import needed_abilities
 from cloudless.core.state.view import Task, View, Workload
 
 
@@ -266,6 +267,7 @@ class Draft:
             executor=record.spec.executor,
             placement=record.spec.placement,
             host_ports=tuple(port.host_port for port in record.spec.ports if port.host_port),
+            needs=needed_abilities(record.spec),
             avoid=(last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else (),
         )
 

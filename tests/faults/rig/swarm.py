@@ -82,7 +82,7 @@ class SwarmAgent:
         self.refused = 0
         self.runner = TaskRunner(settings, limits, {executor.name: executor}, journal, reports, clock)
         head = Head(incarnation=time.time_ns() // 1_000_000, agent_id=name)
-        info = build_node_info(settings, (executor.name,), name)
+        info = build_node_info(settings, (executor.name,), name, {})
         self.links = Links(
             FixedSeeds(coordinators),
             SessionParts(
