@@ -38,9 +38,9 @@ from cloudless.agent.reports import ReportBook
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.abilities import WORDS
 from cloudless.core.discovery.seeds import parse_seed
 from cloudless.core.model import NodeInfo
-from cloudless.core.scheduling.abilities import WORDS
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cloudless.core import keys
+from cloudless.core.abilities import WORDS
 from cloudless.core.model import (
     ExecutorKind,
     NodeInfo,
@@ -28,7 +29,6 @@ from cloudless.core.model import (
     WorkloadSpec,
 )
 from cloudless.core.plan import Change
-from cloudless.core.scheduling.abilities import WORDS
 from cloudless.core.state import Malformed, Removed, StateEvent, StateMachine, Stored, fingerprint
 from cloudless.core.template import same_task_template
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloudless.core.abilities import needed_abilities
 from cloudless.core.model import (
     ExecutorKind,
     Limits,
@@ -20,7 +21,6 @@ from cloudless.core.model import (
 )
 from cloudless.core.orchestration import plan_workloads
 from cloudless.core.scheduling import Ask, Placed, Scratch, Unplaced, place
-from cloudless.core.scheduling.abilities import needed_abilities
 from cloudless.testing.builders import TestCluster, build_workload
 
 ASK = Resources(cpu_millicores=500, memory_mb=256)

@@ -14,8 +14,8 @@ import resource
 from pathlib import Path
 from typing import Any
 
+from cloudless.core.abilities import MOUNTS, RUN_AS_USER
 from cloudless.core.model import CAPABILITIES, SecurityContext, Volume
-from cloudless.core.scheduling.abilities import MOUNTS, RUN_AS_USER
 from cloudless.errors import Permanent
 
 TMP = Path("/tmp")

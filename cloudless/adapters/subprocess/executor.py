@@ -91,7 +91,7 @@ class ProcessExecutor:
 
     @property
     def abilities(self) -> dict[str, str]:
-        """Return what of `core.scheduling.abilities` this executor has: "", or why it does not have it."""
+        """Return what of `core.abilities` this executor has: "", or why it does not have it."""
         limiting = {f"limit-{name}": self._groups.missing.get(name, "") for name in CONTROLLERS}
         return {**limiting, **find_powers()}
 

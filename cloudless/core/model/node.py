@@ -59,7 +59,7 @@ class NodeInfo(Evolving):
     `address` is `host:port` of the agent's own gRPC server (task logs). `executors` names what it can
     run, `capabilities` what else it can do. `boot_id` changes when the machine reboots, which is how tasks
     that cannot have survived are told. `agent_id` is random and kept in the agent's data directory, so two
-    agents of one node id are told apart. `unable` says of each ability (`core.scheduling.abilities`) that is not
+    agents of one node id are told apart. `unable` says of each ability (`core.abilities`) that is not
     among the capabilities why not.
     """
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from cloudless.core.abilities import needed_abilities
 from cloudless.core.model import Rollout, RolloutStrategy, TaskState
 from cloudless.core.orchestration.absence import GONE_S, describe_absence
 from cloudless.core.orchestration.census import Census, Occupant, Slot
@@ -30,7 +31,6 @@ from cloudless.core.orchestration.changes import Decider, build_task_id, create_
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, place
-from cloudless.core.scheduling.abilities import needed_abilities
 from cloudless.core.state.view import Task, View, Workload
 
 

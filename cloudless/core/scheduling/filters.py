@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from cloudless.core.scheduling.abilities import WORDS
+from cloudless.core.abilities import WORDS
 from cloudless.core.scheduling.ask import Ask
 from cloudless.core.scheduling.scratch import Room
 from cloudless.core.scheduling.site import Site
