@@ -25,6 +25,7 @@ PREFIX = "CLOUDLESS_"
 ENROL_PORT = 8070
 COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
 AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
+CGROUP_PARENT = "cloudless"
 DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
@@ -85,6 +86,8 @@ class AgentSettings:
     `enrol_addresses` (seeds; default: where the coordinators are, port 8070). TLS as for coordinators.
     `docker`: whether tasks may run as containers of the engine at `docker_host` (`unix:///path`): `auto` if there is
     one, `true` the same with a warning while there is none, `false` never.
+    `cgroup_parent`: where tasks' control groups are made, a path below the mounted hierarchies (`none`: no groups, so
+    no limits). Tasks that run while it is changed keep their groups until the machine restarts.
     """
 
     node_id: str
@@ -103,6 +106,7 @@ class AgentSettings:
     stop_tasks_on_exit: bool = False
     docker: str = "auto"
     docker_host: str = DOCKER_HOST
+    cgroup_parent: str = CGROUP_PARENT
     join_token: str = field(default="", repr=False)
     join_token_file: Path | None = None
     enrol_addresses: tuple[str, ...] = ()
@@ -185,6 +189,13 @@ def _docker_host(raw: str) -> str:
     return raw
 
 
+def _cgroup_parent(raw: str) -> str:
+    path = raw.strip("/")
+    if not re.fullmatch(r"[\w.@:-]+(/[\w.@:-]+)*", path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("must be a path such as cloudless or system.slice/cloudless, or none")
+    return path
+
+
 _LOG_LEVEL = _choice("DEBUG", "INFO", "WARNING", "ERROR")
 
 # environment name (without prefix)  →  (field, reader)
@@ -244,6 +255,7 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
     "DOCKER_ENABLED": ("docker", _choice("auto", "true", "false")),
     "DOCKER_HOST": ("docker_host", _docker_host),
+    "CGROUP_PARENT": ("cgroup_parent", _cgroup_parent),
 }
 
 # Read elsewhere: by the command line and by the finder of etcd.

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 # A developer who has signed in somewhere runs the same tests as one who has not.
 os.environ["CLOUDLESS_CONFIG"] = "/nonexistent/cloudless"
 
-pytest_plugins = ["tests.docker_engine", "tests.faults.rig.plugin"]
+pytest_plugins = ["tests.control_groups", "tests.docker_engine", "tests.faults.rig.plugin"]
 
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -5,6 +5,7 @@ What a person sets is `cloudless.settings.AgentSettings`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +59,10 @@ class AgentLimits:
     port_tries_max: int = 200
 
 
-def build_node_info(settings: AgentSettings, executors: tuple[str, ...], agent_id: str) -> NodeInfo:
-    """Return what the agent says of its machine in every session."""
+def build_node_info(
+    settings: AgentSettings, executors: tuple[str, ...], agent_id: str, abilities: Mapping[str, str]
+) -> NodeInfo:
+    """Return what the agent says of its machine in every session. `abilities`: each with why it is lacking, or ""."""
     address = settings.advertise_address or settings.listen_address
     return NodeInfo(
         id=settings.node_id,
@@ -74,6 +77,8 @@ def build_node_info(settings: AgentSettings, executors: tuple[str, ...], agent_i
         version=cloudless.__version__,
         boot_id=_boot_id(),
         agent_id=agent_id,
+        capabilities=tuple(sorted(name for name, why_not in abilities.items() if not why_not)),
+        unable={name: why_not for name, why_not in sorted(abilities.items()) if why_not},
     )
 
 

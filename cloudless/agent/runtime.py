@@ -38,6 +38,7 @@ from cloudless.agent.reports import ReportBook
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
+from cloudless.core.abilities import WORDS
 from cloudless.core.discovery.seeds import parse_seed
 from cloudless.core.model import NodeInfo
 from cloudless.ports import Clock, Executor
@@ -60,7 +61,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         credentials = await _unless(stop, obtain_credentials(settings, SystemClock())) if settings.tls else None
         if stop.is_set():
             return
-        process = ProcessExecutor(settings.data_dir / "tasks")
+        process = ProcessExecutor(settings.data_dir / "tasks", cgroup_parent=settings.cgroup_parent)
         stack.callback(process.close)
         journal = Journal(settings.data_dir, threads_max=limits.journal_threads_max)
         stack.callback(journal.close)
@@ -84,7 +85,9 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         await runner.recover(tasks, incarnation=head.incarnation, awaited=docker.awaited)
         await docker.look_first()
 
-        info = build_node_info(settings, tuple(executors), head.agent_id)
+        info = build_node_info(settings, tuple(executors), head.agent_id, process.abilities)
+        for ability, why_not in info.unable.items():
+            logger.warning("this node cannot {}: {}", WORDS[ability], why_not)
         info_with_docker = replace(info, executors=(*executors, DOCKER))
 
         links = Links(

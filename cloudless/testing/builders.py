@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cloudless.core import keys
+from cloudless.core.abilities import WORDS
 from cloudless.core.model import (
     ExecutorKind,
     NodeInfo,
@@ -46,8 +47,9 @@ def build_workload(name: str = "web", namespace: str = "default", uid: str = "ui
 
 
 def build_node(node_id: str, capacity: Resources = NODE_CAPACITY, zone: str = "zone-a", **info: object) -> NodeInfo:
-    """Return what an agent with both executors says of its node."""
-    made = NodeInfo(id=node_id, name=node_id, zone=zone, capacity=capacity, executors=("process", "docker"))
+    """Return what an agent with both executors and all abilities says of its node."""
+    executors, able = ("process", "docker"), tuple(sorted(WORDS))
+    made = NodeInfo(id=node_id, name=node_id, zone=zone, capacity=capacity, executors=executors, capabilities=able)
     return replace(made, **info)  # type: ignore[arg-type]
 
 

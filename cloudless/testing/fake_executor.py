@@ -7,6 +7,7 @@ view of it. Tasks speak a small language in place of a program:
     stubborn             the same, but ignores the polite signal
     exit CODE            ends by itself at once
     print TEXT COUNT     writes that many lines, then ends with 0
+    eat MB               takes that much memory and runs; more than its limit is its end
 
 Anything else is a command that is not found. `refuse` makes the next starts fail; `end` ends an attempt.
 """
@@ -43,7 +44,7 @@ class FakeMachine:
         self.starts = 0
         self.refuse: list[ExecutorError] = []
 
-    def end(self, task_id: str, attempt: int, *, exit_code: int = 0, signal_number: int = 0) -> None:
+    def end(self, task_id: str, attempt: int, *, exit_code: int = 0, signal_number: int = 0, message: str = "") -> None:
         """End an attempt, as if it had by itself."""
         found = self.attempts[task_id, attempt]
         if found.instance.running:
@@ -53,6 +54,7 @@ class FakeMachine:
                 pid=0,
                 exit_code=-1 if signal_number else exit_code,
                 signal=signal_number,
+                message=message,
                 finished_at_ms=self.clock.wall_ms(),
                 ran_s=self.clock.monotonic_s() - found.started_s,
             )
@@ -83,7 +85,7 @@ class FakeExecutor:
         if self.machine.refuse:
             raise self.machine.refuse.pop(0)
         words = (*request.spec.command, *request.spec.args)
-        if not words or words[0] not in ("run", "stubborn", "exit", "print"):
+        if not words or words[0] not in ("run", "stubborn", "exit", "print", "eat"):
             raise Permanent(f"command not found: {words[0] if words else '(none)'}")
         self._begin(request, words)
         return self.machine.attempts[key].instance
@@ -163,6 +165,9 @@ class FakeExecutor:
         machine.attempts[key] = _Attempt(instance, words[0] == "stubborn", machine.clock.monotonic_s())
         if words[0] == "exit":
             machine.end(*key, exit_code=int(words[1]))
+        limit_mb = request.spec.limits.memory_mb
+        if words[0] == "eat" and 0 < limit_mb < int(words[1]):
+            machine.end(*key, signal_number=signal.SIGKILL, message=f"killed: out of memory (limit {limit_mb} MB)")
         if words[0] == "print":
             machine.write(*key, b"".join(f"{words[1]} {n}\n".encode() for n in range(int(words[2]))))
             machine.end(*key)

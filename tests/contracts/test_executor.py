@@ -22,7 +22,7 @@ import pytest
 
 from cloudless.adapters.docker import DockerExecutor, Engine
 from cloudless.adapters.subprocess import ProcessExecutor, procfs
-from cloudless.core.model import Instance, TaskSpec
+from cloudless.core.model import Instance, Limits, TaskSpec
 from cloudless.errors import NotFound, Permanent, Temporary
 from cloudless.ports import LogChunk, StartRequest
 from cloudless.testing.fake_executor import FakeExecutor, FakeMachine
@@ -51,8 +51,11 @@ class Harness:
         self.executor = self.make()
         self.made.append(self.executor)
 
-    async def start(self, command: str, *, task_id: str = "t1", attempt: int = 1, **request: Any) -> Instance:
-        spec = TaskSpec(command=self.commands.get(command, (command,)), stop_grace_s=0.3, image=self.image)
+    async def start(
+        self, command: str, *, task_id: str = "t1", attempt: int = 1, limits: Limits | None = None, **request: Any
+    ) -> Instance:
+        words = self.commands.get(command, (command,))
+        spec = TaskSpec(command=words, stop_grace_s=0.3, image=self.image, limits=limits or Limits())
         instance: Instance = await self.executor.start(
             StartRequest(task_id=task_id, attempt=attempt, spec=spec, **request)
         )
@@ -88,6 +91,7 @@ REAL = {
     "exit 0": ("true",),
     "exit 3": ("sh", "-c", "exit 3"),
     "print": ("sh", "-c", "for i in 0 1 2 3 4 5 6 7 8 9; do echo line $i; done"),
+    "eat": ("tail", "/dev/zero"),
 }
 # The first process of a container has to listen to a signal itself: the kernel spares it the usual effect.
 DOCKER = {
@@ -96,6 +100,7 @@ DOCKER = {
     "exit 0": ("true",),
     "exit 3": ("sh", "-c", "exit 3"),
     "print": ("sh", "-c", "for i in 0 1 2 3 4 5 6 7 8 9; do echo line $i; done"),
+    "eat": ("tail", "/dev/zero"),
 }
 FAKE = {
     "run": ("run",),
@@ -103,6 +108,7 @@ FAKE = {
     "exit 0": ("exit", "0"),
     "exit 3": ("exit", "3"),
     "print": ("print", "line", "10"),
+    "eat": ("eat", "64"),
 }
 
 
@@ -249,6 +255,15 @@ async def test_output_can_be_read_whole_by_its_last_lines_and_followed_to_the_en
     assert await harness.read(tail_lines=2) == b"line 8\nline 9\n"
     assert await harness.read(tail_lines=0) == b""
     assert await harness.read(tail_lines=100) == await harness.read(follow=True)
+
+
+async def test_a_task_out_of_memory_says_so_with_its_limit(harness: Harness) -> None:
+    if why_not := getattr(harness.executor, "abilities", {}).get("limit-memory"):
+        pytest.skip(why_not)
+    await harness.start("eat", limits=Limits(memory_mb=16))
+    ended = await harness.wait()
+    assert (ended.exit_code, ended.signal) == (-1, signal.SIGKILL)
+    assert ended.message == "killed: out of memory (limit 16 MB)"
 
 
 # --- real processes -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from cloudless.core import keys
 from cloudless.core.model import (
     NodePhase,
+    NodeStatus,
     Reachability,
     Resources,
     RestartCondition,
@@ -472,6 +473,16 @@ def test_a_report_without_a_task_is_deleted() -> None:
 
 
 # --- liveness ---
+
+
+def test_a_change_of_reachability_keeps_what_else_is_known_of_a_node() -> None:
+    cluster = TestCluster()
+    cluster.add_node("n0")
+    cluster.put(keys.node_status("n0"), NodeStatus(reachability=Reachability.REACHABLE, reliability=0.5))
+    cluster.commit(plan_liveness(cluster.machine, {"n0": 9.0}, NOW_MS, 1, 3.0).changes)
+    status = cluster.machine.nodes["n0"].status
+    assert status is not None
+    assert (status.reachability, status.reliability) == (Reachability.UNREACHABLE, 0.5)
 
 
 def statuses(cluster: TestCluster, silent_s: Mapping[str, float], listening_s: float = 0.0) -> dict[str, Reachability]:

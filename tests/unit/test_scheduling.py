@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cloudless.core.model import ExecutorKind, Placement, Resources, SpreadTopology, TaskState
+from cloudless.core.abilities import needed_abilities
+from cloudless.core.model import (
+    ExecutorKind,
+    Limits,
+    Placement,
+    Resources,
+    SecurityContext,
+    SpreadTopology,
+    TaskState,
+    WorkloadSpec,
+)
 from cloudless.core.orchestration import plan_workloads
 from cloudless.core.scheduling import Ask, Placed, Scratch, Unplaced, place
 from cloudless.testing.builders import TestCluster, build_workload
@@ -52,6 +63,31 @@ def test_closed_and_absent_nodes_take_no_tasks() -> None:
     cluster.set_node_spec("n2", draining=True)
     cluster.set_reachable("n3", False)
     assert nodes_for(cluster, ask()) == ["0 of 3 nodes fit: 1 is being drained, 1 is cordoned, 1 is offline"]
+
+
+def test_a_task_is_placed_only_where_its_limits_can_be_kept() -> None:
+    cluster = TestCluster()
+    cluster.add_node("n1", capabilities=())
+    cluster.add_node("n2", capabilities=("limit-memory",))
+    assert nodes_for(cluster, ask(needs=("limit-memory",))) == ["n2"]
+    words = "0 of 2 nodes fit: 1 cannot limit cpu, 1 cannot limit cpu and limit memory"
+    assert nodes_for(cluster, ask(needs=("limit-cpu", "limit-memory"))) == [words]
+
+
+def test_a_process_needs_what_bounds_it_and_a_container_nothing() -> None:
+    security = SecurityContext(run_as_group=1, private_tmp=True)
+    process = WorkloadSpec(limits=Limits(memory_mb=64), security_context=security)
+    assert needed_abilities(process) == ("limit-memory", "mounts", "run-as-user")
+    assert needed_abilities(replace(process, executor=ExecutorKind.DOCKER)) == needed_abilities(WorkloadSpec()) == ()
+
+
+def test_a_workload_waits_for_a_node_that_can_keep_its_limits() -> None:
+    cluster = TestCluster()
+    cluster.add_node("n1", capabilities=())
+    cluster.add_workload(build_workload(replicas=1, limits=Limits(pids=5)))
+    assert not plan_workloads(cluster.machine, [("default", "web")], 0, 1, {}).plan.changes
+    cluster.add_node("n2", capabilities=("limit-pids",))
+    assert plan_workloads(cluster.machine, [("default", "web")], 0, 1, {}).plan.changes
 
 
 def test_a_label_set_by_a_person_counts() -> None:

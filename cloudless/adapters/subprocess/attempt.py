@@ -2,7 +2,7 @@
 
 ::
 
-    <root>/<task id>/work, tmp            shared by the task's attempts
+    <root>/<task id>/home, tmp, volumes/  shared by the task's attempts
     <root>/<task id>/<attempt>/lock       held (flock) by the shim for as long as it lives
                                state.json who runs it: pid, start time, boot
                                exit.json  how it ended; written last
@@ -20,12 +20,14 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cloudless.adapters.subprocess import procfs
+from cloudless.adapters.subprocess.cgroups import TaskGroup
 from cloudless.core.model import Instance
 from cloudless.core.task_environment import TASK_ID_VARIABLE
 
@@ -50,13 +52,22 @@ class State:
         return procfs.boot_id() == self.boot_id and procfs.start_ticks(self.shim_pid) == self.shim_start_ticks
 
 
+def no_group(task_id: str) -> TaskGroup:
+    """Return the control groups of a task that has none."""
+    return TaskGroup({})
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The directory of one attempt. Its methods read and write files: call them off the event loop."""
+    """The directory of one attempt. Its methods read and write files: call them off the event loop.
+
+    `find_group` returns the control groups of its task.
+    """
 
     path: Path
     task_id: str
     number: int
+    find_group: Callable[[str], TaskGroup] = field(default=no_group, compare=False, repr=False)
 
     def create(self) -> int:
         """Create the directory and return its held lock. Raises FileExistsError if the attempt was made before."""
@@ -127,6 +138,7 @@ class Attempt:
     def _lose(self, state: State) -> Instance:
         rebooted = procfs.boot_id() != state.boot_id
         if not rebooted:
+            self.find_group(self.task_id).end()
             end_leftovers(self.task_id, state)
         end = {
             "exit_code": -1,
@@ -161,17 +173,16 @@ def end_leftovers(task_id: str, state: State) -> None:
     """Kill what a killed shim left behind: everything that still carries the task's id in its environment.
 
     The command itself dies with the shim; what it had started does not. Strangers cannot be hit: the id is the
-    task's own, and nothing older than the shim is looked at.
+    task's own, and nothing older than the shim is looked at. What has cleared its environment is only found in the
+    task's control group.
     """
     for _ in range(_LEFTOVER_ROUNDS_MAX):
         left = procfs.find_by_environment(f"{TASK_ID_VARIABLE}={task_id}", since_ticks=state.shim_start_ticks)
         if not left:
             return
         for pid in left:
-            try:
+            with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
         time.sleep(0.01)
 
 

@@ -27,7 +27,7 @@ def build_environment(request: StartRequest, task_dir: Path) -> dict[str, str]:
         "PATH": os.environ.get("PATH", _DEFAULT_PATH),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
         "HOME": str(task_dir / "home"),
-        "TMPDIR": str(task_dir / "tmp"),
+        "TMPDIR": "/tmp" if request.spec.security_context.private_tmp else str(task_dir / "tmp"),
     }
     return {**minimal, **build_variables(request.task_id, request.spec.env, request.env, request.ports)}
 

@@ -5,7 +5,8 @@ shim holds, so asking twice, or crashing anywhere, starts a command at most once
 signalled through pidfds after their start time and boot were compared: a stranger that was given the same pid
 is neither adopted nor signalled.
 
-Resource limits (cgroups) are not applied: `requests` only guide the scheduler.
+A task's processes are together in a control group, where the node permits that (`cgroups`), and confined as its
+security context says (`confinement`). What the node cannot do is refused, never left out.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from cloudless.adapters.subprocess.attempt import Attempt, State, end_leftovers
+from cloudless.adapters.subprocess.cgroups import CONTROLLERS, ControlGroups, look_for_hierarchies
 from cloudless.adapters.subprocess.command import build_argv, build_environment, find_executable
+from cloudless.adapters.subprocess.confinement import build_confinement, find_powers, give_directories
 from cloudless.adapters.subprocess.tasklogs import LogReader
 from cloudless.core.model import Instance
 from cloudless.errors import NotFound, Permanent, Temporary
 from cloudless.ports import LogChunk, StartRequest
+from cloudless.settings import CGROUP_PARENT
 
 LOG_BYTES_MAX = 10 * 1024**2
 """A log file is rotated at this size; one older file is kept."""
@@ -43,20 +47,30 @@ START_TIMEOUT_S = 10.0
 """A shim that has not said a word by then is killed."""
 FORCE_MARGIN_S = 10.0
 """A shim that lives this long after the grace is over is killed itself."""
+LAST_MOMENT_S = 1.0
 THREADS_MAX = 4
 FOLLOW_POLL_S = 0.2
 ATTEMPTS_KEPT = 2
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_SHIM_SOURCE = Path(__file__).with_name("shim.py")
+_SHIM_SOURCES = tuple(Path(__file__).with_name(name) for name in ("shim_output.py", "shim.py"))
 _BOOT = """
 import marshal
-code, order = marshal.loads(open(0, "rb", closefd=False).read())
+codes, order = marshal.loads(open(0, "rb", closefd=False).read())
 scope = {"__name__": "cloudless_shim"}
-exec(code, scope)
-del code
+for code in codes:
+    exec(code, scope)
+del codes, code
 scope["main"](order)
 """.strip()
+
+_HINTS = {
+    "mounts": "privateTmp, readOnlyRoot and volumes need an agent with CAP_SYS_ADMIN; readOnlyRoot needs Linux 5.12",
+    "rlimits": "a limit may be above what the agent itself has",
+    "runAsUser": "only an agent that is root can run tasks as others",
+    "runAsGroup": "only an agent that is root can run tasks as others",
+    "capabilities": "only an agent that is root can change capabilities",
+}
 
 T = TypeVar("T")
 
@@ -66,13 +80,20 @@ class ProcessExecutor:
 
     name = "process"
 
-    def __init__(self, root: Path, *, log_bytes_max: int = LOG_BYTES_MAX) -> None:
+    def __init__(self, root: Path, *, log_bytes_max: int = LOG_BYTES_MAX, cgroup_parent: str = CGROUP_PARENT) -> None:
         self._root = root.resolve()
         self._log_bytes_max = log_bytes_max
+        self._groups = ControlGroups(look_for_hierarchies(), self._root, cgroup_parent)
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="executor")
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shims: dict[int, subprocess.Popen[bytes]] = {}
         self._forced: dict[Attempt, asyncio.TimerHandle] = {}
+
+    @property
+    def abilities(self) -> dict[str, str]:
+        """Return what of `core.abilities` this executor has: "", or why it does not have it."""
+        limiting = {f"limit-{name}": self._groups.missing.get(name, "") for name in CONTROLLERS}
+        return {**limiting, **find_powers()}
 
     async def start(self, request: StartRequest) -> Instance:
         """Start an attempt; asked again, return the same one. Raises Permanent or Temporary."""
@@ -140,6 +161,7 @@ class ProcessExecutor:
         for handle in self._forced.values():
             handle.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._groups.close()
 
     # --- starting -------------------------------------------------------------------------------
 
@@ -153,7 +175,12 @@ class ProcessExecutor:
             attempt.wipe()
             lock = attempt.create()
         try:
+            spec, task_dir = request.spec, attempt.path.parent
             order = self._order(attempt, request, lock)
+            give_directories(spec.security_context, spec.volumes, task_dir)
+            order["confinement"] = build_confinement(spec.security_context, spec.volumes, task_dir)
+            group = self._groups.prepare(attempt.task_id, spec.limits, spec.requests)
+            order |= {"entrances": group.entrances, "deaths_file": group.deaths_file}
             self._spawn(attempt, order, lock)
         except BaseException:
             attempt.wipe()
@@ -178,6 +205,7 @@ class ProcessExecutor:
             "argv": argv,
             "env": environment,
             "grace_s": float(request.spec.stop_grace_s),
+            "memory_limit_mb": request.spec.limits.memory_mb,
             "log_bytes_max": self._log_bytes_max,
             "lock": lock,
             "identity": json.dumps(identity)[1:-1],
@@ -210,7 +238,7 @@ class ProcessExecutor:
             said = (attempt.path / "shim.log").read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
             raise Temporary(f"the supervisor of task {attempt.task_id} did not start: {said or 'no answer'}")
         shim.wait()
-        raise _explain(int(word[1]), order["argv"][0])
+        raise _explain(int(word[1]), order["argv"][0], " ".join(word[2:]))
 
     def _forget_older(self, attempt: Attempt) -> None:
         """Keep the newest attempts' logs only: a task that crashes for ever must not fill the disk."""
@@ -236,12 +264,13 @@ class ProcessExecutor:
                 shutil.rmtree(task_dir, ignore_errors=True)
                 continue
             for number in _attempt_numbers(task_dir):
-                attempt = Attempt(task_dir / str(number), task_dir.name, number)
+                attempt = self._attempt(task_dir.name, number)
                 instance = self._settled(attempt)
                 if instance is not None:
                     found.append(instance)
                 elif not attempt.is_held():
                     attempt.wipe()
+        self._groups.collect(frozenset(os.listdir(self._root)) if self._root.is_dir() else ())
         return tuple(found)
 
     def _signal_stop(self, attempt: Attempt, grace_s: float) -> bool:
@@ -260,6 +289,7 @@ class ProcessExecutor:
     def _kill_shim(self, attempt: Attempt) -> None:
         state = attempt.read_state()
         if state is not None and _send(state, signal.SIGKILL):
+            self._groups.find(attempt.task_id).end()
             end_leftovers(attempt.task_id, state)
 
     def _end_force(self, attempt: Attempt) -> None:
@@ -291,20 +321,31 @@ class ProcessExecutor:
     def _remove(self, task_dir: Path) -> None:
         if not task_dir.is_dir():
             return
-        if any(Attempt(task_dir / str(n), task_dir.name, n).is_held() for n in _attempt_numbers(task_dir)):
+        if not all(self._is_over(self._attempt(task_dir.name, n)) for n in _attempt_numbers(task_dir)):
             raise Temporary(f"task {task_dir.name} still runs")
+        self._groups.find(task_dir.name).remove()
         # Renamed first: a crash in the middle of deleting must not leave something that looks like a task.
         doomed = task_dir.with_name(f".removed-{task_dir.name}")
         shutil.rmtree(doomed, ignore_errors=True)
         task_dir.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def _is_over(self, attempt: Attempt) -> bool:
+        """Return whether nobody holds the attempt; a shim that has written the end is given a moment to go."""
+        deadline_s = time.monotonic() + LAST_MOMENT_S
+        while attempt.is_held():
+            found = attempt.find()
+            if found is None or found.running or time.monotonic() > deadline_s:
+                return False
+            select.select([], [], [], 0.01)
+        return True
+
     # --- output ---------------------------------------------------------------------------------
 
     def _newest(self, task_id: str, after: int) -> Attempt | None:
         task_dir = self._task_dir(task_id)
         numbers = [number for number in _attempt_numbers(task_dir) if number > after]
-        return Attempt(task_dir / str(numbers[-1]), task_id, numbers[-1]) if numbers else None
+        return self._attempt(task_id, numbers[-1]) if numbers else None
 
     async def _read(self, attempt: Attempt, reader: LogReader, follow: bool) -> AsyncGenerator[LogChunk, None]:
         while True:
@@ -327,7 +368,7 @@ class ProcessExecutor:
         return self._root / task_id
 
     def _attempt(self, task_id: str, number: int) -> Attempt:
-        return Attempt(self._task_dir(task_id) / str(number), task_id, number)
+        return Attempt(self._task_dir(task_id) / str(number), task_id, number, self._groups.find)
 
     def _lock(self, task_id: str) -> asyncio.Lock:
         return self._locks.setdefault(task_id, asyncio.Lock())
@@ -337,8 +378,8 @@ class ProcessExecutor:
 
 
 @functools.cache
-def _shim_code() -> Any:
-    return compile(_SHIM_SOURCE.read_text(encoding="utf-8"), str(_SHIM_SOURCE), "exec", optimize=2)
+def _shim_code() -> tuple[Any, ...]:
+    return tuple(compile(path.read_text(encoding="utf-8"), str(path), "exec", optimize=2) for path in _SHIM_SOURCES)
 
 
 def _attempt_numbers(task_dir: Path) -> list[int]:
@@ -374,8 +415,13 @@ def _send(state: State, number: signal.Signals) -> bool:
     return True
 
 
-def _explain(number: int, command: str) -> Permanent | Temporary:
+def _explain(number: int, command: str, stage: str) -> Permanent | Temporary:
+    """Return what a failed start means; `stage` names what was being done, "" for running the command."""
     text = os.strerror(number)
+    if stage and number in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS):
+        return Permanent(f"this node cannot set {stage}: {text}", hint=_HINTS.get(stage, ""))
+    if stage:
+        return Temporary(f"cannot set {stage}: {text}")
     if number in (errno.ENOENT, errno.ENOTDIR):
         return Permanent(f"cannot run {command}: the interpreter it names is missing, or it vanished")
     if number in (errno.EACCES, errno.ENOEXEC, errno.EPERM, errno.E2BIG, errno.ELOOP):

@@ -15,6 +15,7 @@ The shim is the subreaper of everything the command starts, so nothing escapes b
 command gets SIGKILL if the shim dies (PR_SET_PDEATHSIG; the kernel drops that for a setuid program).
 The end: SIGTERM to the command's process group, after the grace SIGKILL to the group and to every
 descendant that had left it. When the command ends by itself, what it left behind is ended the same way.
+The command enters its task's control group and is confined (`confine.py`) between fork and exec; the shim is not.
 `exit.json` is written when nothing is left, into space set aside at the start: a full disk does not cost
 the exit code. A full disk costs output, never progress: what cannot be written is dropped.
 """
@@ -31,9 +32,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cloudless.adapters.subprocess.shim_output import Output, write_all  # its code is sent along
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-CHUNK_BYTES = 65536
 EXIT_FILE_BYTES = 512
 EXIT_WRITE_TRIES_MAX = 600
 DRAIN_CHUNKS_MAX = 64
@@ -108,11 +110,6 @@ def kill(pid: int, number: int) -> None:
         return
 
 
-def write_all(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-
-
 def replace_durably(directory: str, name: str, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one: temporary file, sync, rename."""
     temporary = f"{directory}/.{name}.tmp"
@@ -123,62 +120,6 @@ def replace_durably(directory: str, name: str, text: str) -> None:
     finally:
         os.close(handle)
     os.rename(temporary, f"{directory}/{name}")
-
-
-class Output:
-    """One of the command's streams: a pipe, and the log file it is copied to, with one file of history."""
-
-    def __init__(self, pipe: int, write_end: int, path: str, bytes_max: int) -> None:
-        self.pipe = pipe
-        self.write_end = write_end
-        self.path = path
-        self.bytes_max = bytes_max
-        self.handle = -1
-        self.size = 0
-        os.set_blocking(pipe, False)
-        self.open()
-
-    def open(self) -> None:
-        try:
-            self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            self.size = os.fstat(self.handle).st_size
-        except OSError:
-            self.handle = -1
-
-    def copy(self) -> bool:
-        """Copy one chunk; return False if there is none now."""
-        try:
-            data = os.read(self.pipe, CHUNK_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            os.close(self.pipe)
-            self.pipe = -1
-            return False
-        self.write(data)
-        return True
-
-    def write(self, data: bytes) -> None:
-        if self.size and self.size + len(data) > self.bytes_max:
-            self.rotate()
-        if self.handle < 0:
-            self.open()
-        try:
-            write_all(self.handle, data)
-            self.size += len(data)
-        except OSError:
-            # Disk full: the output is lost, the command goes on.
-            pass
-
-    def rotate(self) -> None:
-        try:
-            os.rename(self.path, self.path + ".1")
-        except OSError:
-            return
-        os.close(self.handle)
-        self.open()
 
 
 class Shim:
@@ -193,13 +134,16 @@ class Shim:
         self.stop_asked = False
         self.outputs: list[Output] = []
         self.exit_handle = -1
+        self.stage = ""
+        self.deaths_before = 0
         self.started_at_s = 0.0
         self.started_at_ms = 0
 
     # --- begin ---
 
     def start(self) -> None:
-        """Start the command; raise OSError (with the stage as filename) if that fails."""
+        """Start the command; raise OSError if that fails, with `stage` naming the step if it is not the exec."""
+        self.deaths_before = self.count_memory_deaths()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         self.reserve_exit_file()
         for name in ("stdout", "stderr"):
@@ -224,11 +168,12 @@ class Shim:
         finally:
             # Closed without a word: the child ends by itself.
             os.close(go_write)
-        fault = os.read(fault_read, 16)
+        fault = os.read(fault_read, 256).decode()
         os.close(fault_read)
         if fault:
             os.waitpid(self.child, 0)
-            raise OSError(int(fault), os.strerror(int(fault)))
+            number, self.stage = fault.split(" ", 1)
+            raise OSError(int(number), os.strerror(int(number)))
 
     def become_command(self, shim: int, go_read: int, fault_write: int) -> None:
         """In the child: turn into the command once the parent has written down who we are. Never returns."""
@@ -244,14 +189,54 @@ class Shim:
             _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
             _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
             os.umask(0o022)
-            os.chdir(self.order["work"])
+            self.confine()
+            # Once more: a change of user or capabilities has cleared it.
+            prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
+            if os.getppid() != shim:
+                os._exit(127)
             os.execve(self.order["executable"], self.order["argv"], self.order["env"])
         except OSError as error:
-            os.write(fault_write, str(error.errno or errno.EIO).encode())
+            self.tell_fault(fault_write, error.errno or errno.EIO)
         except ValueError:  # a NUL byte in an argument
-            os.write(fault_write, str(errno.EINVAL).encode())
+            self.tell_fault(fault_write, errno.EINVAL)
+        except MemoryError:  # a limit of its own, too low even to get there
+            self.tell_fault(fault_write, errno.ENOMEM)
         finally:
             os._exit(127)
+
+    def confine(self) -> None:
+        """In the child: enter the task's control group, change to its directory, be confined."""
+        order = self.order["confinement"]
+        scope: dict[str, Any] = {"__name__": "cloudless_confine"}
+        if order:
+            # Before the group is entered: what this takes is not the command's.
+            exec(order["code"], scope)
+        self.stage = "its control group"
+        for entrance in self.order["entrances"]:
+            handle = os.open(entrance, os.O_WRONLY)
+            os.write(handle, b"0")
+            os.close(handle)
+        self.stage = "its directory"
+        if order:
+            scope["confine"](order, self.order["work"], self.enter)
+        else:
+            os.chdir(self.order["work"])
+        self.stage = ""
+
+    def enter(self, stage: str) -> None:
+        """Note what is being done, for the word of its failure."""
+        self.stage = stage
+
+    def tell_fault(self, handle: int, number: int) -> None:
+        os.write(handle, f"{number} {self.stage}".encode())
+
+    def count_memory_deaths(self) -> int:
+        """Return how many processes of the task's group the kernel has killed for want of memory."""
+        try:
+            with open(self.order["deaths_file"]) as file:
+                return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+        except (OSError, ValueError):
+            return 0
 
     def reserve_exit_file(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -359,6 +344,16 @@ class Shim:
         # Again soon, should one have forked meanwhile.
         self.kill_at_s = time.monotonic() + LEFTOVER_POLL_S
 
+    def describe_end(self, number: int) -> str:
+        """Return what is unusual about the end by signal `number`, "" if nothing is."""
+        if self.count_memory_deaths() <= self.deaths_before:
+            return ""
+        limit_mb = self.order["memory_limit_mb"]
+        limit = f" (limit {limit_mb} MB)" if limit_mb else ""
+        if number == _signal.SIGKILL:
+            return f"killed: out of memory{limit}"
+        return f"ended after a process of it was killed: out of memory{limit}"
+
     def write_exit(self, status: int) -> None:
         """Keep how it ended. A disk that refuses is asked again for a while: the agent may be away for long."""
         for output in self.outputs:
@@ -370,7 +365,7 @@ class Shim:
         number = os.WTERMSIG(status) if signaled else 0
         ran_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self.started_at_s
         text = (
-            f'{{"exit_code": {code}, "signal": {number}, '
+            f'{{"exit_code": {code}, "signal": {number}, "message": "{self.describe_end(number)}", '
             f'"finished_at_ms": {time.time_ns() // 1_000_000}, "ran_s": {ran_s:.3f}}}'
         )
         for _ in range(EXIT_WRITE_TRIES_MAX):
@@ -418,11 +413,11 @@ def main(order: dict[str, Any]) -> None:
     try:
         shim.start()
     except OSError as error:
-        answer(f"failed {error.errno or errno.EIO}\n")
+        answer(f"failed {error.errno or errno.EIO} {shim.stage}\n")
         return
     answer(f"started {shim.child}\n")
     # The order holds the task's environment: secrets have no business here any longer.
-    order["env"] = order["argv"] = None
+    order["env"] = order["argv"] = order["confinement"] = None
     shim.run(wakeup)
     if shim.status is not None:
         shim.write_exit(shim.status)

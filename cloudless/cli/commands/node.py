@@ -105,6 +105,8 @@ def _show_facts(found: Node) -> None:
             ("reserved", format_resources(found.reserved)),
             ("free", format_resources(found.free)),
             ("executors", ", ".join(info.executors)),
+            ("can", ", ".join(info.capabilities) or "-"),
+            *((f"cannot {ability}", why) for ability, why in sorted(info.unable.items())),
             ("labels", format_labels({**info.labels, **found.spec.labels})),
             ("address", info.address),
             ("version", info.version),

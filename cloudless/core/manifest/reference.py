@@ -301,8 +301,16 @@ GROUPS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "0 to 2147483647",
                 "Numeric user id. Without: what the executor or the image says.",
             ),
-            Entry("securityContext.runAsGroup", "0 to 2147483647", "Numeric group id, as above."),
-            Entry("securityContext.readOnlyRoot", "true or false", "The task can write to its volumes only."),
+            Entry(
+                "securityContext.runAsGroup",
+                "0 to 2147483647",
+                "Numeric group id. Without, a process has the group that its user has on the node.",
+            ),
+            Entry(
+                "securityContext.readOnlyRoot",
+                "true or false",
+                "The task can write to its volumes, and a process to its home and tmp, only.",
+            ),
             Entry(
                 "securityContext.capabilities.add", "list", "As in capabilities(7), with or without `CAP_`, or `ALL`."
             ),

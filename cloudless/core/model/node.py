@@ -59,7 +59,8 @@ class NodeInfo(Evolving):
     `address` is `host:port` of the agent's own gRPC server (task logs). `executors` names what it can
     run, `capabilities` what else it can do. `boot_id` changes when the machine reboots, which is how tasks
     that cannot have survived are told. `agent_id` is random and kept in the agent's data directory, so two
-    agents of one node id are told apart.
+    agents of one node id are told apart. `unable` says of each ability (`core.abilities`) that is not
+    among the capabilities why not.
     """
 
     id: str
@@ -77,13 +78,18 @@ class NodeInfo(Evolving):
     enrolled_at_ms: int = 0
     agent_id: str = ""
     capabilities: tuple[str, ...] = ()
+    unable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus(Evolving):
-    """The leader's finding, written only when it changes. `since_ms` is when it became so."""
+    """The leader's finding, written only when it changes. `since_ms` is when it became so.
+
+    `reliability`: 1.0 for a node of which nothing bad was seen, falling towards 0 with each thing that was.
+    """
 
     reachability: Reachability
     since_ms: int = 0
     reason: str = ""
     term: int = 0
+    reliability: float = 1.0

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from cloudless.core.abilities import needed_abilities
 from cloudless.core.model import Rollout, RolloutStrategy, TaskState
 from cloudless.core.orchestration.absence import GONE_S, describe_absence
 from cloudless.core.orchestration.census import Census, Occupant, Slot
@@ -266,6 +267,7 @@ class Draft:
             executor=record.spec.executor,
             placement=record.spec.placement,
             host_ports=tuple(port.host_port for port in record.spec.ports if port.host_port),
+            needs=needed_abilities(record.spec),
             avoid=(last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else (),
         )
 

@@ -16,6 +16,7 @@ taking over flaps nothing. Only changes are written.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from cloudless.core import keys
@@ -56,7 +57,8 @@ def plan_liveness(
             deadlines.append(timeout_s - silence_s)
         if found is not None and (node.status is None or node.status.reachability is not found):
             reason = "heard of" if found is Reachability.REACHABLE else f"silent for {silence_s:.1f} s"
-            status = NodeStatus(reachability=found, since_ms=now_ms, reason=reason, term=term)
+            held = node.status or NodeStatus(reachability=found)
+            status = replace(held, reachability=found, since_ms=now_ms, reason=reason, term=term)
             changes.append(_change_status(node, status))
     return LivenessPlan(tuple(changes), min(deadlines, default=None))
 

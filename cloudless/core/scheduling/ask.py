@@ -12,9 +12,9 @@ from cloudless.core.model import ExecutorKind, Placement, Resources
 class Ask:
     """One task looking for a node.
 
-    `seed` breaks ties between equal nodes; `host_ports` are the fixed ones; nodes in `avoid` are taken
-    only if no other fits. `generation` separates the tasks of an old template from the new ones', which
-    are spread among themselves.
+    `seed` breaks ties between equal nodes; `host_ports` are the fixed ones; `needs` are abilities that the node must
+    have; nodes in `avoid` are taken only if no other fits. `generation` separates the tasks of an old template from the
+    new ones', which are spread among themselves.
     """
 
     namespace: str
@@ -25,6 +25,7 @@ class Ask:
     executor: ExecutorKind = ExecutorKind.PROCESS
     placement: Placement = field(default_factory=Placement)
     host_ports: tuple[int, ...] = ()
+    needs: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
 
     @property
@@ -42,5 +43,6 @@ class Ask:
             self.executor,
             (where.regions, where.zones, tuple(sorted(where.node_selector.items())), where.spread_topology),
             self.host_ports,
+            self.needs,
             self.avoid,
         )

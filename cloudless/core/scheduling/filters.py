@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from cloudless.core.abilities import WORDS
 from cloudless.core.scheduling.ask import Ask
 from cloudless.core.scheduling.scratch import Room
 from cloudless.core.scheduling.site import Site
@@ -61,6 +62,15 @@ def executor(ask: Ask, site: Site) -> Obstacle | None:
     return Obstacle("executor", f"has no {name} executor", f"have no {name} executor")
 
 
+def ability(ask: Ask, site: Site) -> Obstacle | None:
+    """The node's agent must be able to keep all that the task is promised."""
+    missing = [WORDS[name] for name in ask.needs if name not in site.capabilities]
+    if not missing:
+        return None
+    text = f"cannot {' and '.join(missing)}"
+    return Obstacle("ability", text, text)
+
+
 def region(ask: Ask, site: Site) -> Obstacle | None:
     wanted = ask.placement.regions
     if not wanted or site.region in wanted:
@@ -100,7 +110,7 @@ def host_ports(ask: Ask, room: Room) -> Obstacle | None:
     return Obstacle("host-port", f"has port {text} taken", f"have port {text} taken")
 
 
-SITE_FILTERS: tuple[SiteFilter, ...] = (reachable, open_for_tasks, executor, region, zone)
+SITE_FILTERS: tuple[SiteFilter, ...] = (reachable, open_for_tasks, executor, ability, region, zone)
 ROOM_FILTERS: tuple[RoomFilter, ...] = (node_selector, capacity, host_ports)
 
 

@@ -20,6 +20,7 @@ class Site(NamedTuple):
     draining: bool
     cordoned: bool
     executors: tuple[str, ...]
+    capabilities: tuple[str, ...]
     region: str
     zone: str
 
@@ -32,6 +33,7 @@ def site_of(node: Node, info: NodeInfo) -> Site:
         spec.draining,
         spec.cordoned,
         info.executors,
+        info.capabilities,
         info.region,
         info.zone,
     )

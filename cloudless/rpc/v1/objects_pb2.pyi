@@ -855,6 +855,26 @@ class NodeInfo(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class UnableEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
@@ -870,6 +890,7 @@ class NodeInfo(_message.Message):
     ENROLLED_AT_MS_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    UNABLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     type: _builtins.str
@@ -889,7 +910,13 @@ class NodeInfo(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
-    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the node can do beside running executors: `limit-memory`, `run-as-user`, and what its operator says."""
+
+    @_builtins.property
+    def unable(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Ability → why the node does not have it. For people."""
+
     def __init__(
         self,
         *,
@@ -908,10 +935,11 @@ class NodeInfo(_message.Message):
         enrolled_at_ms: _builtins.int = ...,
         agent_id: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        unable: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "capabilities", b"capabilities", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "capabilities", b"capabilities", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "unable", b"unable", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -925,10 +953,13 @@ class NodeStatus(_message.Message):
     SINCE_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    RELIABILITY_FIELD_NUMBER: _builtins.int
     reachability: Global___Reachability.ValueType
     since_ms: _builtins.int
     reason: _builtins.str
     term: _builtins.int
+    reliability: _builtins.float
+    """0 to 1, from what was seen of the node; absent: nothing bad was (1)."""
     def __init__(
         self,
         *,
@@ -936,12 +967,15 @@ class NodeStatus(_message.Message):
         since_ms: _builtins.int = ...,
         reason: _builtins.str = ...,
         term: _builtins.int = ...,
+        reliability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reliability", b"_reliability", "reliability", b"reliability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reachability", b"reachability", "reason", b"reason", "since_ms", b"since_ms", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reliability", b"_reliability", "reachability", b"reachability", "reason", b"reason", "reliability", b"reliability", "since_ms", b"since_ms", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reliability: _TypeAlias = _typing.Literal["reliability"]  # noqa: Y015
+    _WhichOneofArgType__reliability: _TypeAlias = _typing.Literal["_reliability", b"_reliability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reliability) -> _WhichOneofReturnType__reliability | None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
 

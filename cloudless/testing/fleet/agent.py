@@ -57,7 +57,7 @@ class FleetAgent:
         )  # fmt: skip
         journal, reports = cast("Journal", ForgetfulJournal()), ReportBook()
         head = Head(incarnation=time.time_ns() // 1_000_000, agent_id=name)
-        info = build_node_info(settings, ("process",), name)
+        info = build_node_info(settings, ("process",), name, {})
         self.refused: Counter[str] = Counter()
         self.round_trips_s: list[float] = []
         self.tasks = build_tasks(settings, reports)

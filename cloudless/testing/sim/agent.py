@@ -129,10 +129,10 @@ class SimMachine(FakeMachine):
         super().__init__(clock)
         self._node_id, self._tell = node_id, tell
 
-    def end(self, task_id: str, attempt: int, *, exit_code: int = 0, signal_number: int = 0) -> None:
+    def end(self, task_id: str, attempt: int, *, exit_code: int = 0, signal_number: int = 0, message: str = "") -> None:
         if self.attempts[task_id, attempt].instance.running:
             self._tell(Finished(self._node_id, task_id, attempt))
-        super().end(task_id, attempt, exit_code=exit_code, signal_number=signal_number)
+        super().end(task_id, attempt, exit_code=exit_code, signal_number=signal_number, message=message)
 
     def running(self) -> list[tuple[str, int]]:
         return sorted(key for key, attempt in self.attempts.items() if attempt.instance.running)
@@ -203,7 +203,7 @@ class AgentLife:
         await runner.recover(tasks, incarnation=head.incarnation)
         gate = _ObservedGate(head, journal, host.node_id)
         gate.tell = world.tell
-        info = replace(build_node_info(settings, (executor.name,), head.agent_id), boot_id="boot-1")
+        info = replace(build_node_info(settings, (executor.name,), head.agent_id, {}), boot_id="boot-1")
         parts = SessionParts(
             info=lambda: info,
             limits=limits,
