@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloudless.core.model import ExecutorKind, Placement, Resources, SpreadTopology, TaskState
+from cloudless.core.model import ExecutorKind, Placement, PortProtocol, Resources, SpreadTopology, TaskState
 from cloudless.core.orchestration import plan_workloads
 from cloudless.core.scheduling import Ask, Placed, Scratch, Unplaced, place
 from cloudless.testing.builders import TestCluster, build_workload
@@ -93,7 +93,7 @@ def test_a_fixed_port_is_given_once_per_node() -> None:
     cluster = TestCluster()
     cluster.add_node("n1")
     cluster.add_node("n2")
-    placed = nodes_for(cluster, *(ask(f"t{n}", host_ports=(80,)) for n in range(3)))
+    placed = nodes_for(cluster, *(ask(f"t{n}", host_ports=((80, PortProtocol.TCP),)) for n in range(3)))
     assert sorted(placed[:2]) == ["n1", "n2"]
     assert placed[2] == "0 of 2 nodes fit: 2 have port 80 taken"
 
