@@ -61,6 +61,8 @@ REPLACE_MEMBER = _method(
     "ClusterService/ReplaceMember", _c.ReplaceMemberRequest, _c.ReplaceMemberResponse, attempt_s=5.0
 )
 GET_AUTOPILOT = _method("ClusterService/GetAutopilot", _c.GetAutopilotRequest, _c.GetAutopilotResponse, attempt_s=4.0)
+GET_SCHEDULER = _method("ClusterService/GetScheduler", _c.GetSchedulerRequest, _c.GetSchedulerResponse)
+SET_SCHEDULER = _method("ClusterService/SetScheduler", _c.SetSchedulerRequest, _c.SetSchedulerResponse)
 SET_AUTOPILOT = _method("ClusterService/SetAutopilot", _c.SetAutopilotRequest, _c.SetAutopilotResponse)
 # No request id: asked twice it would move leadership twice.
 TRANSFER_LEADER = _method(

@@ -1,8 +1,13 @@
-"""Equality selectors (`zone=zone-a,phase=READY`) and label changes (`tier=web old-`)."""
+"""Selectors (`zone=zone-a`), and changes of labels (`tier=web old-`) and of taints (`gpu=yes:NO_SCHEDULE old-`)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from cloudless.rpc.v1.objects_pb2 import Taint
 
 
 def parse_selector(texts: tuple[str, ...]) -> dict[str, str]:
@@ -28,3 +33,32 @@ def parse_label_changes(words: tuple[str, ...]) -> tuple[dict[str, str], list[st
         else:
             raise click.UsageError(f"{word!r} is neither key=value nor key-")
     return to_set, to_remove
+
+
+def parse_taint_changes(words: tuple[str, ...]) -> tuple[list[Taint], list[Taint]]:
+    """Return (taints to set, taints to remove) from `key=value:EFFECT`, `key:EFFECT`, `key:EFFECT-` and `key-`."""
+    from cloudless.rpc.v1.objects_pb2 import Taint, TaintEffect
+
+    effects = {name.removeprefix("TAINT_EFFECT_"): value for name, value in TaintEffect.items() if value}
+    known = {_squeeze(name): name for name in effects}
+    to_set: list[Taint] = []
+    to_remove: list[Taint] = []
+    for word in words:
+        removes = word.endswith("-")
+        named, colon, effect = word.removesuffix("-").partition(":")
+        key, _, value = named.partition("=")
+        wanted = known.get(_squeeze(effect), "")
+        if not key or not (colon or removes) or (colon and not wanted):
+            raise click.UsageError(
+                f"{word!r} is neither key=value:EFFECT nor key:EFFECT- nor key-; EFFECT is one of {', '.join(effects)}"
+            )
+        taint = Taint(key=key, value=value)
+        if colon:
+            taint.effect = effects[wanted]
+        (to_remove if removes else to_set).append(taint)
+    return to_set, to_remove
+
+
+def _squeeze(effect: str) -> str:
+    """Return what NO_EXECUTE, no-execute and NoExecute have in common."""
+    return effect.upper().replace("-", "").replace("_", "")

@@ -10,7 +10,15 @@ from cloudless.cli.output import Column, Listing
 from cloudless.cli.plain import enum_word, to_plain
 from cloudless.rpc.v1.cluster_pb2 import CoordinatorStatus, Joiner, Member
 from cloudless.rpc.v1.node_pb2 import Node
-from cloudless.rpc.v1.objects_pb2 import EventRecord, Resources, RolloutStrategy, Severity, WorkloadSpec
+from cloudless.rpc.v1.objects_pb2 import (
+    EventRecord,
+    Resources,
+    RolloutStrategy,
+    Severity,
+    Taint,
+    TaintEffect,
+    WorkloadSpec,
+)
 from cloudless.rpc.v1.workload_pb2 import Task, Workload
 
 
@@ -29,6 +37,12 @@ def format_mb(megabytes: int) -> str:
 
 def format_labels(labels: Any) -> str:
     return ",".join(f"{key}={labels[key]}" for key in sorted(labels)) or "-"
+
+
+def format_taint(taint: Taint) -> str:
+    """Return a taint as `node taint` takes it."""
+    value = f"={taint.value}" if taint.value else ""
+    return f"{taint.key}{value}:{enum_word(TaintEffect.DESCRIPTOR, taint.effect)}"
 
 
 def format_resources(amounts: Resources) -> str:

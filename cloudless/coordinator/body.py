@@ -27,6 +27,7 @@ from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
+from cloudless.coordinator.api.scheduler import SchedulerCalls
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.upgrade import UpgradeCalls
 from cloudless.coordinator.api.workloads import Workloads
@@ -192,6 +193,7 @@ class Body:
                 Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__, self.space),
                 members,
                 AutopilotCalls(access, self.members, members),
+                SchedulerCalls(access),
                 UpgradeCalls(access, self.members),
             ),
             "nodes": (Nodes(access, self.heard.find_silence_s),),

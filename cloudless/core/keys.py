@@ -34,6 +34,7 @@ class Kind(Enum):
     EVENT = "event"
     AUTOPILOT = "autopilot"
     AUTOPILOT_STATUS = "autopilot-status"
+    SCHEDULER = "scheduler"
     JOIN = "join"
     REPLACEMENT = "replacement"
     REQUEST = "request"
@@ -60,6 +61,7 @@ class Key:
 CLUSTER = PREFIX + "cluster"
 AUTOPILOT = PREFIX + "autopilot/spec"
 AUTOPILOT_STATUS = PREFIX + "autopilot/status"
+SCHEDULER = PREFIX + "scheduler/spec"
 JOINS = PREFIX + "joins/"
 REPLACEMENTS = PREFIX + "replacements/"
 COORDINATORS = PREFIX + "coordinators/"
@@ -191,6 +193,8 @@ def parse(key: str) -> Key | None:
             return Key(Kind.AUTOPILOT, ())
         case ["autopilot", "status"]:
             return Key(Kind.AUTOPILOT_STATUS, ())
+        case ["scheduler", "spec"]:
+            return Key(Kind.SCHEDULER, ())
         case ["suspicions", term, coordinator_id]:
             return Key(Kind.SUSPICION, (term, coordinator_id))
         case ["workloads", namespace, name, "spec"]:

@@ -48,6 +48,7 @@ from cloudless.core.model import (
     Record,
     ReplacementRecord,
     RequestRecord,
+    SchedulerRecord,
     Suspicion,
     TaskDesired,
     TaskObserved,
@@ -295,6 +296,7 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "key_rotation": (KeyRotationRecord, pb.KeyRotationRecord),
     "autopilot": (AutopilotRecord, pb.AutopilotRecord),
     "autopilot_status": (AutopilotStatus, pb.AutopilotStatus),
+    "scheduler": (SchedulerRecord, pb.SchedulerRecord),
     "join": (JoinRecord, pb.JoinRecord),
     "replacement": (ReplacementRecord, pb.ReplacementRecord),
 }
@@ -320,6 +322,7 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.KEY_ROTATION: "key_rotation",
     Kind.AUTOPILOT: "autopilot",
     Kind.AUTOPILOT_STATUS: "autopilot_status",
+    Kind.SCHEDULER: "scheduler",
     Kind.JOIN: "join",
     Kind.REPLACEMENT: "replacement",
 }

@@ -18,7 +18,7 @@ BUILDERS: dict[str, Callable[..., str]] = {
     for name, function in inspect.getmembers(keys, inspect.isfunction)
     if function.__module__ == keys.__name__ and not name.startswith("_") and name != "parse"
 }
-SINGLE = (Kind.CLUSTER, Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.KEY_ROTATION)
+SINGLE = (Kind.CLUSTER, Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.SCHEDULER, Kind.KEY_ROTATION)
 NAMES = st.from_regex(keys.NAME_PATTERN, fullmatch=True).filter(str.isascii)
 REQUEST_IDS = st.from_regex(keys.REQUEST_ID_PATTERN, fullmatch=True)
 NUMBERS = st.integers(1, 2**63 - 1)

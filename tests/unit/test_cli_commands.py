@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from cloudless.cli import methods
 from cloudless.cli.main import _COMMANDS, cli
+from cloudless.cli.views import format_taint
 from cloudless.errors import AlreadyExists, CloudlessError, Denied, InvalidSpec, NoSpace, NotFound, Problem, Unavailable
 from cloudless.rpc.v1 import cluster_pb2, event_pb2, node_pb2, objects_pb2, workload_pb2
 from cloudless.rpc.v1.common_pb2 import CONSISTENCY_BOUNDED, CONSISTENCY_STALE, ResponseHeader
@@ -322,6 +323,20 @@ def test_labels_are_set_and_removed(coordinator: FakeCoordinator) -> None:
     assert list(request.remove_labels) == ["old"]
 
 
+def test_taints_are_set_and_removed(coordinator: FakeCoordinator) -> None:
+    node = node_pb2.Node()
+    node.CopyFrom(NODE)
+    node.spec.taints.add(key="gpu", value="yes", effect="TAINT_EFFECT_NO_SCHEDULE")
+    coordinator.answer(methods.UPDATE_NODE, node_pb2.UpdateNodeResponse(node=node))
+    words = ("gpu=yes:NO_SCHEDULE", "slow:prefer-no-schedule", "a:NoExecute-", "old-")
+    assert run(coordinator, "node", "taint", "agent-1", *words).exit_code == 0
+    (request,) = coordinator.requests
+    assert [format_taint(taint) for taint in request.set_taints] == ["gpu=yes:NO_SCHEDULE", "slow:PREFER_NO_SCHEDULE"]
+    assert [format_taint(taint) for taint in request.remove_taints] == ["a:NO_EXECUTE", "old:"]
+    for wrong in ("gpu", "gpu:SOMETIMES", ":NO_EXECUTE", "=x:NO_EXECUTE"):
+        assert run(coordinator, "node", "taint", "agent-1", wrong).exit_code == 2, wrong
+
+
 def test_logs_of_several_tasks_never_mix_inside_a_line(coordinator: FakeCoordinator) -> None:
     chunks = [("a", b"one\ntw"), ("b", b"three\n"), ("a", b"o\nlast")]
     coordinator.answer(
@@ -458,6 +473,20 @@ def test_autopilot_set_sends_only_what_was_given(coordinator: FakeCoordinator) -
     assert request.HasField("cleanup_dead_voters")
     assert not request.HasField("min_quorum")
     assert run(coordinator, "cluster", "autopilot", "set").exit_code == 2
+
+
+def test_scheduler_get_tells_the_weights_and_set_sends_only_what_was_given(coordinator: FakeCoordinator) -> None:
+    settings = objects_pb2.SchedulerRecord(pack=50, cost=7, preemption=True)
+    coordinator.answer(methods.GET_SCHEDULER, cluster_pb2.GetSchedulerResponse(settings=settings))
+    shown = run(coordinator, "cluster", "scheduler", "get").stdout
+    assert "cloudless.io/cost" in shown
+    assert "lower priorities make way" in shown
+    coordinator.answer(methods.SET_SCHEDULER, cluster_pb2.SetSchedulerResponse(settings=settings))
+    assert run(coordinator, "cluster", "scheduler", "set", "--pack", "0", "--preemption").exit_code == 0
+    request = coordinator.requests[-1]
+    assert (request.HasField("pack"), request.pack, request.preemption) == (True, 0, True)
+    assert not request.HasField("balance")
+    assert run(coordinator, "cluster", "scheduler", "set").exit_code == 2
 
 
 def test_leave_asks_the_one_that_is_to_leave(coordinator: FakeCoordinator) -> None:

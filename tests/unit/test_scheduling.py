@@ -13,6 +13,7 @@ from cloudless.core.model import (
     ExecutorKind,
     Limits,
     Placement,
+    PortProtocol,
     Resources,
     SecurityContext,
     SpreadTopology,
@@ -129,7 +130,7 @@ def test_a_fixed_port_is_given_once_per_node() -> None:
     cluster = TestCluster()
     cluster.add_node("n1")
     cluster.add_node("n2")
-    placed = nodes_for(cluster, *(ask(f"t{n}", host_ports=(80,)) for n in range(3)))
+    placed = nodes_for(cluster, *(ask(f"t{n}", host_ports=((80, PortProtocol.TCP),)) for n in range(3)))
     assert sorted(placed[:2]) == ["n1", "n2"]
     assert placed[2] == "0 of 2 nodes fit: 2 have port 80 taken"
 

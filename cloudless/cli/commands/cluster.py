@@ -23,6 +23,7 @@ _LAZY = {
     "replace": ("cloudless.cli.commands.members:replace", "Give a dead coordinator up for a new one."),
     "promote": ("cloudless.cli.commands.members:promote", "Make a learner a voter now."),
     "update-member": ("cloudless.cli.commands.members:update_member", "Announce a coordinator's new raft address."),
+    "scheduler": ("cloudless.cli.commands.scheduler:scheduler", "How nodes are chosen for tasks: get, set."),
     "autopilot": ("cloudless.cli.commands.autopilot:autopilot", "How the leader cares for the members: get, set."),
     "doctor": ("cloudless.cli.commands.doctor:doctor", "Say what is wrong, what shows it, and the cure."),
     "debug": ("cloudless.cli.commands.debug:debug", "Write a bundle for whoever helps you, without secrets."),

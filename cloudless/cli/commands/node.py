@@ -89,7 +89,7 @@ def describe(node_id: str) -> None:
 def _show_facts(found: Node) -> None:
     from cloudless.cli.ages import format_age, format_span
     from cloudless.cli.output import show_fields
-    from cloudless.cli.views import format_labels, format_resources, now_ms
+    from cloudless.cli.views import format_labels, format_resources, format_taint, now_ms
 
     info, heard_s = found.info, found.last_heard_s
     show_fields(
@@ -108,6 +108,7 @@ def _show_facts(found: Node) -> None:
             ("can", ", ".join(info.capabilities) or "-"),
             *((f"cannot {ability}", why) for ability, why in sorted(info.unable.items())),
             ("labels", format_labels({**info.labels, **found.spec.labels})),
+            ("taints", ", ".join(format_taint(taint) for taint in found.spec.taints)),
             ("address", info.address),
             ("version", info.version),
             ("enrolled", f"{format_age(info.enrolled_at_ms, now_ms())} ago"),
@@ -162,6 +163,21 @@ def label(node_id: str, changes: tuple[str, ...], if_revision: int, request_id: 
 
     to_set, to_remove = parse_label_changes(changes)
     _update_all((node_id,), if_revision, request_id, "labelled", set_labels=to_set, remove_labels=to_remove)
+
+
+@node.command("taint", cls=Command)
+@click.argument("node_id")
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE:EFFECT|KEY:EFFECT-|KEY-…")
+@_write_options
+def taint(node_id: str, changes: tuple[str, ...], if_revision: int, request_id: str) -> None:
+    """Put taints on NODE_ID (KEY=VALUE:EFFECT, KEY:EFFECT) or take them off (KEY:EFFECT-, or KEY- for all of a key).
+
+    EFFECT is NO_SCHEDULE, PREFER_NO_SCHEDULE or NO_EXECUTE; the last makes tasks that do not tolerate it leave.
+    """
+    from cloudless.cli.selectors import parse_taint_changes
+
+    to_set, to_remove = parse_taint_changes(changes)
+    _update_all((node_id,), if_revision, request_id, "tainted", set_taints=to_set, remove_taints=to_remove)
 
 
 def _update_all(node_ids: tuple[str, ...], if_revision: int, request_id: str, done: str, **changes: Any) -> None:

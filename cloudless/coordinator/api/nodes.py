@@ -1,4 +1,4 @@
-"""NodeService: list, get, and what a person wants of a node (cordon, drain, labels)."""
+"""NodeService: list, get, and what a person wants of a node (cordon, drain, labels, taints)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from cloudless.coordinator.api.access import (
     read_selector,
     with_puts,
 )
+from cloudless.coordinator.api.taints import change_taints, check_taints
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec
 from cloudless.core.orchestration import summarise_node
 from cloudless.core.plan import Change, Precondition, PutRecord
+from cloudless.core.scheduling import describe_taint
+from cloudless.core.scheduling.site import MEASURES, millionths
 from cloudless.core.state import Node, View
 from cloudless.errors import InvalidSpec, Problem
 from cloudless.rpc import codec
@@ -26,6 +29,7 @@ from cloudless.rpc.v1 import node_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
 LABELS_MAX = 64
+TAINTS_MAX = 32
 LABEL_LENGTH_MAX = 253
 
 
@@ -50,7 +54,7 @@ class Nodes:
         return pb.GetNodeResponse(header=self._access.header(), node=self._to_node(view, request.node_id))
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Any) -> pb.UpdateNodeResponse:
-        _check_labels(request)
+        check_node_request(request)
 
         def decide(view: View) -> Decided:
             node = find_node(view, request.node_id)
@@ -58,6 +62,8 @@ class Nodes:
             spec, what = _new_spec(node.spec, request)
             if len(spec.labels) > LABELS_MAX:
                 raise InvalidSpec([Problem("set_labels", f"node {node.id} would have more than {LABELS_MAX} labels")])
+            if len(spec.taints) > TAINTS_MAX:
+                raise InvalidSpec([Problem("set_taints", f"node {node.id} would have more than {TAINTS_MAX} taints")])
             if spec == node.spec and node.spec_revision:
                 return Decided(None, {})
             key = keys.node_spec(node.id)
@@ -130,11 +136,15 @@ def _new_spec(spec: NodeSpec, request: pb.UpdateNodeRequest) -> tuple[NodeSpec, 
         labels = {key: value for key, value in spec.labels.items() if key not in request.remove_labels}
         spec = replace(spec, labels=labels | dict(request.set_labels))
         words.append("label")
+    if request.set_taints or request.remove_taints:
+        spec = replace(spec, taints=change_taints(spec.taints, request.set_taints, request.remove_taints))
+        words.append("taint " + (", ".join(map(describe_taint, spec.taints)) or "no more"))
     return spec, ", ".join(words) or "nothing"
 
 
-def _check_labels(request: pb.UpdateNodeRequest) -> None:
-    problems = []
+def check_node_request(request: pb.UpdateNodeRequest) -> None:
+    """Raise InvalidSpec with every fault of a request."""
+    problems = check_taints(request.set_taints, request.remove_taints, TAINTS_MAX)
     if len(request.set_labels) > LABELS_MAX:
         problems.append(Problem("set_labels", f"at most {LABELS_MAX} labels"))
     if len(request.remove_labels) > LABELS_MAX:
@@ -146,6 +156,8 @@ def _check_labels(request: pb.UpdateNodeRequest) -> None:
             problems.append(
                 Problem(f"set_labels[{key[:40]!r}]", f"key and value must have 1 to {LABEL_LENGTH_MAX} characters")
             )
+        elif key in MEASURES and millionths(value, MEASURES[key]) is None:
+            problems.append(Problem(f"set_labels[{key!r}]", f"must be a number from 0 to {MEASURES[key]:g}"))
     if request.HasField("cordoned") and not request.cordoned and request.draining:
         problems.append(Problem("cordoned", "a draining node is cordoned; uncordon it when it need not drain any more"))
     if problems:

@@ -85,6 +85,7 @@ _FACTS: dict[str, Callable[[Any, View | None], RequestFacts]] = {
     "WorkloadService/ScaleWorkload": _one,
     "WorkloadService/DeleteWorkload": _one,
     "WorkloadService/ExplainWorkload": _one,
+    "WorkloadService/PlanWorkload": _manifest,
     "WorkloadService/ReadLogs": _logs,
     "TaskService/ListTasks": _list,
     "TaskService/GetTask": _task,

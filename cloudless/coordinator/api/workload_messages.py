@@ -25,7 +25,7 @@ KEPT_MAX = 10_000
 _WITHOUT_EFFECT = frozenset(
     (
         *(Kind.CLUSTER, Kind.COORDINATOR, Kind.ELECTION, Kind.SUSPICION, Kind.EVENT, Kind.REQUEST),
-        *(Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.JOIN, Kind.REPLACEMENT),
+        *(Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.SCHEDULER, Kind.JOIN, Kind.REPLACEMENT),
     )
 )
 

@@ -43,6 +43,11 @@ def read_part_name(fields: Fields, taken: set[str], kind: str) -> str:
     return name
 
 
+def is_label_name(text: str) -> bool:
+    """Return whether the text may be the name of a label, or of a taint."""
+    return _LABEL_NAME.fullmatch(text) is not None
+
+
 def read_label_name(fields: Fields, name: str, *, required: bool) -> str:
     """Return the name of a label, or of a taint; empty if it may be left out and is."""
     value = fields.text(name, length_max=LABEL_LENGTH_MAX)

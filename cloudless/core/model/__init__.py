@@ -39,6 +39,7 @@ from cloudless.core.model.probe import Probe, ProbeKind
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Limits, Resources
 from cloudless.core.model.rollout import Rollout, RolloutStrategy
+from cloudless.core.model.scheduler import COST_LABEL, NETWORK_PENALTY_LABEL, SchedulerRecord
 from cloudless.core.model.security import CAPABILITIES, RLIMIT_NAMES, RLIMIT_UNLIMITED, Rlimit, SecurityContext
 from cloudless.core.model.taint import Taint, TaintEffect, Toleration, TolerationOperator
 from cloudless.core.model.task import Desired, Instance, TaskDesired, TaskObserved, TaskSpec, TaskState
@@ -61,6 +62,7 @@ Record = (
     | Suspicion
     | AutopilotRecord
     | AutopilotStatus
+    | SchedulerRecord
     | JoinRecord
     | ReplacementRecord
     | NodeSpec
@@ -82,6 +84,8 @@ Record = (
 
 __all__ = [
     "CAPABILITIES",
+    "COST_LABEL",
+    "NETWORK_PENALTY_LABEL",
     "RLIMIT_NAMES",
     "RLIMIT_UNLIMITED",
     "WEIGHT_MAX",
@@ -129,6 +133,7 @@ __all__ = [
     "Role",
     "Rollout",
     "RolloutStrategy",
+    "SchedulerRecord",
     "SecurityContext",
     "Severity",
     "SpreadTopology",

@@ -4,7 +4,9 @@ Terms say what a node has to be like, or which other tasks have to be near it (a
 (anti-affinity). A term with `weight` 0 is required: a node that breaks one is not used. A term with a weight
 from 1 to 100 is preferred: it only adds to a node's score. Required terms come first.
 
-Like all of a placement they count when a task is placed; one that runs stays, whatever changes around it.
+Like all of a placement they count when a task is placed; one that runs stays, whatever changes around it, unless its
+node gets a taint NO_EXECUTE that it does not tolerate. Anti-affinity holds both ways, as in Kubernetes: what a running
+task must not have near it is not placed near it.
 """
 
 from __future__ import annotations

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from cloudless.core.model import TaskState
 from cloudless.core.orchestration.absence import absence_s
 from cloudless.core.orchestration.ending import Ending, judge_ending
+from cloudless.core.scheduling import why_leave
 from cloudless.core.state.view import Task, View, Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """A wanted task that has not ended. `absent_s` is None while its node is reachable."""
+    """A wanted task that has not ended. `absent_s` is None while its node is reachable.
+
+    `draining`: the node is being drained, or has a taint NO_EXECUTE that the workload does not tolerate."""
 
     task: Task
     outdated: bool
@@ -103,7 +106,7 @@ def _occupant(view: View, workload: Workload, task: Task, unreachable_s: Mapping
     return Occupant(
         task=task,
         outdated=task.desired.task_generation < workload.record.task_generation,
-        draining=node is not None and node.spec.draining,
+        draining=node is not None and bool(why_leave(node, workload.record.spec.placement)),
         absent_s=absent_s,
         lost=absent_s is not None and absent_s >= workload.record.spec.lost_after_s,
     )

@@ -30,7 +30,7 @@ from cloudless.core.orchestration.census import Census, Occupant, Slot
 from cloudless.core.orchestration.changes import Decider, build_task_id, create_task, newest_by_slot, stop_task
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
-from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, place
+from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, fixed_ports, place, why_leave
 from cloudless.core.state.view import Task, View, Workload
 
 
@@ -226,7 +226,9 @@ class Draft:
         old = leaver.occupant
         if old.lost:
             return Want(leaver.slot, f"instead of {old.task.id}: {self._why_lost(old)}", old)
-        return Want(leaver.slot, f"instead of {old.task.id}: node {old.task.desired.node_id} is being drained")
+        node = self.view.nodes.get(old.task.desired.node_id)
+        why = why_leave(node, self.workload.record.spec.placement) if node is not None else ""
+        return Want(leaver.slot, f"instead of {old.task.id}: {why}")
 
     def _start(self, wants: Sequence[Want]) -> frozenset[int]:
         """Find a node for each wanted task; return the numbers of the slots that get one."""
@@ -266,8 +268,10 @@ class Draft:
             requests=record.spec.requests,
             executor=record.spec.executor,
             placement=record.spec.placement,
-            host_ports=tuple(port.host_port for port in record.spec.ports if port.host_port),
+            host_ports=fixed_ports(record.spec.ports),
             needs=needed_abilities(record.spec),
+            labels=record.labels,
+            priority=record.spec.priority,
             avoid=(last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else (),
         )
 

@@ -56,7 +56,7 @@ def plan_workloads(
     view: View, refs: Iterable[tuple[str, str]], now_ms: int, term: int, unreachable_s: Mapping[str, float]
 ) -> OrchestrationPlan:
     """Plan the workloads `refs` (namespace, name) in that order, each once."""
-    scratch = Scratch(view)
+    scratch = Scratch(view, unreachable_s)
     results = tuple(
         plan_workload(view, namespace, name, now_ms, term, unreachable_s, scratch)
         for namespace, name in dict.fromkeys(refs)
@@ -93,7 +93,7 @@ def plan_workload(
     if workload.record.deleted_at_ms > 0:
         return _plan_deletion(view, workload, decider, unreachable_s)
     census = take_census(view, workload, now_ms, unreachable_s)
-    draft = Draft(view, workload, census, decider, scratch or Scratch(view))
+    draft = Draft(view, workload, census, decider, scratch or Scratch(view, unreachable_s))
     draft.fill()
     return WorkloadPlan(
         namespace,

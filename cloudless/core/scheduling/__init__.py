@@ -4,9 +4,25 @@ A placement reserves its room before the next is considered, so no plan books an
 decided from one view, without side effects; the same view and asks give the same nodes.
 """
 
-from cloudless.core.scheduling.ask import Ask
+from cloudless.core.scheduling.ask import Ask, HostPort, fixed_ports
 from cloudless.core.scheduling.diagnosis import Diagnosis
 from cloudless.core.scheduling.placement import Placed, Unplaced, place
 from cloudless.core.scheduling.scratch import Room, Scratch
+from cloudless.core.scheduling.settings import check_scheduler, scheduler_of
+from cloudless.core.scheduling.taints import describe_taint, why_leave
 
-__all__ = ["Ask", "Diagnosis", "Placed", "Room", "Scratch", "Unplaced", "place"]
+__all__ = [
+    "Ask",
+    "Diagnosis",
+    "HostPort",
+    "Placed",
+    "Room",
+    "Scratch",
+    "Unplaced",
+    "check_scheduler",
+    "describe_taint",
+    "fixed_ports",
+    "place",
+    "scheduler_of",
+    "why_leave",
+]

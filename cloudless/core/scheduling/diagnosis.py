@@ -33,11 +33,13 @@ class Diagnosis:
 
 def diagnose(ask: Ask, scratch: Scratch) -> Diagnosis:
     """Count what is in the way on each node; call it when no node fits."""
+    scratch.distinguish([ask])
+    neighbours = scratch.neighbours_of(ask)
     held: dict[Obstacle, list[Room]] = {}
     for site, shelves in scratch.sites.items():
         common = find_site_obstacle(ask, site)
         for room in (room for shelf in shelves for room in shelf.rooms()):
-            obstacle = common or find_room_obstacle(ask, room)
+            obstacle = common or find_room_obstacle(ask, room, neighbours)
             if obstacle is not None:
                 held.setdefault(obstacle, []).append(room)
     ranked = sorted(held.items(), key=lambda item: (len(item[1]), item[0].many))

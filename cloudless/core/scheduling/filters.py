@@ -1,9 +1,9 @@
 """Where a task may run: each filter names what is in the way, or returns None.
 
 A filter that can tell by the facts of a `Site` looks at that, once for all of its nodes; the others look at
-one node's `Room`. A new filter is a function added to `SITE_FILTERS` or `ROOM_FILTERS` (then also to
-`may_take`). Their order is the order in which obstacles are named, so put what a person should fix first at
-the front. Only the first obstacle of a node is counted.
+one node's `Room`, and at what the task wants of its neighbours there. A new filter is a function added to
+`SITE_FILTERS` or `ROOM_FILTERS` (then also to `may_take`). Their order is the order in which obstacles are named, so
+put what a person should fix first at the front. Only the first obstacle of a node is counted.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from cloudless.core.abilities import WORDS
-from cloudless.core.scheduling.ask import Ask
+from cloudless.core.model import PortProtocol, Topology
+from cloudless.core.scheduling.ask import Ask, HostPort
+from cloudless.core.scheduling.neighbours import Bond, Neighbours
+from cloudless.core.scheduling.node_terms import describe_term, holds
 from cloudless.core.scheduling.scratch import Room
 from cloudless.core.scheduling.site import Site
+from cloudless.core.scheduling.taints import FORBIDDING, describe_taint, find_intolerable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Obstacle:
 
 
 SiteFilter = Callable[[Ask, Site], Obstacle | None]
-RoomFilter = Callable[[Ask, Room], Obstacle | None]
+RoomFilter = Callable[[Ask, Room, Neighbours], Obstacle | None]
 
 _OFFLINE = Obstacle("offline", "is offline", "are offline")
 _ENROLLING = Obstacle("enrolling", "has not been reached yet", "have not been reached yet")
@@ -85,38 +89,83 @@ def zone(ask: Ask, site: Site) -> Obstacle | None:
     return _outside("zone", wanted)
 
 
-def node_selector(ask: Ask, room: Room) -> Obstacle | None:
+def taints(ask: Ask, site: Site) -> Obstacle | None:
+    """Each taint that keeps tasks away must be tolerated."""
+    if not site.taints:
+        return None
+    taint = find_intolerable(site.taints, ask.placement.tolerations, FORBIDDING)
+    if taint is None:
+        return None
+    text = f"the taint {describe_taint(taint)}, which is not tolerated"
+    return Obstacle("taint", f"has {text}", f"have {text}")
+
+
+def node_selector(ask: Ask, site: Site) -> Obstacle | None:
     """All labels asked for must be on the node with the same value."""
-    missing = [f"{k}={v}" for k, v in sorted(ask.placement.node_selector.items()) if room.labels.get(k) != v]
+    if not ask.placement.node_selector:
+        return None
+    missing = [f"{k}={v}" for k, v in sorted(ask.placement.node_selector.items()) if site.label(k) != v]
     if not missing:
         return None
     text = ", ".join(missing)
     return Obstacle("node-selector", f"lacks the label {text}", f"lack the label {text}")
 
 
-def capacity(ask: Ask, room: Room) -> Obstacle | None:
+def node_affinity(ask: Ask, site: Site) -> Obstacle | None:
+    """Each required term must hold for the node's labels."""
+    for term in ask.placement.node_affinity:
+        if not term.weight and not holds(term, site.label(term.key)):
+            text = f"not like {describe_term(term)}"
+            return Obstacle("node-affinity", f"is {text}", f"are {text}")
+    return None
+
+
+def workload_affinity(ask: Ask, room: Room, neighbours: Neighbours) -> Obstacle | None:
+    """Required neighbours must be there; those that must not be, and that want it away themselves, must not."""
+    broken = neighbours.find_broken(room.places) if neighbours.required else None
+    return None if broken is None else _estranged(broken)
+
+
+def capacity(ask: Ask, room: Room, neighbours: Neighbours) -> Obstacle | None:
     """What is asked must be free."""
     if ask.requests.fits_in(room.free):
         return None
     return _short_of(ask.requests.lacking(room.free))
 
 
-def host_ports(ask: Ask, room: Room) -> Obstacle | None:
+def host_ports(ask: Ask, room: Room, neighbours: Neighbours) -> Obstacle | None:
     """Fixed ports must be free on the node."""
     taken = [port for port in ask.host_ports if port in room.ports]
     if not taken:
         return None
-    text = ", ".join(str(port) for port in taken)
+    text = ", ".join(describe_port(port) for port in taken)
     return Obstacle("host-port", f"has port {text} taken", f"have port {text} taken")
 
 
-SITE_FILTERS: tuple[SiteFilter, ...] = (reachable, open_for_tasks, executor, ability, region, zone)
-ROOM_FILTERS: tuple[RoomFilter, ...] = (node_selector, capacity, host_ports)
+SITE_FILTERS: tuple[SiteFilter, ...] = (
+    reachable,
+    open_for_tasks,
+    executor,
+    ability,
+    region,
+    zone,
+    node_selector,
+    node_affinity,
+    taints,
+)
+ROOM_FILTERS: tuple[RoomFilter, ...] = (workload_affinity, capacity, host_ports)
 
 
-def find_obstacle(ask: Ask, room: Room) -> Obstacle | None:
+def find_obstacle(ask: Ask, room: Room, neighbours: Neighbours) -> Obstacle | None:
     """Return the first thing in the way, None if the task may run there."""
-    return find_site_obstacle(ask, room.shelf.site) or find_room_obstacle(ask, room)
+    return find_site_obstacle(ask, room.shelf.site) or find_room_obstacle(ask, room, neighbours)
+
+
+def find_obstacles(ask: Ask, room: Room, neighbours: Neighbours) -> tuple[Obstacle, ...]:
+    """Return all that is in the way."""
+    found = [check(ask, room.shelf.site) for check in SITE_FILTERS]
+    found += [check(ask, room, neighbours) for check in ROOM_FILTERS]
+    return tuple(obstacle for obstacle in found if obstacle is not None)
 
 
 def find_site_obstacle(ask: Ask, site: Site) -> Obstacle | None:
@@ -128,23 +177,28 @@ def find_site_obstacle(ask: Ask, site: Site) -> Obstacle | None:
     return None
 
 
-def find_room_obstacle(ask: Ask, room: Room) -> Obstacle | None:
+def find_room_obstacle(ask: Ask, room: Room, neighbours: Neighbours) -> Obstacle | None:
     """Return the first thing in the way on a node whose site has nothing against the task."""
     for check in ROOM_FILTERS:
-        obstacle = check(ask, room)
+        obstacle = check(ask, room, neighbours)
         if obstacle is not None:
             return obstacle
     return None
 
 
-def may_take(ask: Ask, room: Room) -> bool:
+def may_take(ask: Ask, room: Room, neighbours: Neighbours) -> bool:
     """Return whether no room filter has anything against it, without the words, as thousands of nodes may be asked."""
-    selector, ports = ask.placement.node_selector, ask.host_ports
     return (
         ask.requests.fits_in(room.free)
-        and (not selector or all(room.labels.get(label) == value for label, value in selector.items()))
-        and (not ports or room.ports.isdisjoint(ports))
+        and (not ask.host_ports or room.ports.isdisjoint(ask.host_ports))
+        and (not neighbours.required or neighbours.find_broken(room.places) is None)
     )
+
+
+def describe_port(port: HostPort) -> str:
+    """Return a port as people write it: `80`, `53/udp`."""
+    number, protocol = port
+    return str(number) if protocol is PortProtocol.TCP else f"{number}/{protocol.value}"
 
 
 @cache
@@ -152,6 +206,21 @@ def _short_of(lacking: tuple[str, ...]) -> Obstacle:
     """Return one of the few obstacles there are: in a full cluster it is named for each node and ask."""
     text = " and ".join(lacking)
     return Obstacle("capacity", f"lacks {text}", f"lack {text}", lacking)
+
+
+_WITHIN = {Topology.ZONE: "in a zone ", Topology.REGION: "in a region "}
+
+
+def _estranged(bond: Bond) -> Obstacle:
+    """Say which neighbour is missing, or is there and must not be."""
+    asked = bond.selection
+    kind = asked.workload or ", ".join(f"{key}={value}" for key, value in asked.labels)
+    code = "workload-anti-affinity" if bond.against else "workload-affinity"
+    text = f"{'with' if bond.against else 'without'} a task of {kind}"
+    if bond.keeper:
+        text = f"with a task of {bond.keeper}, which keeps such tasks away"
+    place = _WITHIN.get(bond.topology, "")
+    return Obstacle(code, f"is {place}{text}", f"are {place}{text}")
 
 
 def _outside(what: str, wanted: tuple[str, ...]) -> Obstacle:

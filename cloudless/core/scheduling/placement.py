@@ -1,7 +1,8 @@
 """Find a node for each ask: filter, rank, reserve, next.
 
-Asks that differ only in their seed are placed as a group. A group costs one look at each site and shelf, and
-a task O(log nodes): only the chosen node's rank can change, so a heap per topology domain gives the next one.
+Asks that differ only in their seed are placed as a group, those of the highest priority first. A group costs one
+look at each site and shelf, and a task O(log nodes): only the chosen node's rank can change, so a heap per domain
+gives the next one. Domains are as fine as what the task wants of them: one for all nodes, regions, or zones.
 Within a group ties are broken with the first ask's seed. The node chosen is the one that a look at all nodes
 would have found, task by task; `tests/properties` compares the two.
 
@@ -12,16 +13,18 @@ scratch view together. An ask that does not fit does not hinder the ones after i
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 
-from cloudless.core.model import SpreadTopology
+from cloudless.core.model import SpreadTopology, Topology
 from cloudless.core.scheduling.ask import Ask
 from cloudless.core.scheduling.diagnosis import Diagnosis, diagnose
 from cloudless.core.scheduling.filters import find_obstacle, find_site_obstacle, may_take
-from cloudless.core.scheduling.scorers import Rank, rank, topology_domain
+from cloudless.core.scheduling.neighbours import Neighbours
+from cloudless.core.scheduling.scorers import Rank, Scorer
 from cloudless.core.scheduling.scratch import Room, Scratch
-from cloudless.core.scheduling.shelf import ring_distance, ring_point
+from cloudless.core.scheduling.site import Places, Site, places_of
 from cloudless.core.state.view import View
 
 _Entry = tuple[Rank, str, Room, Iterator[Room] | None]
@@ -40,15 +43,28 @@ class Unplaced:
 
 
 def place(asks: Sequence[Ask], view: View, scratch: Scratch | None = None) -> tuple[Placed | Unplaced, ...]:
-    """Place the asks in their order, reserving in `scratch`; return one outcome for each, in the same order."""
+    """Place the asks, reserving in `scratch`; return one outcome for each, in their order.
+
+    Higher priorities are served first, and asks of one priority in their order.
+    """
     scratch = scratch or Scratch(view)
-    groups: dict[Hashable, list[int]] = {}
-    for index, ask in enumerate(asks):
-        groups.setdefault(ask.signature, []).append(index)
+    scratch.distinguish(asks)
     outcomes: dict[int, Placed | Unplaced] = {}
-    for indexes in groups.values():
+    for indexes in sorted(_group(asks), key=lambda indexes: -asks[indexes[0]].priority):
         outcomes.update(_place_group([(index, asks[index]) for index in indexes], scratch))
     return tuple(outcomes[index] for index in range(len(asks)))
+
+
+def _group(asks: Sequence[Ask]) -> list[list[int]]:
+    """Return the places of equal asks together."""
+    groups: dict[Hashable, list[int]] = {}
+    group: list[int] = []
+    for index, ask in enumerate(asks):
+        # Asks of one workload come one after the other and share their parts: a signature costs more than this look.
+        if not index or not ask.is_like(asks[index - 1]):
+            group = groups.setdefault(ask.signature, [])
+        group.append(index)
+    return list(groups.values())
 
 
 def _place_group(group: Sequence[tuple[int, Ask]], scratch: Scratch) -> dict[int, Placed | Unplaced]:
@@ -66,68 +82,95 @@ def _place_group(group: Sequence[tuple[int, Ask]], scratch: Scratch) -> dict[int
     return outcomes
 
 
-class _Candidates:
-    """The nodes that may run the tasks of one signature, best first within each topology domain.
+@dataclass(slots=True)
+class _Domain:
+    """Nodes among which only a node's own rank decides; the heap has no room that may not take the next task.
 
-    Every domain has a heap of ranked rooms. A shelf is in the order of its rooms' ranks, save those that hold
-    tasks of the workload or are to be avoided. So these are ranked one by one, and of the others only the best of
-    each shelf, which the next one follows when it is taken.
+    `key` orders domains by the best node of each.
+    """
+
+    name: str
+    places: Places
+    spread: str
+    heap: list[_Entry] = field(default_factory=list)
+    key: tuple[int | str, ...] = ()
+
+
+_KEY = attrgetter("key")
+
+
+class _Candidates:
+    """The nodes that may run the tasks of one signature, best first within each domain.
+
+    Every domain has a heap of ranked rooms. A shelf is in the order of its rooms' ranks, save those that
+    differ from the others by what tasks they hold, or are to be avoided. So these are ranked one by one, and of the
+    others only the best of each shelf, which the next one follows when it is taken.
     """
 
     def __init__(self, ask: Ask, scratch: Scratch) -> None:
         self._ask = ask
         self._scratch = scratch
-        self._topology = ask.placement.spread_topology
-        self._start = ring_point(ask.seed)
-        self._counts = scratch.counts(ask.spread_key)
-        self._heaps: dict[str, list[_Entry]] = {}
-        self._apart = set(ask.avoid)
-        if self._topology is not SpreadTopology.NONE:
-            self._apart.update(self._counts)
-        self._add_shelves()
-        self._add_apart()
-        held = self._count_domains()
-        self._domains = [
-            (held.get(domain, 0), ring_distance(self._start, ring_point(domain)), domain) for domain in self._heaps
-        ]
-        heapq.heapify(self._domains)
+        self._neighbours = scratch.neighbours_of(ask)
+        self._wide = Neighbours(tuple(bond for bond in self._neighbours.required if bond.topology is not Topology.NODE))
+        self._scorer = Scorer(ask, scratch, self._neighbours)
+        self._spread = ask.placement.spread_topology
+        self._held = self._count_domains() if self._spread in _DOMAIN_SPREADS else {}
+        self._finest = self._find_finest()
+        self._moving = bool(self._wide.required or self._scorer.topologies)
+        self._domains: dict[str, _Domain] = {}
+        self._fill()
 
     def take(self) -> Room | None:
         """Reserve the best node's room and return it, None if nothing fits any more."""
-        while self._domains:
-            count, tie, domain = self._domains[0]
-            room = self._take_from(self._heaps[domain])
-            if room is not None:
-                heapq.heapreplace(self._domains, (count + 1, tie, domain))
-                return room
-            heapq.heappop(self._domains)
-        return None
+        if not self._domains:
+            return None
+        domain = min(self._domains.values(), key=_KEY)
+        loose_ends = self._neighbours.loose_ends
+        _, _, room, followers = heapq.heappop(domain.heap)
+        if followers is not None:
+            self._push_next(domain.heap, followers)
+        self._scratch.reserve(self._ask, room)
+        self._scorer.note(room)
+        self._held[domain.spread] = self._held.get(domain.spread, 0) + 1
+        if self._neighbours.loose_ends != loose_ends:
+            self._fill()
+            return room
+        if may_take(self._ask, room, self._neighbours):
+            self._push(domain.heap, room)
+        self._order(self._domains.values() if self._moving else [domain])
+        return room
 
-    def _take_from(self, heap: list[_Entry]) -> Room | None:
-        while heap:
-            _, _, room, followers = heapq.heappop(heap)
-            if followers is not None:
-                self._push_next(heap, followers)
-            if may_take(self._ask, room):
-                self._scratch.reserve(self._ask, room)
-                self._push(heap, room)
-                return room
-        return None
+    def _order(self, domains: Iterable[_Domain]) -> None:
+        """Find the keys of domains anew, and forget those that have no node left."""
+        for domain in list(domains):
+            if not domain.heap or (self._wide.required and self._wide.find_broken(domain.places) is not None):
+                del self._domains[domain.name]
+                continue
+            (avoided, count, loss, left, distance), node_id, *_ = domain.heap[0]
+            loss += self._scorer.domain_loss(domain.places)
+            domain.key = avoided, self._held.get(domain.spread, 0), count, loss, left, distance, node_id
 
-    def _add_shelves(self) -> None:
-        ask, apart = self._ask, self._apart
+    def _fill(self) -> None:
+        """Rank all nodes that may run a task now."""
+        self._domains = {}
+        apart = self._scorer.nodes_apart
+        only = self._neighbours.only_nodes
         for site, shelves in self._scratch.sites.items():
-            if find_site_obstacle(ask, site) is None:
-                heap = self._heaps.setdefault(topology_domain(self._topology, site), [])
-                for shelf in shelves:
-                    walk = shelf.walk(ask.requests, self._start)
-                    self._push_next(heap, (room for room in walk if room.node.id not in apart and may_take(ask, room)))
-
-    def _add_apart(self) -> None:
-        for node_id in sorted(self._apart):
+            if find_site_obstacle(self._ask, site) is None:
+                domain = self._domain_of(site)
+                for shelf in shelves if only is None else ():
+                    walk = shelf.walk(
+                        self._ask.requests, self._scorer.start, emptiest_first=self._scorer.emptiest_first
+                    )
+                    self._push_next(domain.heap, (room for room in walk if self._is_fit(room, apart)))
+        for node_id in sorted(apart if only is None else only):
             room = self._scratch.rooms.get(node_id)
-            if room is not None and find_obstacle(self._ask, room) is None:
-                self._push(self._heaps[topology_domain(self._topology, room.shelf.site)], room)
+            if room is not None and find_obstacle(self._ask, room, self._neighbours) is None:
+                self._push(self._domain_of(room.shelf.site).heap, room)
+        self._order(self._domains.values())
+
+    def _is_fit(self, room: Room, apart: frozenset[str]) -> bool:
+        return room.node.id not in apart and may_take(self._ask, room, self._neighbours)
 
     def _push_next(self, heap: list[_Entry], rooms: Iterator[Room]) -> None:
         room = next(rooms, None)
@@ -135,15 +178,42 @@ class _Candidates:
             self._push(heap, room, rooms)
 
     def _push(self, heap: list[_Entry], room: Room, followers: Iterator[Room] | None = None) -> None:
-        node_id = room.node.id
-        ranked = rank(self._ask, room, self._counts.get(node_id, 0), self._start)
-        heapq.heappush(heap, (ranked, node_id, room, followers))
+        heapq.heappush(heap, (self._scorer.rank(room), room.node.id, room, followers))
+
+    def _domain_of(self, site: Site) -> _Domain:
+        places = places_of("", site)
+        name = "" if self._finest is None else places[1] if self._finest is Topology.ZONE else places[2]
+        held = self._domains.get(name)
+        if held is None:
+            held = self._domains[name] = _Domain(name, places, spread_domain(self._spread, site))
+        return held
+
+    def _find_finest(self) -> Topology | None:
+        """Return what makes a domain: the finest that anything depends on, None if nothing does."""
+        wanted = {bond.topology for bond in self._wide.required} | self._scorer.topologies
+        if Topology.ZONE in wanted or self._spread is SpreadTopology.ZONE:
+            return Topology.ZONE
+        return Topology.REGION if Topology.REGION in wanted or self._spread is SpreadTopology.REGION else None
 
     def _count_domains(self) -> dict[str, int]:
         held: dict[str, int] = {}
-        for node_id, count in self._counts.items():
+        for node_id, count in self._scratch.counts(self._ask.spread_key).items():
             room = self._scratch.rooms.get(node_id)
             if room is not None:
-                domain = topology_domain(self._topology, room.shelf.site)
+                domain = spread_domain(self._spread, room.shelf.site)
                 held[domain] = held.get(domain, 0) + count
         return held
+
+
+_DOMAIN_SPREADS = frozenset({SpreadTopology.ZONE, SpreadTopology.REGION})
+
+
+def spread_domain(spread: SpreadTopology, site: Site) -> str:
+    """Return the domain whose tasks are counted when spreading; nodes themselves are ranked within it."""
+    match spread:
+        case SpreadTopology.ZONE:
+            return places_of("", site)[1]
+        case SpreadTopology.REGION:
+            return site.region
+        case _:
+            return ""

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from cloudless.core.model import NodeInfo, Resources
-from cloudless.core.scheduling.ask import Ask
+from cloudless.core.model import NodeInfo, PortProtocol, Resources, SchedulerRecord
+from cloudless.core.scheduling.ask import Ask, HostPort
+from cloudless.core.scheduling.neighbours import Neighbours, Tallies
+from cloudless.core.scheduling.settings import scheduler_of
 from cloudless.core.scheduling.shelf import Shelf, Size, ring_point, share, size_of
-from cloudless.core.scheduling.site import Site, site_of
-from cloudless.core.state.view import Node, View
+from cloudless.core.scheduling.site import Places, Site, label_keys_of, places_of, site_of
+from cloudless.core.state.view import Node, Task, View
 
 SpreadKey = tuple[str, str, int]
 
@@ -25,19 +27,21 @@ SpreadKey = tuple[str, str, int]
 class Room:
     """One node and what is free on it now. `free_share` follows `free` and gives its place on the shelf."""
 
-    __slots__ = ("free", "free_share", "info", "labels", "node", "point", "ports", "shelf")
+    __slots__ = ("free", "free_share", "info", "labels", "node", "places", "point", "ports", "shelf")
 
-    def __init__(self, node: Node, info: NodeInfo, shelf: Shelf, free: Resources, ports: set[int]) -> None:
+    shelf: Shelf
+    places: Places
+
+    def __init__(self, node: Node, info: NodeInfo, free: Resources, ports: set[HostPort]) -> None:
         self.node = node
         self.info = info
-        self.shelf = shelf
         self.labels: Mapping[str, str] = node.labels if node.spec.labels else info.labels
         self.point = ring_point(node.id)
         self.free = free
-        self.free_share = share(free, shelf.size)
+        self.free_share = 0
         self.ports = ports
 
-    def take(self, requests: Resources, ports: Iterable[int]) -> None:
+    def take(self, requests: Resources, ports: Iterable[HostPort]) -> None:
         """Take resources and ports out of the room."""
         self.free = self.free - requests
         self.ports.update(ports)
@@ -45,34 +49,64 @@ class Room:
 
 
 class Scratch:
-    """The rooms of all known nodes, and how many tasks of a workload are where."""
+    """The rooms of all known nodes, and how many tasks of a workload are where.
 
-    def __init__(self, view: View) -> None:
+    `unreachable_s` is how long each unreachable node has been so; one that is missing there has just become so.
+    """
+
+    def __init__(self, view: View, unreachable_s: Mapping[str, float] | None = None) -> None:
         self._view = view
+        self._unreachable_s = unreachable_s or {}
         self._counts: dict[SpreadKey, dict[str, int]] = {}
+        self._label_keys: tuple[str, ...] = ()
+        self._sites: dict[Site, list[Shelf]] | None = None
+
+    @cached_property
+    def settings(self) -> SchedulerRecord:
+        """How nodes are to be compared."""
+        return scheduler_of(self._view)
 
     @cached_property
     def rooms(self) -> Mapping[str, Room]:
         """Every node that has told what it is, by id, in the order of ids."""
-        shelves: dict[tuple[Site, Size], Shelf] = {}
         rooms: dict[str, Room] = {}
         for node_id in sorted(self._view.nodes):
             node = self._view.nodes[node_id]
             info = node.info
             if info is not None:
-                key = site_of(node, info), size_of(info.capacity)
-                shelf = shelves.get(key) or shelves.setdefault(key, Shelf(*key))
-                rooms[node_id] = Room(node, info, shelf, *self._free_on(node_id, info.capacity))
-        _fill(rooms.values())
+                rooms[node_id] = Room(node, info, *self._free_on(node_id, info.capacity))
+        self._sites = _put_on_shelves(rooms, self._label_keys)
         return rooms
 
-    @cached_property
+    @property
     def sites(self) -> Mapping[Site, list[Shelf]]:
         """The shelves of each site; every room is on one."""
-        sites: dict[Site, list[Shelf]] = {}
-        for shelf in dict.fromkeys(room.shelf for room in self.rooms.values()):
-            sites.setdefault(shelf.site, []).append(shelf)
-        return sites
+        rooms = self.rooms
+        if self._sites is None:
+            self._sites = _put_on_shelves(rooms, self._label_keys)
+        return self._sites
+
+    @cached_property
+    def cost_most(self) -> int:
+        """The highest cost of a node, in millionths; with it the others' are compared."""
+        return max((site.cost for site in self.sites), default=0)
+
+    @cached_property
+    def tallies(self) -> Tallies:
+        """How many tasks of any selection are where."""
+        return Tallies(self._view, {node_id: room.places for node_id, room in self.rooms.items()}, self.has_given_up)
+
+    def distinguish(self, asks: Iterable[Ask]) -> None:
+        """Tell nodes apart by the labels that the asks name. Call it before any filter is asked about one of them."""
+        named = {key for ask in asks for key in label_keys_of(ask.placement)}
+        if not named.issubset(self._label_keys):
+            self._label_keys = tuple(sorted(named.union(self._label_keys)))
+            if self._sites is not None:
+                self._sites = _put_on_shelves(self.rooms, self._label_keys)
+
+    def neighbours_of(self, ask: Ask) -> Neighbours:
+        """Return what the ask wants of the tasks near a node."""
+        return self.tallies.neighbours_of(ask)
 
     def counts(self, key: SpreadKey) -> dict[str, int]:
         """Return the number of tasks by node that count when this workload's tasks are spread."""
@@ -94,41 +128,71 @@ class Scratch:
         self._counts[key] = counts
 
     def reserve(self, ask: Ask, room: Room) -> None:
-        """Take what `ask` needs out of the room."""
+        """Take what `ask` needs out of the room, and count its task there."""
         room.take(ask.requests, ask.host_ports)
         counts = self.counts(ask.spread_key)
         counts[room.node.id] = counts.get(room.node.id, 0) + 1
+        self.tallies.note(ask, room.places)
 
-    def _free_on(self, node_id: str, capacity: Resources) -> tuple[Resources, set[int]]:
+    def has_given_up(self, task: Task) -> bool:
+        """Return whether a task that has not ended is counted on no more, because its node is away."""
+        room = self.rooms.get(task.desired.node_id)
+        if room is None:
+            return True
+        if room.node.reachable:
+            return False
+        workload = self._view.workloads.get((task.desired.namespace, task.desired.workload))
+        lost_after_s = workload.record.spec.lost_after_s if workload else 0.0
+        return not task.wanted or self._unreachable_s.get(room.node.id, 0.0) >= lost_after_s
+
+    def _free_on(self, node_id: str, capacity: Resources) -> tuple[Resources, set[HostPort]]:
         task_ids = self._view.tasks_on(node_id)
         if not task_ids:
             return capacity, set()
-        used, ports = self._held_by(task_ids)
+        used, ports = held_by(self._view.tasks[task_id] for task_id in task_ids)
         return capacity - used, ports
 
-    def _held_by(self, task_ids: Iterable[str]) -> tuple[Resources, set[int]]:
-        tasks, ports = self._view.tasks, set[int]()
-        cpu = memory = storage = bandwidth = gpus = 0
-        for task_id in task_ids:
-            task = tasks[task_id]
-            if task.ended:
-                continue
-            spec = task.desired.spec
-            asked = spec.requests
-            cpu += asked.cpu_millicores
-            memory += asked.memory_mb
-            storage += asked.storage_mb
-            bandwidth += asked.bandwidth_mbps
-            gpus += asked.gpus
-            ports.update(port.host_port for port in spec.ports if port.host_port)
-            if task.observed is not None:
-                ports.update(task.observed.ports.values())
-        return Resources(cpu, memory, storage, bandwidth, gpus), ports
+
+def held_by(tasks: Iterable[Task]) -> tuple[Resources, set[HostPort]]:
+    """Return what those of the tasks that have not ended hold of their node."""
+    ports: set[HostPort] = set()
+    cpu = memory = storage = bandwidth = gpus = 0
+    for task in tasks:
+        if task.ended:
+            continue
+        spec = task.desired.spec
+        asked = spec.requests
+        cpu += asked.cpu_millicores
+        memory += asked.memory_mb
+        storage += asked.storage_mb
+        bandwidth += asked.bandwidth_mbps
+        gpus += asked.gpus
+        if spec.ports or (task.observed is not None and task.observed.ports):
+            ports.update(ports_of(task))
+    return Resources(cpu, memory, storage, bandwidth, gpus), ports
 
 
-def _fill(rooms: Iterable[Room]) -> None:
-    by_shelf: dict[Shelf, list[Room]] = {}
-    for room in rooms:
-        by_shelf.setdefault(room.shelf, []).append(room)
-    for shelf, alike in by_shelf.items():
-        shelf.fill(alike)
+def ports_of(task: Task) -> Iterable[HostPort]:
+    """Yield the ports of its node that a task has: the fixed ones, and those its agent chose."""
+    declared = {port.name: port for port in task.desired.spec.ports}
+    yield from ((port.host_port, port.protocol) for port in declared.values() if port.host_port)
+    for name, number in task.observed.ports.items() if task.observed is not None else ():
+        yield number, declared[name].protocol if name in declared else PortProtocol.TCP
+
+
+def _put_on_shelves(rooms: Mapping[str, Room], label_keys: tuple[str, ...]) -> dict[Site, list[Shelf]]:
+    """Put all rooms on the shelves of their sites, and return these."""
+    shelves: dict[tuple[Site, Size], Shelf] = {}
+    alike: dict[Shelf, list[Room]] = {}
+    for node_id, room in rooms.items():
+        key = site_of(room.node, room.info, room.labels, label_keys), size_of(room.info.capacity)
+        shelf = shelves.get(key) or shelves.setdefault(key, Shelf(*key))
+        room.shelf = shelf
+        room.places = places_of(node_id, shelf.site)
+        room.free_share = share(room.free, shelf.size)
+        alike.setdefault(shelf, []).append(room)
+    sites: dict[Site, list[Shelf]] = {}
+    for shelf, held in alike.items():
+        shelf.fill(held)
+        sites.setdefault(shelf.site, []).append(shelf)
+    return sites

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cloudless.core.scheduling.scratch import Room
 
 WHOLE = 1_000_000
+_Entry = tuple[int, int, str, "Room"]
 _RING = 1 << 32
 _SIZE_BITS = 4
 
@@ -72,7 +73,7 @@ class Shelf:
     def __init__(self, site: Site, size: Size) -> None:
         self.site = site
         self.size = size
-        self._rooms: list[tuple[int, int, str, Room]] = []
+        self._rooms: list[_Entry] = []
 
     def fill(self, rooms: Iterable[Room]) -> None:
         """Put all rooms of the shelf on it at once."""
@@ -88,22 +89,38 @@ class Shelf:
     def rooms(self) -> list[Room]:
         return [room for _, _, _, room in self._rooms]
 
-    def walk(self, requests: Resources, start: int) -> Iterator[Room]:
-        """Yield the rooms that may hold `requests`, the best first; among equals, in the ring from `start` on.
+    def walk(self, requests: Resources, start: int, *, emptiest_first: bool = False) -> Iterator[Room]:
+        """Yield the rooms that may hold `requests`, fullest first; among equals, in the ring from `start` on.
 
         Rooms whose free share is less than the requests' cannot hold them and are left out. The order is that of
         the time when the walk begins: a room that is moved on the way is not met again.
         """
         rooms = self._rooms[bisect_left(self._rooms, (share(requests, self.size),)) :]
-        first = 0
-        while first < len(rooms):
-            level = rooms[first][0]
-            end = first + 1
-            if end < len(rooms) and rooms[end][0] == level:
-                end = bisect_left(rooms, (level + 1,), end)
-                turn = bisect_left(rooms, (level, start), first, end)
-                for index in chain(range(turn, end), range(first, turn)):
-                    yield rooms[index][3]
-            else:
+        for first, end in _levels_down(rooms) if emptiest_first else _levels_up(rooms):
+            if end == first + 1:
                 yield rooms[first][3]
-            first = end
+                continue
+            turn = bisect_left(rooms, (rooms[first][0], start), first, end)
+            for index in chain(range(turn, end), range(first, turn)):
+                yield rooms[index][3]
+
+
+def _levels_up(rooms: list[_Entry]) -> Iterator[tuple[int, int]]:
+    """Yield where each run of equally full rooms begins and ends, fullest first."""
+    first = 0
+    while first < len(rooms):
+        level = rooms[first][0]
+        end = first + 1
+        if end < len(rooms) and rooms[end][0] == level:
+            end = bisect_left(rooms, (level + 1,), end)
+        yield first, end
+        first = end
+
+
+def _levels_down(rooms: list[_Entry]) -> Iterator[tuple[int, int]]:
+    """Yield the same, emptiest first."""
+    end = len(rooms)
+    while end:
+        first = bisect_left(rooms, (rooms[end - 1][0],), 0, end)
+        yield first, end
+        end = first

@@ -402,8 +402,7 @@ def _record_of(entry: Entry | None) -> Record | None:
 _Fold = Callable[[StateMachine, Stored], None]
 
 _HELD = (
-    Kind.AUTOPILOT,
-    Kind.AUTOPILOT_STATUS,
+    *(Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.SCHEDULER),
     Kind.JOIN,
     Kind.REPLACEMENT,
     Kind.BACKUP_SETTINGS,

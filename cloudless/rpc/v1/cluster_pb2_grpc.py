@@ -94,6 +94,16 @@ class ClusterServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotResponse.FromString,
                 _registered_method=True)
+        self.GetScheduler = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/GetScheduler',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetSchedulerRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetSchedulerResponse.FromString,
+                _registered_method=True)
+        self.SetScheduler = channel.unary_unary(
+                '/cloudless.rpc.v1.ClusterService/SetScheduler',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetSchedulerRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetSchedulerResponse.FromString,
+                _registered_method=True)
         self.TransferLeader = channel.unary_unary(
                 '/cloudless.rpc.v1.ClusterService/TransferLeader',
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.TransferLeaderRequest.SerializeToString,
@@ -194,6 +204,20 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetScheduler(self, request, context):
+        """How nodes are compared when a task is placed, and whether higher priorities displace lower ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetScheduler(self, request, context):
+        """Change the scheduler's settings; what is not given stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TransferLeader(self, request, context):
         """Make the leader resign in favour of another coordinator.
         """
@@ -271,6 +295,16 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.SetAutopilot,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotResponse.SerializeToString,
+            ),
+            'GetScheduler': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetScheduler,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetSchedulerRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetSchedulerResponse.SerializeToString,
+            ),
+            'SetScheduler': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetScheduler,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetSchedulerRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetSchedulerResponse.SerializeToString,
             ),
             'TransferLeader': grpc.unary_unary_rpc_method_handler(
                     servicer.TransferLeader,
@@ -607,6 +641,60 @@ class ClusterService:
             '/cloudless.rpc.v1.ClusterService/SetAutopilot',
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetAutopilotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetScheduler(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/GetScheduler',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetSchedulerRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.GetSchedulerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetScheduler(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.ClusterService/SetScheduler',
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetSchedulerRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_cluster__pb2.SetSchedulerResponse.FromString,
             options,
             channel_credentials,
             insecure,

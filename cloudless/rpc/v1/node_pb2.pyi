@@ -233,6 +233,8 @@ class UpdateNodeRequest(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     SET_LABELS_FIELD_NUMBER: _builtins.int
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
+    SET_TAINTS_FIELD_NUMBER: _builtins.int
+    REMOVE_TAINTS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     cordoned: _builtins.bool
     draining: _builtins.bool
@@ -243,6 +245,14 @@ class UpdateNodeRequest(_message.Message):
     def set_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def remove_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def set_taints(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Taint]:
+        """A taint replaces the one of the same key and effect. NO_EXECUTE makes tasks that do not tolerate it leave."""
+
+    @_builtins.property
+    def remove_taints(self) -> _containers.RepeatedCompositeFieldContainer[_objects_pb2.Taint]:
+        """By key and effect; without an effect all taints of the key. The value does not matter. Removed before any is set."""
+
     def __init__(
         self,
         *,
@@ -252,10 +262,12 @@ class UpdateNodeRequest(_message.Message):
         draining: _builtins.bool | None = ...,
         set_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         remove_labels: _abc.Iterable[_builtins.str] | None = ...,
+        set_taints: _abc.Iterable[_objects_pb2.Taint] | None = ...,
+        remove_taints: _abc.Iterable[_objects_pb2.Taint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_draining", b"_draining", "cordoned", b"cordoned", "draining", b"draining", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_draining", b"_draining", "cordoned", b"cordoned", "draining", b"draining", "node_id", b"node_id", "options", b"options", "remove_labels", b"remove_labels", "set_labels", b"set_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned", "_draining", b"_draining", "cordoned", b"cordoned", "draining", b"draining", "node_id", b"node_id", "options", b"options", "remove_labels", b"remove_labels", "remove_taints", b"remove_taints", "set_labels", b"set_labels", "set_taints", b"set_taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cordoned: _TypeAlias = _typing.Literal["cordoned"]  # noqa: Y015
     _WhichOneofArgType__cordoned: _TypeAlias = _typing.Literal["_cordoned", b"_cordoned"]  # noqa: Y015

@@ -67,7 +67,7 @@ class NodeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNode(self, request, context):
-        """Cordon, uncordon, drain, label. Fields left unset stay as they are.
+        """Cordon, uncordon, drain, label, taint. Fields left unset stay as they are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

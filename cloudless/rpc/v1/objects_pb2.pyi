@@ -695,6 +695,70 @@ class AutopilotStatus(_message.Message):
 Global___AutopilotStatus: _TypeAlias = AutopilotStatus  # noqa: Y015
 
 @_typing.final
+class SchedulerRecord(_message.Message):
+    """How nodes are compared; see cloudless.core.model.scheduler for what each weight is for. Weights are from 0 to 1000."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACK_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    AFFINITY_FIELD_NUMBER: _builtins.int
+    LOCALITY_FIELD_NUMBER: _builtins.int
+    RELIABILITY_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    PREEMPTION_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_MS_FIELD_NUMBER: _builtins.int
+    pack: _builtins.int
+    balance: _builtins.int
+    affinity: _builtins.int
+    locality: _builtins.int
+    reliability: _builtins.int
+    cost: _builtins.int
+    network: _builtins.int
+    preemption: _builtins.bool
+    updated_at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        pack: _builtins.int | None = ...,
+        balance: _builtins.int = ...,
+        affinity: _builtins.int | None = ...,
+        locality: _builtins.int = ...,
+        reliability: _builtins.int | None = ...,
+        cost: _builtins.int | None = ...,
+        network: _builtins.int | None = ...,
+        preemption: _builtins.bool = ...,
+        updated_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_cost", b"_cost", "_network", b"_network", "_pack", b"_pack", "_reliability", b"_reliability", "affinity", b"affinity", "cost", b"cost", "network", b"network", "pack", b"pack", "reliability", b"reliability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_cost", b"_cost", "_network", b"_network", "_pack", b"_pack", "_reliability", b"_reliability", "affinity", b"affinity", "balance", b"balance", "cost", b"cost", "locality", b"locality", "network", b"network", "pack", b"pack", "preemption", b"preemption", "reliability", b"reliability", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__affinity: _TypeAlias = _typing.Literal["affinity"]  # noqa: Y015
+    _WhichOneofArgType__affinity: _TypeAlias = _typing.Literal["_affinity", b"_affinity"]  # noqa: Y015
+    _WhichOneofReturnType__cost: _TypeAlias = _typing.Literal["cost"]  # noqa: Y015
+    _WhichOneofArgType__cost: _TypeAlias = _typing.Literal["_cost", b"_cost"]  # noqa: Y015
+    _WhichOneofReturnType__network: _TypeAlias = _typing.Literal["network"]  # noqa: Y015
+    _WhichOneofArgType__network: _TypeAlias = _typing.Literal["_network", b"_network"]  # noqa: Y015
+    _WhichOneofReturnType__pack: _TypeAlias = _typing.Literal["pack"]  # noqa: Y015
+    _WhichOneofArgType__pack: _TypeAlias = _typing.Literal["_pack", b"_pack"]  # noqa: Y015
+    _WhichOneofReturnType__reliability: _TypeAlias = _typing.Literal["reliability"]  # noqa: Y015
+    _WhichOneofArgType__reliability: _TypeAlias = _typing.Literal["_reliability", b"_reliability"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__affinity) -> _WhichOneofReturnType__affinity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost) -> _WhichOneofReturnType__cost | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network) -> _WhichOneofReturnType__network | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pack) -> _WhichOneofReturnType__pack | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reliability) -> _WhichOneofReturnType__reliability | None: ...
+
+Global___SchedulerRecord: _TypeAlias = SchedulerRecord  # noqa: Y015
+
+@_typing.final
 class JoinRecord(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2312,6 +2376,7 @@ class StoredRecord(_message.Message):
     KEY_ROTATION_FIELD_NUMBER: _builtins.int
     AUTOPILOT_FIELD_NUMBER: _builtins.int
     AUTOPILOT_STATUS_FIELD_NUMBER: _builtins.int
+    SCHEDULER_FIELD_NUMBER: _builtins.int
     JOIN_FIELD_NUMBER: _builtins.int
     REPLACEMENT_FIELD_NUMBER: _builtins.int
     BACKUP_SETTINGS_FIELD_NUMBER: _builtins.int
@@ -2354,6 +2419,8 @@ class StoredRecord(_message.Message):
     @_builtins.property
     def autopilot_status(self) -> Global___AutopilotStatus: ...
     @_builtins.property
+    def scheduler(self) -> Global___SchedulerRecord: ...
+    @_builtins.property
     def join(self) -> Global___JoinRecord: ...
     @_builtins.property
     def replacement(self) -> Global___ReplacementRecord: ...
@@ -2383,16 +2450,17 @@ class StoredRecord(_message.Message):
         key_rotation: Global___KeyRotationRecord | None = ...,
         autopilot: Global___AutopilotRecord | None = ...,
         autopilot_status: Global___AutopilotStatus | None = ...,
+        scheduler: Global___SchedulerRecord | None = ...,
         join: Global___JoinRecord | None = ...,
         replacement: Global___ReplacementRecord | None = ...,
         backup_settings: Global___BackupSettings | None = ...,
         backup_status: Global___BackupStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "scheduler", b"scheduler", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "scheduler", b"scheduler", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "key_rotation", "autopilot", "autopilot_status", "join", "replacement", "backup_settings", "backup_status"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "key_rotation", "autopilot", "autopilot_status", "scheduler", "join", "replacement", "backup_settings", "backup_status"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

@@ -64,6 +64,11 @@ class WorkloadServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ExplainWorkloadRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ExplainWorkloadResponse.FromString,
                 _registered_method=True)
+        self.PlanWorkload = channel.unary_unary(
+                '/cloudless.rpc.v1.WorkloadService/PlanWorkload',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadResponse.FromString,
+                _registered_method=True)
         self.ReadLogs = channel.unary_stream(
                 '/cloudless.rpc.v1.WorkloadService/ReadLogs',
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ReadLogsRequest.SerializeToString,
@@ -113,6 +118,14 @@ class WorkloadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanWorkload(self, request, context):
+        """What applying a manifest would do: its changes, where its tasks would run, what would be pending and why.
+        Writes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadLogs(self, request, context):
         """Output of a workload's tasks, or of one task, from whichever node they run on.
         """
@@ -152,6 +165,11 @@ def add_WorkloadServiceServicer_to_server(servicer, server):
                     servicer.ExplainWorkload,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ExplainWorkloadRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ExplainWorkloadResponse.SerializeToString,
+            ),
+            'PlanWorkload': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanWorkload,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadResponse.SerializeToString,
             ),
             'ReadLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadLogs,
@@ -321,6 +339,33 @@ class WorkloadService:
             '/cloudless.rpc.v1.WorkloadService/ExplainWorkload',
             cloudless_dot_rpc_dot_v1_dot_workload__pb2.ExplainWorkloadRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_workload__pb2.ExplainWorkloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanWorkload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.WorkloadService/PlanWorkload',
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

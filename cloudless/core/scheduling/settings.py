@@ -1,0 +1,29 @@
+"""What operators may set of the scheduler, and every fault of a wish at once."""
+
+from __future__ import annotations
+
+from cloudless.core.keys import Kind
+from cloudless.core.model import SchedulerRecord
+from cloudless.core.state.view import View
+from cloudless.errors import Problem
+
+WEIGHTS = ("pack", "balance", "affinity", "locality", "reliability", "cost", "network")
+SCHEDULER_WEIGHT_MAX = 1_000
+
+
+def scheduler_of(view: View) -> SchedulerRecord:
+    """Return what operators want of the scheduler; the defaults if they said nothing."""
+    record = next((entry.record for entry in view.held(Kind.SCHEDULER).values()), None)
+    return record if isinstance(record, SchedulerRecord) else SchedulerRecord()
+
+
+def check_scheduler(record: SchedulerRecord) -> list[Problem]:
+    """Return every fault of the settings, by field; none if they can be followed."""
+    problems = [
+        Problem(field, f"must be from 0 to {SCHEDULER_WEIGHT_MAX}, not {getattr(record, field)}")
+        for field in WEIGHTS
+        if not 0 <= getattr(record, field) <= SCHEDULER_WEIGHT_MAX
+    ]
+    if not problems and record.pack and record.balance:
+        problems.append(Problem("balance", "pulls against pack; set one of them to 0"))
+    return problems
