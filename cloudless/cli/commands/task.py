@@ -82,6 +82,8 @@ def _show_facts(found: Task) -> None:
             ("decided", f"in term {desired.term}, {format_age(desired.created_at_ms, now_ms())} ago; {desired.reason}"),
             ("attempt", f"{observed.attempt}, {observed.restarts} restarts" if observed.attempt else ""),
             ("pid", str(observed.pid or "")),
+            ("ready", _ready_words(found) if found.state == "RUNNING" else ""),
+            ("probe failures", str(observed.probe_failures or "")),
             ("started", f"{format_age(observed.started_at_ms, now_ms())} ago" if observed.started_at_ms else ""),
             ("last exit", format_exit(found).replace("-", "")),
             ("ports", "\n".join(f"{name} {observed.host}:{observed.ports[name]}" for name in sorted(observed.ports))),
@@ -89,6 +91,14 @@ def _show_facts(found: Task) -> None:
             ("runs", desired.spec.image or "\n".join([*desired.spec.command, *desired.spec.args])),
         ],
     )
+
+
+def _ready_words(found: Task) -> str:
+    from cloudless.cli.ages import format_age
+    from cloudless.cli.views import format_ready, now_ms
+
+    since_ms = found.observed.ready_since_ms
+    return format_ready(found) + (f", for {format_age(since_ms, now_ms())}" if since_ms else "")
 
 
 @task.command("logs", cls=Command)

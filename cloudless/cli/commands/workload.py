@@ -29,7 +29,7 @@ def workload() -> None:
 @click.option("--dry-run", is_flag=True, help="Validate and say what would change; write nothing.")
 @click.option("--if-revision", default=0, metavar="N", help="Only if the workload is still at revision N.")
 @click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
-@click.option("--wait", is_flag=True, help="Wait until all replicas of it run.")
+@click.option("--wait", is_flag=True, help="Wait until all replicas of it run and are ready.")
 @click.option("--wait-timeout", default=_WAIT_S, show_default=True, metavar="SECONDS", help="For --wait.")
 def apply(filename: str, dry_run: bool, if_revision: int, request_id: str, wait: bool, wait_timeout: float) -> None:
     """Create or change the workloads of a manifest, all or none."""
@@ -235,7 +235,7 @@ def _write(request_id: str, if_revision: int) -> WriteOptions:
 
 
 def wait_running(client: Client, namespace: str, name: str, timeout_s: float) -> Workload:
-    """Wait until all replicas of the newest template run; when that fails, the error says why they do not."""
+    """Wait until all replicas of the newest template run and are ready; if they do not, the error says why."""
     from cloudless.cli.methods import EXPLAIN_WORKLOAD, GET_WORKLOAD
     from cloudless.cli.waiting import wait_for
     from cloudless.errors import CloudlessError, StoreTimeout
@@ -244,8 +244,9 @@ def wait_running(client: Client, namespace: str, name: str, timeout_s: float) ->
     def look() -> tuple[bool, Workload, str]:
         found = client.call(GET_WORKLOAD, GetWorkloadRequest(namespace=namespace, name=name)).workload
         seen = found.summary
-        done = seen.running == seen.desired == seen.updated
-        return done, found, f"{namespace}/{name}: {seen.running} of {seen.desired} run, {seen.updated} up to date"
+        done = seen.running == seen.ready == seen.desired == seen.updated
+        counts = f"{seen.running} of {seen.desired} run, {seen.ready} ready, {seen.updated} up to date"
+        return done, found, f"{namespace}/{name}: {counts}"
 
     try:
         return wait_for(look, timeout_s, f"running: {namespace}/{name}")

@@ -23,8 +23,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "ports[].containerPort": PROCESS,
     "ports[].protocol": PROCESS,
     "volumes": PROCESS,
-    "livenessProbe": NOBODY,
-    "readinessProbe": NOBODY,
     "resources.limits.cpu": PROCESS,
     "resources.limits.memory": PROCESS,
     "resources.limits.pids": PROCESS,
