@@ -49,6 +49,7 @@ class AgentLimits:
     wait_retry_s: float = 1.0
     remove_retry_s: float = 5.0
     log_streams_max: int = 64
+    execs_max: int = 64
     exit_first_wait_s: float = 1.0
     last_reports_wait_s: float = 1.5
     exit_margin_s: float = 15.0

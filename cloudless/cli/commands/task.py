@@ -112,3 +112,20 @@ def logs(task_id: str, follow: bool, tail: int) -> None:
 
     with current().client() as client:
         print_logs(client, ReadLogsRequest(task_id=task_id, tail_lines=tail or 1, follow=follow))
+
+
+@task.command("exec", cls=Command)
+@click.argument("task_id")
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND…")
+@click.option("--stdin", "-i", is_flag=True, help="Give it our input.")
+@click.option("--tty", "-t", is_flag=True, help="Give it a terminal.")
+def exec_(task_id: str, command: tuple[str, ...], stdin: bool, tty: bool) -> None:
+    """Run COMMAND beside TASK_ID, in its surroundings, and end with its exit code.
+
+    `cloudless task exec -it web-0-a1b2 -- sh` is a shell there. The command ends when this does.
+    """
+    from cloudless.cli.exec import run_command
+
+    with current().client() as client:
+        code = run_command(client, task_id, command, stdin=stdin, terminal=tty)
+    click.get_current_context().exit(code)

@@ -228,6 +228,24 @@ def logs(name: str, follow: bool, tail: int) -> None:
         print_logs(client, request)
 
 
+@workload.command("exec", cls=Command)
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND…")
+@click.option("--stdin", "-i", is_flag=True, help="Give it our input.")
+@click.option("--tty", "-t", is_flag=True, help="Give it a terminal.")
+@click.option("--slot", type=click.IntRange(min=0), help="Beside the task of this slot. Default: the lowest that runs.")
+def exec_(name: str, command: tuple[str, ...], stdin: bool, tty: bool, slot: int | None) -> None:
+    """Run COMMAND beside a running task of workload NAME, and end with its exit code."""
+    from cloudless.cli.exec import find_running, run_command
+
+    options = current()
+    namespace, name = options.target(name)
+    with options.client() as client:
+        task_id = find_running(client, namespace, name, slot)
+        code = run_command(client, task_id, command, stdin=stdin, terminal=tty)
+    click.get_current_context().exit(code)
+
+
 def _write(request_id: str, if_revision: int) -> WriteOptions:
     from cloudless.rpc.v1.common_pb2 import WriteOptions
 
