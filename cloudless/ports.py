@@ -8,6 +8,7 @@ still kept. Its semantics are etcd's (v3 API); `cloudless.testing.MemoryStore` i
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
@@ -268,6 +269,52 @@ class LogChunk:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class TerminalSize:
+    """In characters."""
+
+    columns: int = 80
+    rows: int = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """A command to run beside a living attempt, in its surroundings: same user, environment, directory and limits.
+
+    `attempt` is what the attempt was started with. With `stdin` the command reads what `Execution.write` is given, else
+    nothing. With `terminal` it gets a terminal of that size; all its output is then `stdout`.
+    """
+
+    attempt: StartRequest
+    command: tuple[str, ...]
+    stdin: bool = False
+    terminal: TerminalSize | None = None
+
+
+class Execution(Protocol):
+    """A command under way beside an attempt."""
+
+    def output(self) -> AsyncGenerator[LogChunk, None]:
+        """Yield its output to the end, once. What is not taken holds the command up; nothing piles up."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Give it input, at the pace it reads; b"" ends the input. Input that nobody reads any more is dropped."""
+        ...
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Change the size of its terminal, if it has one."""
+        ...
+
+    async def wait(self) -> int:
+        """Return its exit code (128 + N after signal N; 126, 127: it could not be run, the output says why).
+
+        Comes after the end of the output. Raises NotFound if the attempt had ended before it could be started,
+        ExecutorError if the executor does not know.
+        """
+        ...
+
+
 class Executor(Protocol):
     """Starts, finds again, and ends task attempts. Instances outlive the agent."""
 
@@ -297,5 +344,14 @@ class Executor(Protocol):
         """Yield the newest attempt's output: its last `tail_lines` lines (-1: all kept), then as it grows if `follow`.
 
         Close it (`aclosing`) when done before its end: it holds files open. Raises NotFound.
+        """
+        ...
+
+    def exec(self, request: ExecRequest) -> AbstractAsyncContextManager[Execution]:
+        """Run a command beside a living attempt.
+
+        Entered once it is being started; leaving it kills the command and all it started, if they have not ended.
+        Raises NotFound if the attempt does not run, Permanent for what cannot be a command, ExecutorAway or Temporary
+        if it cannot be started, or ended, for a reason that is not the command's.
         """
         ...

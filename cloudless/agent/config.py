@@ -26,6 +26,7 @@ class AgentLimits:
     seeds to be looked up.
     Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each (at a few KB a task far less
     than a coordinator reads at once); not acknowledged within `report_resend_s` they are sent again.
+    Probes: at most `probe_starts_max` commands of each executor are being started at once; running ones do not count.
     """
 
     connect_timeout_s: float = 1.5
@@ -46,11 +47,13 @@ class AgentLimits:
     reports_per_message_max: int = 200
     message_bytes_max: int = 16 * 1024 * 1024
     starts_max: int = 4
+    probe_starts_max: int = 8
     journal_threads_max: int = 4
     journal_retry_s: float = 5.0
     wait_retry_s: float = 1.0
     remove_retry_s: float = 5.0
     log_streams_max: int = 64
+    execs_max: int = 64
     exit_first_wait_s: float = 1.0
     last_reports_wait_s: float = 1.5
     exit_margin_s: float = 15.0

@@ -158,6 +158,8 @@ def _to_entry(task: LocalTask) -> agent_pb2.JournaledTask:
         retries=task.retries,
         listed=task.listed,
         backoff_until_s=task.backoff_until_s,
+        ailing=task.ailing,
+        unready=task.unready,
     )
 
 
@@ -181,6 +183,11 @@ def _from_entry(name: str, entry: agent_pb2.JournaledTask) -> LocalTask:
         message=observed.message,
         started_at_ms=observed.started_at_ms,
         finished_at_ms=observed.finished_at_ms,
+        ready=observed.ready,
+        ready_since_ms=observed.ready_since_ms,
+        probe_failures=observed.probe_failures,
+        ailing=entry.ailing,
+        unready=entry.unready,
     )
 
 

@@ -1,14 +1,17 @@
-"""The agent's own gRPC server: coordinators read task output here."""
+"""The agent's own gRPC server: coordinators read task output here, and run commands beside tasks."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import functools
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.pki.certificate import read_peer
 from cloudless.agent.config import AgentLimits
+from cloudless.agent.exec import SERVICE as EXEC_SERVICE
+from cloudless.agent.exec import AgentExec
 from cloudless.agent.tasks import TaskRunner
 from cloudless.core.identity.names import IdentityKind
 from cloudless.errors import Denied, NotFound
@@ -60,17 +63,12 @@ async def start_server(
     server = GrpcServer(
         address,
         node_id,
-        rpcs_at_once_max=limits.log_streams_max,
+        rpcs_at_once_max=limits.log_streams_max + limits.execs_max,
         credentials=credentials,
         door=_CoordinatorsOnly() if credentials else None,
     )
-    logs = AgentLogs(runner)
-
-    def resolve(method: str) -> Callable[..., Any]:
-        found: Callable[..., Any] = getattr(logs, method)
-        return found
-
-    server.add(SERVICE, resolve)
+    server.add(SERVICE, functools.partial(getattr, AgentLogs(runner)))
+    server.add(EXEC_SERVICE, functools.partial(getattr, AgentExec(node_id, runner)))
     port = await server.start()
     await server.set_serving(True)
     return server, port

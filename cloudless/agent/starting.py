@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from cloudless.core.model import TaskDesired
 from cloudless.ports import StartRequest
@@ -32,3 +33,17 @@ def build_request(
             "node_id": settings.node_id,
         },
     )
+
+
+def own_ip(settings: AgentSettings) -> str:
+    """Return the IP address at which tasks of this node are asked: the one that others are told.
+
+    A server that listens on the loopback only is thereby not found to be ready for others. Where others are told a
+    name, which may be hard to look up here, it is the loopback.
+    """
+    host = settings.advertise_address.rpartition(":")[0].strip("[]")
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return "127.0.0.1"
+    return "127.0.0.1" if found.is_unspecified else host

@@ -27,8 +27,9 @@ from cloudless.agent.clock import read_clock
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.journal import Journal
 from cloudless.agent.ports import resolve_ports
+from cloudless.agent.probes import Prober, Surroundings
 from cloudless.agent.reports import ReportBook
-from cloudless.agent.starting import build_request
+from cloudless.agent.starting import build_request, own_ip
 from cloudless.core.lifecycle import is_final
 from cloudless.core.localtask import (
     Action,
@@ -88,6 +89,7 @@ class TaskRunner:
         # Apart by executor: one that hangs must not keep the other's tasks from starting.
         self._starts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.starts_max))
         self._background: set[asyncio.Task[None]] = set()
+        self._probes = Prober(clock, limits.probe_starts_max, self.surroundings_of, self._tell, self._spawn)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = False
         self._ending = False
@@ -105,6 +107,14 @@ class TaskRunner:
         """Return what runs the task, or None if it is unknown or cannot run here."""
         task = self._tasks.get(task_id)
         return self._executors.get(task.desired.spec.executor.value) if task else None
+
+    def surroundings_of(self, task: LocalTask) -> Surroundings | None:
+        """Return where the task's newest attempt can be asked, None while nothing here runs it."""
+        executor = self._executors.get(task.desired.spec.executor.value)
+        if executor is None:
+            return None
+        request = build_request(task.desired, task.attempt, task.ports, self._settings)
+        return Surroundings(own_ip(self._settings), request, executor)
 
     async def recover(
         self, tasks: Iterable[LocalTask], *, incarnation: int, awaited: Collection[str] = frozenset()
@@ -138,7 +148,10 @@ class TaskRunner:
 
     def tell(self, task_id: str, attempt: int, words: str) -> None:
         """Say what an executor has to say of a living attempt ("": nothing any more)."""
-        self._spawn(self._feed(task_id, Noted(attempt, words)))
+        self._tell(task_id, Noted(attempt, words))
+
+    def _tell(self, task_id: str, event: Event) -> None:
+        self._spawn(self._feed(task_id, event))
 
     def _adopt(self, instances: Iterable[Instance], executors: Collection[str]) -> None:
         """Tell the tasks of `executors` what was found of them; what belongs to no task is a stray."""
@@ -197,6 +210,7 @@ class TaskRunner:
     async def end_all(self) -> None:
         """End every task's process and report it, starting none anew; the next life of the agent goes on with them."""
         self._ending = True
+        self._probes.close()
         live = [task for task in self._tasks.values() if task.attempt and not is_final(task.state)]
         await asyncio.gather(*(self._end(task) for task in live))
         deadline_s = self._clock.monotonic_s() + self._limits.last_reports_wait_s
@@ -211,6 +225,7 @@ class TaskRunner:
     def leave(self) -> None:
         """Stop acting; tasks run on."""
         self._leaving = True
+        self._probes.close()
         for background in list(self._background):
             background.cancel()
 
@@ -248,6 +263,8 @@ class TaskRunner:
                 _log_change(before, after)
             for action in actions:
                 self._carry_out(after, action)
+            if self.find_executor(task_id) is not None:
+                self._probes.follow(after)
 
     async def _save(self, task: LocalTask) -> bool:
         try:
@@ -380,6 +397,7 @@ class TaskRunner:
                     logger.warning("task {}: cannot be removed yet: {}", task.id, error)
                 else:
                     self._tasks.pop(task.id)
+                    self._probes.forget(task.id)
                     self._ports.pop(task.id, None)
                     self._unsaved.discard(task.id)
                     self._reports.forget(task.id)
@@ -402,10 +420,11 @@ class TaskRunner:
     def _lock(self, task_id: str) -> asyncio.Lock:
         return self._locks.setdefault(task_id, asyncio.Lock())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._on_done)
+        return task
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)

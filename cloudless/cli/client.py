@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -124,6 +124,30 @@ class Client:
                 failure = to_failure(error, attempts.address, method.writes)
                 if begun:
                     self._preferred = attempts.index + 1
+                    raise failure.error from error
+                time.sleep(attempts.pause_after(failure, time.monotonic()))
+            finally:
+                call.cancel()
+
+    def duplex(self, method: Method[Q, A], open_requests: Callable[[], Iterator[Q]]) -> Iterator[A]:
+        """Yield the answers to a stream of requests; `open_requests` begins it anew for each coordinator tried.
+
+        As with `stream` that is until the first answer. Requests are taken in a thread of gRPC's.
+        """
+        attempts = self._attempts(method, self.timeout_s)
+        while True:
+            begun = False
+            call = self._channel(attempts.address).stream_stream(
+                method.path, method.request.SerializeToString, method.response.FromString
+            )(open_requests())
+            try:
+                for answer in call:
+                    begun, self._preferred = True, attempts.index
+                    yield answer
+                return
+            except grpc.RpcError as error:
+                failure = to_failure(error, attempts.address, method.writes)
+                if begun:
                     raise failure.error from error
                 time.sleep(attempts.pause_after(failure, time.monotonic()))
             finally:

@@ -37,7 +37,7 @@ _COMMANDS = {
     "cluster": ("cloudless.cli.commands.cluster:cluster", "The coordinators: status, members, leader, join, remove."),
     "node": ("cloudless.cli.commands.node:node", "The machines that run tasks: list, cordon, drain, label."),
     "workload": ("cloudless.cli.commands.workload:workload", "What runs: apply, list, scale, explain, logs, delete."),
-    "task": ("cloudless.cli.commands.task:task", "Single instances of workloads: list, get, logs."),
+    "task": ("cloudless.cli.commands.task:task", "Single instances of workloads: list, get, logs, exec."),
     "events": ("cloudless.cli.commands.events:events", "What happened, newest last; --follow goes on."),
     "token": ("cloudless.cli.commands.token:token", "What lets coordinators, agents and people in: create, list."),
     "identity": ("cloudless.cli.commands.identity:identity", "Who was let in: list, revoke."),
@@ -62,6 +62,7 @@ _VERBS = {
     **dict.fromkeys(
         ("get", "list", "ls", "describe", "apply", "create", "delete", "scale", "explain", "logs"), "workload"
     ),
+    "exec": "task",
     **dict.fromkeys(("cordon", "uncordon", "drain", "label"), "node"),
     **dict.fromkeys(("status", "members", "leader"), "cluster"),
     **dict.fromkeys(("up", "down", "start", "kill", "drill"), "dev"),

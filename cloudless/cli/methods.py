@@ -11,7 +11,16 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from cloudless.rpc.v1 import backup_pb2, cluster_pb2, event_pb2, identity_pb2, maintenance_pb2, node_pb2, workload_pb2
+from cloudless.rpc.v1 import (
+    backup_pb2,
+    cluster_pb2,
+    event_pb2,
+    exec_pb2,
+    identity_pb2,
+    maintenance_pb2,
+    node_pb2,
+    workload_pb2,
+)
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -43,7 +52,7 @@ def _method(
 
 
 _c, _n, _w, _e, _i, _b = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2, backup_pb2
-_m = maintenance_pb2
+_m, _x = maintenance_pb2, exec_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
 LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse, attempt_s=4.0)
@@ -98,6 +107,8 @@ EXPLAIN_WORKLOAD = _method("WorkloadService/ExplainWorkload", _w.ExplainWorkload
 READ_LOGS = _method("WorkloadService/ReadLogs", _w.ReadLogsRequest, _w.ReadLogsResponse)
 LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksResponse)
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
+# Tried on the next coordinator only as long as nobody has said that it has begun.
+EXEC_TASK = _method("TaskService/ExecTask", _x.ExecTaskRequest, _x.ExecTaskResponse, repeatable=False)
 LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)
 WATCH = _method("EventService/Watch", _e.WatchRequest, _e.WatchResponse)
 INSPECT_COORDINATOR = _method(

@@ -122,6 +122,7 @@ WORKLOADS: Listing[Workload] = Listing(
         Column("NAME", lambda w: w.record.name),
         Column("STATE", workload_state),
         Column("RUNNING", lambda w: f"{w.summary.running}/{w.summary.desired}"),
+        Column("READY", lambda w: str(w.summary.ready)),
         Column("UPDATED", lambda w: str(w.summary.updated)),
         Column("PENDING", lambda w: str(w.summary.pending)),
         Column("UNKNOWN", lambda w: str(w.summary.unknown)),
@@ -141,6 +142,13 @@ def _ports(task: Task) -> str:
     return ",".join(f"{name}={host}:{port}" for name, port in sorted(task.observed.ports.items())) or "-"
 
 
+def format_ready(task: Task) -> str:
+    """Return whether the task is ready, "-" while it does not run."""
+    if task.state != "RUNNING":
+        return "-"
+    return "yes" if task.observed.ready else "no"
+
+
 TASKS: Listing[Task] = Listing(
     kind="task",
     name=lambda t: t.desired.id,
@@ -150,6 +158,7 @@ TASKS: Listing[Task] = Listing(
         Column("WORKLOAD", lambda t: f"{t.desired.namespace}/{t.desired.workload}"),
         Column("SLOT", lambda t: str(t.desired.slot)),
         Column("STATE", lambda t: t.state),
+        Column("READY", format_ready),
         Column("NODE", lambda t: t.desired.node_id),
         Column("RESTARTS", lambda t: str(t.observed.restarts)),
         Column("PORTS", _ports),

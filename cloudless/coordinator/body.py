@@ -23,6 +23,7 @@ from cloudless.coordinator.api.autopilot import AutopilotCalls
 from cloudless.coordinator.api.backups import Backups
 from cloudless.coordinator.api.cluster import Cluster
 from cloudless.coordinator.api.events import Events
+from cloudless.coordinator.api.exec import Execs
 from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
@@ -198,7 +199,7 @@ class Body:
             ),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
             "workloads": (Workloads(access), Logs(access, self._own.dialler)),
-            "tasks": (Tasks(access),),
+            "tasks": (Tasks(access), Execs(access, self._own.dialler)),
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),

@@ -131,9 +131,10 @@ def describe(transition: Transition) -> Iterator[Happening]:
 
 
 def _describe_report(before: TaskObserved | None, seen: TaskObserved) -> Iterator[Happening]:
+    subject = f"task/{seen.task_id}"
+    yield from _describe_probes(before, seen, subject)
     if before is not None and (before.attempt, before.state) == (seen.attempt, seen.state):
         return
-    subject = f"task/{seen.task_id}"
     match seen.state:
         case TaskState.RUNNING:
             yield "TaskRunning", subject, f"on {seen.node_id}, attempt {seen.attempt}", Severity.INFO
@@ -143,3 +144,16 @@ def _describe_report(before: TaskObserved | None, seen: TaskObserved) -> Iterato
             yield "TaskFailed", subject, seen.message or f"exit code {seen.exit_code}", Severity.ERROR
         case TaskState.COMPLETED:
             yield "TaskCompleted", subject, seen.message, Severity.INFO
+
+
+def _describe_probes(before: TaskObserved | None, seen: TaskObserved, subject: str) -> Iterator[Happening]:
+    """Tell what liveness and readiness probes have found; a task that has no probe is silent here."""
+    if seen.probe_failures > (before.probe_failures if before is not None else 0):
+        yield "TaskUnhealthy", subject, seen.message or "the liveness probe failed", Severity.WARNING
+    elif seen.state is TaskState.RUNNING and seen.ready_since_ms > 0:
+        if before is not None and (before.attempt, before.ready_since_ms) == (seen.attempt, seen.ready_since_ms):
+            return
+        if seen.ready:
+            yield "TaskReady", subject, f"on {seen.node_id}, attempt {seen.attempt}", Severity.INFO
+        else:
+            yield "TaskNotReady", subject, seen.message or "the readiness probe failed", Severity.WARNING

@@ -1,7 +1,8 @@
 """A task as its agent knows it, what may happen to it, and what may have to be done about it.
 
 The values of `core.taskflow`, which says how they belong together. All are frozen and compare by content,
-so that "nothing changed" can be seen and a journal entry read back equals the one written.
+so that "nothing changed" can be seen and a journal entry read back equals the one written (but for `note` and
+`begun_s`, which the next life of the agent finds out anew).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class LocalTask:
     `attempt` is the last one begun (0: none). `retries` counts restarts in a row without a stable minute.
     `listed`: the coordinator still assigns it; once it does not, the task is stopped and then forgotten.
     `backoff_until_s` means something in BACKOFF only. `exit_code` and `signal` are the last ended attempt's.
+    `begun_s` is when the attempt started, in monotonic seconds. Of the living attempt `ailing` says why it is being
+    ended ("": it is not), `unready` why it is not ready, as far as known, and `note` what its executor has to say.
     """
 
     desired: TaskDesired
@@ -44,6 +47,13 @@ class LocalTask:
     message: str = ""
     started_at_ms: int = 0
     finished_at_ms: int = 0
+    ready: bool = True
+    ready_since_ms: int = 0
+    probe_failures: int = 0
+    ailing: str = ""
+    unready: str = ""
+    note: str = ""
+    begun_s: float = 0.0
 
     @property
     def id(self) -> str:
@@ -140,7 +150,25 @@ class Adopted:
     instance: Instance | None
 
 
-Event = Assigned | StopWanted | Unlisted | Started | StartFailed | Exited | BackoffOver | Noted | Adopted
+class ProbePurpose(Enum):
+    """What a probe decides: whether the attempt goes on, or whether the task is available."""
+
+    LIVENESS = "liveness"
+    READINESS = "readiness"
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A probe of the attempt was tried. `passed` is its verdict by now (None: not settled), `words` say what was wrong
+    with the last try ("": nothing)."""
+
+    attempt: int
+    purpose: ProbePurpose
+    passed: bool | None
+    words: str = ""
+
+
+Event = Assigned | StopWanted | Unlisted | Started | StartFailed | Exited | BackoffOver | Noted | Probed | Adopted
 
 
 # --- actions ------------------------------------------------------------------------------------

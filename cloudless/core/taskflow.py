@@ -30,6 +30,8 @@ from cloudless.core.localtask import (
     LocalTask,
     Moment,
     Noted,
+    Probed,
+    ProbePurpose,
     Remove,
     Report,
     ScheduleAt,
@@ -61,7 +63,7 @@ Outcome = tuple[LocalTask, tuple[Action, ...]]
 
 def accept(desired: TaskDesired, *, sequence: int = 0) -> LocalTask:
     """Return a task new to this agent; its reports count up from `sequence`, exclusive."""
-    return LocalTask(desired=desired, sequence=sequence)
+    return LocalTask(desired=desired, sequence=sequence, ready=_ready_at_first(desired))
 
 
 def step(task: LocalTask, event: Event, now: Moment) -> Outcome:
@@ -99,6 +101,9 @@ def observe(task: LocalTask, *, node_id: str, host: str) -> TaskObserved:
         ports=task.ports,
         started_at_ms=task.started_at_ms,
         finished_at_ms=task.finished_at_ms,
+        ready=task.ready,
+        ready_since_ms=task.ready_since_ms,
+        probe_failures=task.probe_failures,
     )
 
 
@@ -151,8 +156,20 @@ def _stop(task: LocalTask, now: Moment) -> Outcome:
 
 def _begin(task: LocalTask, now: Moment) -> Outcome:
     attempt = task.attempt + 1
-    begun = replace(task, state=_S.STARTING, attempt=attempt, pid=0, message="", started_at_ms=0, finished_at_ms=0)
+    begun = replace(
+        _as_new(task), state=_S.STARTING, attempt=attempt, pid=0, message="", started_at_ms=0, finished_at_ms=0
+    )
     return begun, (Start(attempt),)
+
+
+def _as_new(task: LocalTask) -> LocalTask:
+    """Forget what the probes and the executor said of an earlier attempt."""
+    ready = _ready_at_first(task.desired)
+    return replace(task, ready=ready, ready_since_ms=0, ailing="", unready="", note="", begun_s=0.0)
+
+
+def _ready_at_first(desired: TaskDesired) -> bool:
+    return desired.spec.readiness_probe is None
 
 
 def _started(task: LocalTask, event: Started, now: Moment) -> Outcome:
@@ -167,7 +184,9 @@ def _started(task: LocalTask, event: Started, now: Moment) -> Outcome:
         pid=instance.pid,
         ports=dict(instance.ports),
         message="",
+        note="",
         started_at_ms=instance.started_at_ms,
+        begun_s=now.monotonic_s - instance.ran_s,
     )
     return running, (Watch(task.attempt),)
 
@@ -213,10 +232,12 @@ def _ended(task: LocalTask, instance: Instance, now: Moment) -> Outcome:
         started_at_ms=instance.started_at_ms or task.started_at_ms,
         finished_at_ms=instance.finished_at_ms or now.wall_ms,
     )
-    how = describe_end(instance)
+    # One that was ended because it ailed has failed, however politely it went.
+    ailing, how = task.ailing, task.ailing or describe_end(instance)
+    task = replace(task, ailing="", unready="", note="")
     if task.state is _S.STOPPING or not task.wanted:
         return replace(task, state=_S.STOPPED, message=how), ()
-    succeeded = instance.exit_code == 0 and instance.signal == 0
+    succeeded = not ailing and instance.exit_code == 0 and instance.signal == 0
     condition = task.desired.spec.restart_policy.condition
     if condition is RestartCondition.NEVER or (condition is RestartCondition.ON_FAILURE and succeeded):
         return replace(task, state=_S.COMPLETED if succeeded else _S.FAILED, message=how), ()
@@ -243,11 +264,52 @@ def _backoff_over(task: LocalTask, event: BackoffOver, now: Moment) -> Outcome:
 
 
 def _noted(task: LocalTask, event: Noted, now: Moment) -> Outcome:
-    doing = "stopping" if task.state is _S.STOPPING else ""
-    message = "; ".join(words for words in (doing, event.message) if words)
-    if event.attempt != task.attempt or message == task.message:
+    if event.attempt != task.attempt:
         return task, ()
-    return replace(task, message=message), (Report(),)
+    after = _say(replace(task, note=event.message))
+    return after, (Report(),) if after.message != task.message else ()
+
+
+def _say(task: LocalTask) -> LocalTask:
+    """Return the task with a message of all there is to say of its living attempt."""
+    doing = "stopping" if task.state is _S.STOPPING else ""
+    words = (doing, task.ailing, task.unready, task.note)
+    return replace(task, message="; ".join(word for word in words if word))
+
+
+# --- probes -------------------------------------------------------------------------------------
+
+
+def _probed(task: LocalTask, event: Probed, now: Moment) -> Outcome:
+    if event.attempt != task.attempt or task.ailing:
+        return task, ()
+    if event.purpose is ProbePurpose.LIVENESS:
+        return _ail(task, event.words, now) if event.passed is False else (task, ())
+    after = _judge_readiness(task, event, now)
+    return (after, ()) if after == task else (_say(after), (Report(),))
+
+
+def _ail(task: LocalTask, words: str, now: Moment) -> Outcome:
+    """End the attempt; the restart policy decides what follows when it has ended."""
+    probe = task.desired.spec.liveness_probe
+    times = f" {probe.failure_threshold} times in a row" if probe is not None and probe.failure_threshold > 1 else ""
+    ailing = replace(
+        task,
+        ailing=f"the liveness probe failed{times}: {words}",
+        unready="",
+        ready=False,
+        ready_since_ms=now.wall_ms if task.ready else task.ready_since_ms,
+        probe_failures=task.probe_failures + 1,
+    )
+    return _say(ailing), (Stop(task.attempt, task.desired.spec.stop_grace_s), Report())
+
+
+def _judge_readiness(task: LocalTask, event: Probed, now: Moment) -> LocalTask:
+    """Return the task with the readiness that the probe gives it; what is not settled changes the reason at most."""
+    ready = task.ready if event.passed is None else event.passed
+    unready = "" if ready or not event.words else f"not ready: {event.words}"
+    since_ms = task.ready_since_ms if ready == task.ready else now.wall_ms
+    return replace(task, ready=ready, ready_since_ms=since_ms, unready="" if ready else unready or task.unready)
 
 
 # --- found again after the agent restarted ------------------------------------------------------
@@ -270,14 +332,24 @@ def _adopted_running(task: LocalTask, event: Adopted, now: Moment) -> Outcome:
     if instance is None or instance.attempt < task.attempt:
         lost = Instance(task_id=task.id, attempt=task.attempt, running=False, message="its process and files are gone")
         return _ended(task, lost, now)
-    # An executor ahead of the journal has run what a lost journal write began.
-    task = replace(task, attempt=instance.attempt)
+    if instance.attempt > task.attempt:
+        # An executor ahead of the journal has run what a lost journal write began.
+        task = replace(_as_new(task), attempt=instance.attempt)
     if not instance.running:
         return _ended(task, instance, now)
     if task.state is _S.STARTING:
         return _started(task, Started(instance), now)
-    task = replace(task, pid=instance.pid, ports=dict(instance.ports), started_at_ms=instance.started_at_ms, message="")
-    return task, (Watch(task.attempt), Report())
+    task = replace(
+        task,
+        pid=instance.pid,
+        ports=dict(instance.ports),
+        started_at_ms=instance.started_at_ms,
+        note="",
+        begun_s=now.monotonic_s - instance.ran_s,
+    )
+    # What was being ended before the restart is ended after it.
+    end = (Stop(task.attempt, task.desired.spec.stop_grace_s),) if task.ailing else ()
+    return _say(task), (Watch(task.attempt), *end, Report())
 
 
 def _adopted_backoff(task: LocalTask, event: Adopted, now: Moment) -> Outcome:
@@ -315,13 +387,13 @@ Handler = Callable[[LocalTask, Any, Moment], Outcome]
 
 # What is not listed is `_keep`: noted, not acted on.
 #
-#            Assigned   StopWanted  Unlisted  Started     StartFailed  Exited  BackoffOver  Noted  Adopted
-# ACCEPTED   start      STOPPED     STOPPED                                                        start
-# STARTING   note/stop  STOPPING    STOPPING  RUNNING     BACKOFF/FAIL ended                say    as started, or start
-# RUNNING    note/stop  STOPPING    STOPPING                           ended                say    watch/ended
-# BACKOFF    note/stop  STOPPED     STOPPED                                    STARTING            wait on
-# STOPPING                                    stop again  STOPPED      STOPPED              say    stop again/STOPPED
-# final                                                                                            end leftovers, forget
+#            Assigned   StopWanted  Unlisted  Started     StartFailed  Exited   BackoffOver  Noted  Probed      Adopted
+# ACCEPTED   start      STOPPED     STOPPED                                                                     start
+# STARTING   note/stop  STOPPING    STOPPING  RUNNING     BACKOFF/FAIL ended                 say                started?
+# RUNNING    note/stop  STOPPING    STOPPING                           ended                 say    ready/stop  watch
+# BACKOFF    note/stop  STOPPED     STOPPED                                     STARTING                        wait on
+# STOPPING                                    stop again  STOPPED      STOPPED               say                stop
+# final                                                                                                         forget
 _TABLE: dict[tuple[TaskState, type[Any]], Handler] = {
     (_S.ACCEPTED, Assigned): _assigned,
     (_S.ACCEPTED, StopWanted): _stop_wanted,
@@ -340,6 +412,7 @@ _TABLE: dict[tuple[TaskState, type[Any]], Handler] = {
     (_S.RUNNING, Unlisted): _unlisted,
     (_S.RUNNING, Exited): _exited,
     (_S.RUNNING, Noted): _noted,
+    (_S.RUNNING, Probed): _probed,
     (_S.RUNNING, Adopted): _adopted_running,
     (_S.BACKOFF, Assigned): _assigned,
     (_S.BACKOFF, StopWanted): _stop_wanted,

@@ -10,19 +10,23 @@ view of it. Tasks speak a small language in place of a program:
     eat MB               takes that much memory and runs; more than its limit is its end
 
 Anything else is a command that is not found. `refuse` makes the next starts fail; `end` ends an attempt.
+Commands beside a task have a language too: `exit CODE`, `say TEXT` (on both streams), `variable NAME`, `echo` (its
+input), `hang`. `executions` counts those under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from cloudless.adapters.system import SystemClock
 from cloudless.core.model import Instance
+from cloudless.core.task_environment import TASK_ID_VARIABLE
 from cloudless.errors import ExecutorError, NotFound, Permanent, Temporary
-from cloudless.ports import Clock, LogChunk, StartRequest
+from cloudless.ports import Clock, ExecRequest, LogChunk, StartRequest, TerminalSize
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class FakeMachine:
         self.clock = clock or SystemClock()
         self.attempts: dict[tuple[str, int], _Attempt] = {}
         self.starts = 0
+        self.executions = 0
         self.refuse: list[ExecutorError] = []
 
     def end(self, task_id: str, attempt: int, *, exit_code: int = 0, signal_number: int = 0, message: str = "") -> None:
@@ -140,6 +145,17 @@ class FakeExecutor:
             else:
                 await found.grown.wait()
 
+    @asynccontextmanager
+    async def exec(self, request: ExecRequest) -> AsyncIterator[FakeExecution]:
+        found = self._find(request.attempt.task_id, request.attempt.attempt)
+        if not found.instance.running:
+            raise NotFound(f"attempt {request.attempt.attempt} of task {request.attempt.task_id} does not run")
+        self.machine.executions += 1
+        try:
+            yield FakeExecution(request)
+        finally:
+            self.machine.executions -= 1
+
     def close(self) -> None:
         for kill in self._graces:
             kill.cancel()
@@ -171,3 +187,41 @@ class FakeExecutor:
         if words[0] == "print":
             machine.write(*key, b"".join(f"{words[1]} {n}\n".encode() for n in range(int(words[2]))))
             machine.end(*key)
+
+
+class FakeExecution:
+    """Implements `ports.Execution`."""
+
+    def __init__(self, request: ExecRequest) -> None:
+        self._request = request
+        self._input: asyncio.Queue[bytes] = asyncio.Queue()
+        self._code = 0
+
+    async def output(self) -> AsyncGenerator[LogChunk, None]:
+        word, *rest = self._request.command
+        match word:
+            case "exit":
+                self._code = int(rest[0])
+            case "say":
+                yield LogChunk("stdout", f"{rest[0]}\n".encode())
+                yield LogChunk("stdout" if self._request.terminal else "stderr", f"{rest[0]}\n".encode())
+            case "variable":
+                variables = {TASK_ID_VARIABLE: self._request.attempt.task_id, **self._request.attempt.env}
+                yield LogChunk("stdout", variables.get(rest[0], "").encode() + b"\n")
+            case "echo":
+                while self._request.stdin and (data := await self._input.get()):
+                    yield LogChunk("stdout", data)
+            case "hang":
+                await asyncio.Event().wait()
+            case _:
+                self._code = 127
+                yield LogChunk("stderr", f"cannot run {word}: command not found\n".encode())
+
+    async def write(self, data: bytes) -> None:
+        self._input.put_nowait(data)
+
+    async def resize(self, size: TerminalSize) -> None:
+        return
+
+    async def wait(self) -> int:
+        return self._code

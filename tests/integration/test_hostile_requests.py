@@ -87,7 +87,7 @@ RPCS = tuple(
     )
     for module in MODULES
     for service in module.DESCRIPTOR.services_by_name.values()
-    if service.name != "AgentLogService"  # served by agents, to coordinators
+    if service.name not in ("AgentLogService", "AgentExecService")  # served by agents, to coordinators
     for method in service.methods
 )
 

@@ -32,6 +32,7 @@ def build_local(task_id: str = "t1") -> LocalTask:
     return LocalTask(
         desired=desired, state=TaskState.BACKOFF, attempt=4, retries=2, sequence=99, listed=False, ports={"http": 4711},
         backoff_until_s=12.5, pid=7, exit_code=3, signal=9, message="crashed", started_at_ms=11, finished_at_ms=12,
+        ready=False, ready_since_ms=13, probe_failures=2, ailing="not live", unready="not ready",
     )  # fmt: skip
 
 
@@ -45,7 +46,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 async def test_every_field_comes_back(journal: Journal) -> None:
     task = build_local()
     default = LocalTask(desired=task.desired)
-    assert [f.name for f in fields(LocalTask) if getattr(task, f.name) == getattr(default, f.name)] == ["desired"]
+    unset = [f.name for f in fields(LocalTask) if getattr(task, f.name) == getattr(default, f.name)]
+    assert unset == ["desired", "note", "begun_s"], "the last two are found out anew"
     head = Head(cluster_id="c", term_seen=1, revision_seen=2, incarnation=3, coordinators=(Known("c1", "a:1", 7),))
     await journal.save(task)
     await journal.save_head(head)

@@ -580,3 +580,33 @@ def test_long_lists_of_waiting_reasons_are_cut() -> None:
     plan = decide(cluster, unreachable_s={"n0": 1.0})
     assert len(plan.waiting) == 20
     assert plan.waiting[-1] == "and 21 more"
+
+
+# --- readiness ---
+
+
+def test_a_task_that_runs_and_is_not_ready_neither_replaces_another_nor_counts_as_available() -> None:
+    cluster = running_cluster(replicas=1)
+    (old,) = active(cluster)
+    cluster.update_workload(command=("new",), rollout=Rollout(max_surge=1, max_unavailable=0))
+    assert words(carry_out(cluster)) == ["start"]
+    (new,) = [task for task in active(cluster) if task.id != old.id]
+    cluster.report(new.id, TaskState.RUNNING, ready=False)
+    plan = decide(cluster)
+    assert not plan.changes
+    assert f"task {old.id} stays until {new.id} is ready" in plan.waiting
+    cluster.report(new.id, TaskState.RUNNING, ready=True)
+    assert words(carry_out(cluster)) == ["stop"]
+
+
+def test_a_workload_runs_when_its_tasks_are_ready_and_is_degraded_when_one_no_longer_is() -> None:
+    cluster = running_cluster(replicas=2)
+    first, _ = active(cluster)
+    cluster.report(first.id, TaskState.RUNNING, ready=False)
+    summary = summarise_workload(cluster.machine, *REF)
+    assert (summary.running, summary.ready, summary.state) == (2, 1, WorkloadState.STARTING)
+    assert "2 of 2 running, 1 ready" in explain_workload(cluster.machine, *REF, NOW_MS).lines[0]
+    cluster.report(first.id, TaskState.RUNNING, ready=True, ready_since_ms=5)
+    assert summarise_workload(cluster.machine, *REF).state is WorkloadState.RUNNING
+    cluster.report(first.id, TaskState.RUNNING, ready=False, ready_since_ms=9)
+    assert summarise_workload(cluster.machine, *REF).state is WorkloadState.DEGRADED

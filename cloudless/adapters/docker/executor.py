@@ -16,8 +16,8 @@ import functools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -25,15 +25,23 @@ from loguru import logger
 
 from cloudless.adapters.docker.endings import Endings
 from cloudless.adapters.docker.engine import Engine
+from cloudless.adapters.docker.execution import DockerExecution
 from cloudless.adapters.docker.faults import Refused, Unanswered, explain_start
 from cloudless.adapters.docker.images import Images
 from cloudless.adapters.docker.instance import Container, read_container
-from cloudless.adapters.docker.request import LABEL_AGENT, LABEL_ATTEMPT, LABEL_TASK, build_create, container_name
+from cloudless.adapters.docker.request import (
+    LABEL_AGENT,
+    LABEL_ATTEMPT,
+    LABEL_TASK,
+    build_create,
+    build_exec,
+    container_name,
+)
 from cloudless.adapters.docker.stream import ask_stream, json_lines
 from cloudless.adapters.docker.tasklogs import ask_logs, read_frames
 from cloudless.core.model import Instance
 from cloudless.errors import NotFound, Temporary
-from cloudless.ports import LogChunk, StartRequest
+from cloudless.ports import ExecRequest, LogChunk, StartRequest
 
 ATTEMPTS_KEPT = 2
 LIVING = ("running", "paused", "restarting")
@@ -152,6 +160,17 @@ class DockerExecutor:
                 return
         if number == 0:
             raise NotFound(f"task {task_id} has no output here")
+
+    @asynccontextmanager
+    async def exec(self, request: ExecRequest) -> AsyncIterator[DockerExecution]:
+        """Run a command inside a living attempt's container, as the container's user."""
+        name = container_name(request.attempt.task_id, request.attempt.attempt)
+        execution = DockerExecution(self._engine, name, request, build_exec(request))
+        try:
+            await execution.open()
+            yield execution
+        finally:
+            await execution.close()
 
     async def run(self) -> None:
         """Watch the engine and its events until cancelled."""

@@ -14,7 +14,7 @@ from typing import Any
 from cloudless.core.model import Limits, Port, SecurityContext, Volume
 from cloudless.core.task_environment import build_variables, fill_ports, port_variables
 from cloudless.errors import Permanent
-from cloudless.ports import StartRequest
+from cloudless.ports import ExecRequest, StartRequest
 
 LABEL_TASK = "cloudless.task"
 LABEL_ATTEMPT = "cloudless.attempt"
@@ -65,6 +65,15 @@ def build_create(request: StartRequest, agent_id: str) -> dict[str, Any]:
     if user := _user(spec.security_context):
         document["User"] = user
     return document
+
+
+def build_exec(request: ExecRequest) -> list[str]:
+    """Return the words of a command inside the container, with port references replaced. Raises Permanent."""
+    variables = port_variables(_inside_ports(request.attempt.spec.ports, request.attempt.ports))
+    words = [fill_ports(word, variables) for word in request.command]
+    if not words or not words[0] or any("\0" in word for word in words):
+        raise Permanent(f"{' '.join(words)!r} cannot be a command")
+    return words
 
 
 def _host_config(request: StartRequest, agent_id: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cloudless.core.task_environment import build_variables, fill_ports, port_variables
 from cloudless.errors import Permanent
-from cloudless.ports import StartRequest
+from cloudless.ports import ExecRequest, StartRequest
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -18,6 +18,15 @@ def build_argv(request: StartRequest) -> list[str]:
     argv = [fill_ports(word, ports) for word in (*request.spec.command, *request.spec.args)]
     if not request.spec.command:
         raise Permanent("the task has no command", hint="the process executor runs spec.command, not an image")
+    return argv
+
+
+def build_exec_argv(request: ExecRequest) -> list[str]:
+    """Return the words of a command beside the task, with port references replaced. Raises Permanent."""
+    ports = port_variables(request.attempt.ports)
+    argv = [fill_ports(word, ports) for word in request.command]
+    if not argv or not argv[0] or any("\0" in word for word in argv):
+        raise Permanent(f"{' '.join(argv)!r} cannot be a command")
     return argv
 
 

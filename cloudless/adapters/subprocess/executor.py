@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import hashlib
 import json
 import marshal
 import os
@@ -24,21 +25,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from cloudless.adapters.subprocess import procfs
 from cloudless.adapters.subprocess.attempt import Attempt, State, end_leftovers
 from cloudless.adapters.subprocess.cgroups import CONTROLLERS, ControlGroups, look_for_hierarchies
-from cloudless.adapters.subprocess.command import build_argv, build_environment, find_executable
+from cloudless.adapters.subprocess.command import build_argv, build_environment, build_exec_argv, find_executable
 from cloudless.adapters.subprocess.confinement import build_confinement, find_powers, give_directories
+from cloudless.adapters.subprocess.execution import ProcessExecution, Streams
+from cloudless.adapters.subprocess.launches import MARK_VARIABLE, Launches
 from cloudless.adapters.subprocess.tasklogs import LogReader
 from cloudless.core.model import Instance
 from cloudless.errors import NotFound, Permanent, Temporary
-from cloudless.ports import LogChunk, StartRequest
+from cloudless.ports import ExecRequest, LogChunk, StartRequest
 from cloudless.settings import CGROUP_PARENT
 
 LOG_BYTES_MAX = 10 * 1024**2
@@ -49,6 +53,7 @@ FORCE_MARGIN_S = 10.0
 """A shim that lives this long after the grace is over is killed itself."""
 LAST_MOMENT_S = 1.0
 THREADS_MAX = 4
+EXEC_THREADS_MAX = 2
 FOLLOW_POLL_S = 0.2
 ATTEMPTS_KEPT = 2
 
@@ -85,9 +90,12 @@ class ProcessExecutor:
         self._log_bytes_max = log_bytes_max
         self._groups = ControlGroups(look_for_hierarchies(), self._root, cgroup_parent)
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="executor")
+        # Apart: starts that are slow must not keep probes waiting.
+        self._exec_threads = ThreadPoolExecutor(EXEC_THREADS_MAX, thread_name_prefix="exec")
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._shims: dict[int, subprocess.Popen[bytes]] = {}
         self._forced: dict[Attempt, asyncio.TimerHandle] = {}
+        self._launches = Launches(hashlib.sha256(str(self._root).encode()).hexdigest()[:16])
 
     @property
     def abilities(self) -> dict[str, str]:
@@ -156,11 +164,30 @@ class ProcessExecutor:
         if number == 0:
             raise NotFound(f"task {task_id} has no output here")
 
+    @asynccontextmanager
+    async def exec(self, request: ExecRequest) -> AsyncIterator[ProcessExecution]:
+        """Run a command beside a living attempt: as its process runs, in its directory and with its environment."""
+        attempt = self._attempt(request.attempt.task_id, request.attempt.attempt)
+        ask = functools.partial(_exec_order, attempt, request, self._launches.new_mark())
+        order = await asyncio.get_running_loop().run_in_executor(self._exec_threads, ask)
+        streams = Streams(stdin=request.stdin, terminal=request.terminal)
+        try:
+            launch = await self._launches.start(order, streams.given)
+            try:
+                streams.close_given()
+                yield ProcessExecution(launch, streams)
+            finally:
+                await self._launches.end(launch)
+        finally:
+            streams.close()
+
     def close(self) -> None:
-        """Let go of all tasks without ending them."""
+        """Let go of all tasks without ending them. Commands beside them are ended."""
+        self._launches.close()
         for handle in self._forced.values():
             handle.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._exec_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._groups.close()
 
     # --- starting -------------------------------------------------------------------------------
@@ -375,6 +402,25 @@ class ProcessExecutor:
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *arguments))
+
+
+def _exec_order(attempt: Attempt, request: ExecRequest, mark: str) -> dict[str, Any]:
+    """Return the launcher's order. Raises NotFound if the attempt does not run, Permanent for what is no command."""
+    state = attempt.read_state()
+    if state is None or not state.lives() or procfs.start_ticks(state.pid) != state.start_ticks:
+        raise NotFound(f"attempt {attempt.number} of task {attempt.task_id} does not run")
+    environment = build_environment(request.attempt, attempt.path.parent)
+    if request.terminal is not None:
+        environment.setdefault("TERM", "xterm")
+    return {
+        "argv": build_exec_argv(request),
+        "env": {**environment, MARK_VARIABLE: mark},
+        "mark": f"{MARK_VARIABLE}={mark}",
+        "cwd": str(attempt.path.parent / "home"),
+        "pid": state.pid,
+        "start_ticks": state.start_ticks,
+        "terminal": request.terminal is not None,
+    }
 
 
 @functools.cache

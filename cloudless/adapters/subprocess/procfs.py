@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -37,3 +39,17 @@ def find_by_environment(entry: str, *, since_ticks: int) -> list[int]:
         if needle in environment and ticks is not None and ticks >= since_ticks:
             found.append(int(directory.name))
     return found
+
+
+def kill_marked(prefix: str) -> None:
+    """Kill every process that has an environment entry which begins with `prefix`."""
+    needle = prefix.encode()
+    for directory in _PROC.iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            entries = (directory / "environ").read_bytes().split(b"\0")
+            if any(entry.startswith(needle) for entry in entries):
+                os.kill(int(directory.name), signal.SIGKILL)
+        except OSError:
+            continue

@@ -82,6 +82,8 @@ def _show_facts(found: Task) -> None:
             ("decided", f"in term {desired.term}, {format_age(desired.created_at_ms, now_ms())} ago; {desired.reason}"),
             ("attempt", f"{observed.attempt}, {observed.restarts} restarts" if observed.attempt else ""),
             ("pid", str(observed.pid or "")),
+            ("ready", _ready_words(found) if found.state == "RUNNING" else ""),
+            ("probe failures", str(observed.probe_failures or "")),
             ("started", f"{format_age(observed.started_at_ms, now_ms())} ago" if observed.started_at_ms else ""),
             ("last exit", format_exit(found).replace("-", "")),
             ("ports", "\n".join(f"{name} {observed.host}:{observed.ports[name]}" for name in sorted(observed.ports))),
@@ -89,6 +91,14 @@ def _show_facts(found: Task) -> None:
             ("runs", desired.spec.image or "\n".join([*desired.spec.command, *desired.spec.args])),
         ],
     )
+
+
+def _ready_words(found: Task) -> str:
+    from cloudless.cli.ages import format_age
+    from cloudless.cli.views import format_ready, now_ms
+
+    since_ms = found.observed.ready_since_ms
+    return format_ready(found) + (f", for {format_age(since_ms, now_ms())}" if since_ms else "")
 
 
 @task.command("logs", cls=Command)
@@ -102,3 +112,20 @@ def logs(task_id: str, follow: bool, tail: int) -> None:
 
     with current().client() as client:
         print_logs(client, ReadLogsRequest(task_id=task_id, tail_lines=tail or 1, follow=follow))
+
+
+@task.command("exec", cls=Command)
+@click.argument("task_id")
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND…")
+@click.option("--stdin", "-i", is_flag=True, help="Give it our input.")
+@click.option("--tty", "-t", is_flag=True, help="Give it a terminal.")
+def exec_(task_id: str, command: tuple[str, ...], stdin: bool, tty: bool) -> None:
+    """Run COMMAND beside TASK_ID, in its surroundings, and end with its exit code.
+
+    `cloudless task exec -it web-0-a1b2 -- sh` is a shell there. The command ends when this does.
+    """
+    from cloudless.cli.exec import run_command
+
+    with current().client() as client:
+        code = run_command(client, task_id, command, stdin=stdin, terminal=tty)
+    click.get_current_context().exit(code)

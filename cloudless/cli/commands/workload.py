@@ -29,7 +29,7 @@ def workload() -> None:
 @click.option("--dry-run", is_flag=True, help="Validate and say what would change; write nothing.")
 @click.option("--if-revision", default=0, metavar="N", help="Only if the workload is still at revision N.")
 @click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
-@click.option("--wait", is_flag=True, help="Wait until all replicas of it run.")
+@click.option("--wait", is_flag=True, help="Wait until all replicas of it run and are ready.")
 @click.option("--wait-timeout", default=_WAIT_S, show_default=True, metavar="SECONDS", help="For --wait.")
 def apply(filename: str, dry_run: bool, if_revision: int, request_id: str, wait: bool, wait_timeout: float) -> None:
     """Create or change the workloads of a manifest, all or none."""
@@ -228,6 +228,24 @@ def logs(name: str, follow: bool, tail: int) -> None:
         print_logs(client, request)
 
 
+@workload.command("exec", cls=Command)
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, metavar="-- COMMAND…")
+@click.option("--stdin", "-i", is_flag=True, help="Give it our input.")
+@click.option("--tty", "-t", is_flag=True, help="Give it a terminal.")
+@click.option("--slot", type=click.IntRange(min=0), help="Beside the task of this slot. Default: the lowest that runs.")
+def exec_(name: str, command: tuple[str, ...], stdin: bool, tty: bool, slot: int | None) -> None:
+    """Run COMMAND beside a running task of workload NAME, and end with its exit code."""
+    from cloudless.cli.exec import find_running, run_command
+
+    options = current()
+    namespace, name = options.target(name)
+    with options.client() as client:
+        task_id = find_running(client, namespace, name, slot)
+        code = run_command(client, task_id, command, stdin=stdin, terminal=tty)
+    click.get_current_context().exit(code)
+
+
 def _write(request_id: str, if_revision: int) -> WriteOptions:
     from cloudless.rpc.v1.common_pb2 import WriteOptions
 
@@ -235,7 +253,7 @@ def _write(request_id: str, if_revision: int) -> WriteOptions:
 
 
 def wait_running(client: Client, namespace: str, name: str, timeout_s: float) -> Workload:
-    """Wait until all replicas of the newest template run; when that fails, the error says why they do not."""
+    """Wait until all replicas of the newest template run and are ready; if they do not, the error says why."""
     from cloudless.cli.methods import EXPLAIN_WORKLOAD, GET_WORKLOAD
     from cloudless.cli.waiting import wait_for
     from cloudless.errors import CloudlessError, StoreTimeout
@@ -244,8 +262,9 @@ def wait_running(client: Client, namespace: str, name: str, timeout_s: float) ->
     def look() -> tuple[bool, Workload, str]:
         found = client.call(GET_WORKLOAD, GetWorkloadRequest(namespace=namespace, name=name)).workload
         seen = found.summary
-        done = seen.running == seen.desired == seen.updated
-        return done, found, f"{namespace}/{name}: {seen.running} of {seen.desired} run, {seen.updated} up to date"
+        done = seen.running == seen.ready == seen.desired == seen.updated
+        counts = f"{seen.running} of {seen.desired} run, {seen.ready} ready, {seen.updated} up to date"
+        return done, found, f"{namespace}/{name}: {counts}"
 
     try:
         return wait_for(look, timeout_s, f"running: {namespace}/{name}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cloudless.adapters.pki.certificate import Peer
 from cloudless.core.identity.access import Caller
+from cloudless.errors import Denied
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,15 @@ def current_actor() -> str:
     """Return what events call the caller, "" if it is nobody that is known."""
     presence = _PRESENT.get()
     return presence.caller.subject if presence is not None else ""
+
+
+def require_namespace(namespace: str) -> None:
+    """Raise Denied if the caller is bound to other namespaces.
+
+    The door has asked the state of that moment. A task that this coordinator learns of only afterwards is asked about
+    again, by who found it.
+    """
+    presence = _PRESENT.get()
+    bound = presence.caller.namespaces if presence is not None else ()
+    if bound and namespace not in bound:
+        raise Denied(f"{current_actor()} is bound to {', '.join(bound)}; this concerns {namespace}")

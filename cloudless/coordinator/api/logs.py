@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc.aio
 from loguru import logger
 
 from cloudless.adapters.grpc.channel import Dialler
-from cloudless.adapters.grpc.status import from_rpc_error
 from cloudless.coordinator.api.access import Access, deadline_s, not_found
+from cloudless.coordinator.api.agents import open_agent
+from cloudless.coordinator.api.caller import require_namespace
 from cloudless.coordinator.api.workloads import find_workload
-from cloudless.core.identity.names import IdentityKind, server_name
 from cloudless.core.state import Task
-from cloudless.errors import AgentUnreachable, CloudlessError, InvalidSpec, Problem
+from cloudless.errors import CloudlessError, InvalidSpec, Problem
 from cloudless.rpc.v1 import agent_pb2
 from cloudless.rpc.v1 import workload_pb2 as pb
 from cloudless.rpc.v1.agent_pb2_grpc import AgentLogServiceStub
@@ -23,7 +22,6 @@ from cloudless.rpc.v1.agent_pb2_grpc import AgentLogServiceStub
 TAIL_LINES = 100
 TASKS_AT_ONCE_MAX = 50
 QUEUE_LENGTH_MAX = 64
-CONNECT_TIMEOUT_S = 3.0
 
 
 class Logs:
@@ -58,6 +56,7 @@ class Logs:
             task = view.tasks.get(request.task_id)
             if task is None:
                 raise not_found("task", request.task_id)
+            require_namespace(task.desired.namespace)
             return [task]
         workload = find_workload(view, request.namespace, request.workload).record
         tasks = [view.tasks[task_id] for task_id in sorted(view.tasks_of(workload.namespace, workload.name))]
@@ -79,13 +78,7 @@ class Logs:
     async def _pump(
         self, task: Task, request: pb.ReadLogsRequest, queue: asyncio.Queue[pb.ReadLogsResponse | None]
     ) -> None:
-        node = self._access.view.nodes.get(task.desired.node_id)
-        if node is None or node.info is None or not node.info.address:
-            raise AgentUnreachable(f"the address of node {task.desired.node_id} is not known")
-        channel = self._dialler.open(node.info.address, server_name(IdentityKind.AGENT, node.id))
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await channel.channel_ready()
+        async with open_agent(self._access.view, task, self._dialler) as channel:
             call = AgentLogServiceStub(channel).ReadTaskLogs(  # type: ignore[no-untyped-call]
                 agent_pb2.ReadTaskLogsRequest(
                     task_id=task.id, tail_lines=request.tail_lines or TAIL_LINES, follow=request.follow
@@ -93,11 +86,3 @@ class Logs:
             )
             async for chunk in call:
                 await queue.put(pb.ReadLogsResponse(task_id=task.id, stream=chunk.stream, data=chunk.data))
-        except TimeoutError as error:
-            raise AgentUnreachable(
-                f"node {task.desired.node_id} does not answer at {node.info.address}", hint="is its agent running?"
-            ) from error
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            await channel.close()

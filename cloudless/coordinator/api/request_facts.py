@@ -60,6 +60,11 @@ def _task(request: Any, view: View | None) -> RequestFacts:
     return RequestFacts(namespaces=_namespace_of(request.task_id, view))
 
 
+def _exec(message: Any, view: View | None) -> RequestFacts:
+    # What follows the start concerns nothing new.
+    return _task(message.start, view) if message.WhichOneof("body") == "start" else NO_FACTS
+
+
 def _logs(request: Any, view: View | None) -> RequestFacts:
     if request.task_id:
         return _task(request, view)
@@ -89,4 +94,5 @@ _FACTS: dict[str, Callable[[Any, View | None], RequestFacts]] = {
     "WorkloadService/ReadLogs": _logs,
     "TaskService/ListTasks": _list,
     "TaskService/GetTask": _task,
+    "TaskService/ExecTask": _exec,
 }

@@ -110,6 +110,7 @@ def to_workload(view: View, workload: Workload) -> pb.Workload:
             desired=summary.desired,
             active=summary.active,
             running=summary.running,
+            ready=summary.ready,
             unknown=summary.unknown,
             pending=summary.pending,
             updated=summary.updated,

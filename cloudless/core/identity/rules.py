@@ -94,6 +94,7 @@ _OWN_RULES: dict[str, Rule] = {
     "WorkloadService/ReadLogs": _READ,
     "TaskService/ListTasks": _READ,
     "TaskService/GetTask": _READ,
+    "TaskService/ExecTask": _WRITE,
     "EventService/ListEvents": _VIEWER,
     "EventService/Watch": _VIEWER,
     # A backup is the whole cluster, keys included: who may have one may do anything.
@@ -107,6 +108,7 @@ _OWN_RULES: dict[str, Rule] = {
     "BackupService/GetBackupSchedule": Rule(machines=(_C,), people=Role.VIEWER, reach=Reach.SHARED),
     "AgentService/Session": Rule(machines=(_A,), own=True),
     "AgentLogService/ReadTaskLogs": _COORDINATORS,
+    "AgentExecService/ExecTask": _COORDINATORS,
     "PeerService/Link": Rule(machines=(_C,), own=True),
     "MaintenanceService/InspectCoordinator": Rule(machines=(_C,), early=True, people=Role.VIEWER, reach=Reach.SHARED),
     "MaintenanceService/DefragmentMember": _COORDINATORS,

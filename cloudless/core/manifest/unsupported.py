@@ -23,8 +23,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "ports[].containerPort": PROCESS,
     "ports[].protocol": PROCESS,
     "volumes[].size": PROCESS,
-    "livenessProbe": NOBODY,
-    "readinessProbe": NOBODY,
     "rollout.batchSize": NOBODY,
     "rollout.pauseDuration": NOBODY,
     "rollout.minReady": NOBODY,

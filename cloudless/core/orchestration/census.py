@@ -37,6 +37,11 @@ class Occupant:
         return self.absent_s is None and self.task.state is TaskState.RUNNING
 
     @property
+    def available(self) -> bool:
+        """Whether it runs, and its readiness probe, if it has one, says that it works."""
+        return self.running and self.task.observed is not None and self.task.observed.ready
+
+    @property
     def staying(self) -> bool:
         """Whether nothing speaks against leaving it where it is."""
         return not (self.outdated or self.draining or self.lost)
@@ -56,7 +61,7 @@ class Slot:
 
     @property
     def available(self) -> bool:
-        return self.ending.done is not None or any(occupant.running for occupant in self.occupants)
+        return self.ending.done is not None or any(occupant.available for occupant in self.occupants)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,17 @@
 
     nobody                      start a task, unless the back-off of the last one still runs
     a task that is done         nothing; anything else in the slot is stopped
-    a staying task              nothing; whatever else is in the slot stops once this one runs
+    a staying task              nothing; whatever else is in the slot stops once this one runs and is ready
     a task of a lost node       stop it and start another in the same plan; if no node fits, it stays wanted,
                                 so that it lives on should its node return (not if the node was removed)
-    a task of a draining node   start another; the old one stops once that one was seen running
+    a task of a draining node   start another; the old one stops once that one was seen running and ready
     an outdated task            ROLLING_UPDATE: as below; RECREATE: all stop, and nothing starts before they ended
 
 A rolling update replaces outdated tasks slot by slot, within two bounds. At most `rollout.surge_of(replicas)`
 tasks more than `replicas` hold a place: wanted ones, and outdated ones that are still ending. At least
-`rollout.available_least(replicas)` slots are available: done, or with a task seen running. Outdated tasks that do
-not run are stopped at once, as that costs nothing. A start that waits for its back-off counts as if it
-held a place: a template that fails does not spread.
+`rollout.available_least(replicas)` slots are available: done, or with a task seen running and ready. Outdated
+tasks that do not run are stopped at once, as that costs nothing. A start that waits for its back-off counts
+as if it held a place: a template that fails does not spread.
 
 Beyond the bounds: a drain adds one task for each it moves, and tasks of an unreachable node do not
 count once they are given up, though they may run there until the node is reached again.
@@ -129,14 +129,14 @@ class Draft:
         return Leaver(slot, first)
 
     def _finish_move(self, old: Occupant, new: Occupant) -> None:
-        if new.running:
+        if new.available:
             self._stop(old, f"replaced by {new.task.id}", new.task)
         elif old.lost:
             self._stop(old, self._why_lost(old))
         elif old.outdated and not old.running and old.absent_s is None:
             self._stop(old, "outdated, and not running")
         else:
-            self.waiting.append(f"task {old.task.id} stays until {new.task.id} runs")
+            self.waiting.append(f"task {old.task.id} stays until {new.task.id} {'is ready' if new.running else 'runs'}")
 
     def _wait_for_loss(self, occupants: Iterable[Occupant]) -> None:
         lost_after_s = self.workload.record.spec.lost_after_s
@@ -201,7 +201,7 @@ class Draft:
         return held + sum(1 for o in ending if o.outdated and o.absent_s is None)
 
     def _available(self, kept: Sequence[Slot]) -> int:
-        return sum(1 for slot in kept if slot.ending.done is not None or any(o.running for o in self._present(slot)))
+        return sum(1 for slot in kept if slot.ending.done is not None or any(o.available for o in self._present(slot)))
 
     def _resumable(self, slots: Sequence[Slot]) -> tuple[list[Slot], int]:
         """Return the slots that may be filled now, and how many wait for their back-off."""

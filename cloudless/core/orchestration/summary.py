@@ -30,10 +30,11 @@ class WorkloadState(Enum):
     COMPLETED       every slot's task ended well and is not to run again
     FAILED          nothing runs, and at least one slot failed for good
     UPDATING        tasks of an older template are still there
-    RUNNING         as many tasks run as are wanted
-    STARTING        some run, the others are on their way
+    RUNNING         as many tasks run, and are ready, as are wanted
+    STARTING        some run, the others are on their way, or not ready yet
     PENDING         none runs yet
-    DEGRADED        fewer run than are wanted, because some have failed, are unknown or have no node
+    DEGRADED        fewer run than are wanted, because some have failed, are unknown or have no node, or some that run
+                    are no longer ready
     """
 
     DELETING = "DELETING"
@@ -51,8 +52,8 @@ class WorkloadState(Enum):
 class WorkloadSummary:
     """Counts of tasks. `active` are wanted and not ended; `updated` the active ones of the present template.
 
-    Of the active, `running` run on a node that is reachable, `unknown` are on one that is not, `pending`
-    are the rest. `ended_failed` and `completed` count slots whose last task ended by itself.
+    Of the active, `running` run on a node that is reachable (`ready` of them are ready), `unknown` are on one that is
+    not, `pending` are the rest. `ended_failed` and `completed` count slots whose last task ended by itself.
     """
 
     namespace: str
@@ -61,6 +62,7 @@ class WorkloadSummary:
     desired: int
     active: int
     running: int
+    ready: int
     unknown: int
     pending: int
     updated: int
@@ -115,6 +117,7 @@ def summarise_workload(view: View, namespace: str, name: str) -> WorkloadSummary
         "desired": workload.record.spec.replicas,
         "active": len(occupants),
         "running": running,
+        "ready": sum(1 for o in occupants if o.available),
         "unknown": unknown,
         "pending": len(occupants) - running - unknown,
         "updated": sum(1 for o in occupants if not o.outdated),
@@ -174,7 +177,7 @@ def _get_workload(view: View, namespace: str, name: str) -> Workload:
 
 
 def _state_of(workload: Workload, census: Census, counts: Mapping[str, int]) -> WorkloadState:
-    desired, running = counts["desired"], counts["running"]
+    desired, running, ready = counts["desired"], counts["running"], counts["ready"]
     done = [slot for slot in census.slots.values() if slot.ending.done is not None]
     if workload.record.deleted_at_ms > 0:
         return WorkloadState.DELETING
@@ -184,13 +187,18 @@ def _state_of(workload: Workload, census: Census, counts: Mapping[str, int]) -> 
         return WorkloadState.UPDATING
     if len(done) >= desired and not running:
         return WorkloadState.COMPLETED if all(_completed(slot) for slot in done) else WorkloadState.FAILED
-    if running + sum(1 for slot in done if _completed(slot)) >= desired:
+    if ready + sum(1 for slot in done if _completed(slot)) >= desired:
         return WorkloadState.RUNNING
-    if counts["unknown"] or counts["ended_failed"]:
+    if counts["unknown"] or counts["ended_failed"] or any(_lost_readiness(slot) for slot in census.slots.values()):
         return WorkloadState.DEGRADED
     if not running:
         return WorkloadState.PENDING
     return WorkloadState.STARTING if counts["active"] + len(done) >= desired else WorkloadState.DEGRADED
+
+
+def _lost_readiness(slot: Slot) -> bool:
+    seen = [o.task.observed for o in slot.occupants if o.running and not o.available]
+    return any(report is not None and report.ready_since_ms > 0 for report in seen)
 
 
 def _completed(slot: Slot) -> bool:
@@ -201,6 +209,8 @@ def _explain_lines(
     summary: WorkloadSummary, plan: WorkloadPlan, unplaced: tuple[tuple[Diagnosis, tuple[int, ...]], ...]
 ) -> tuple[str, ...]:
     head = f"{summary.state.value}: {summary.running} of {summary.desired} running"
+    if summary.ready < summary.running:
+        head += f", {summary.ready} ready"
     lines = [head]
     for diagnosis, slots in unplaced:
         tasks = "1 task has" if len(slots) == 1 else f"{len(slots)} tasks have"

@@ -527,6 +527,8 @@ class JournaledTask(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     LISTED_FIELD_NUMBER: _builtins.int
     BACKOFF_UNTIL_S_FIELD_NUMBER: _builtins.int
+    AILING_FIELD_NUMBER: _builtins.int
+    UNREADY_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     retries: _builtins.int
     """Restarts in a row without a stable minute between them."""
@@ -534,6 +536,10 @@ class JournaledTask(_message.Message):
     """False: no coordinator lists it any more; it is to be stopped and forgotten."""
     backoff_until_s: _builtins.float
     """Seconds since this machine booted; counts in state BACKOFF only."""
+    ailing: _builtins.str
+    """Why the living attempt is being ended although it is wanted; empty: it is not."""
+    unready: _builtins.str
+    """Why the living attempt is not ready, as far as known."""
     @_builtins.property
     def desired(self) -> _objects_pb2.TaskDesired: ...
     @_builtins.property
@@ -547,10 +553,12 @@ class JournaledTask(_message.Message):
         retries: _builtins.int = ...,
         listed: _builtins.bool = ...,
         backoff_until_s: _builtins.float = ...,
+        ailing: _builtins.str = ...,
+        unready: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "observed", b"observed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_until_s", b"backoff_until_s", "desired", b"desired", "format", b"format", "listed", b"listed", "observed", b"observed", "retries", b"retries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ailing", b"ailing", "backoff_until_s", b"backoff_until_s", "desired", b"desired", "format", b"format", "listed", b"listed", "observed", b"observed", "retries", b"retries", "unready", b"unready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from cloudless.rpc.v1 import agent_pb2 as cloudless_dot_rpc_dot_v1_dot_agent__pb2
+from cloudless.rpc.v1 import exec_pb2 as cloudless_dot_rpc_dot_v1_dot_exec__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -167,6 +168,81 @@ class AgentLogService:
             '/cloudless.rpc.v1.AgentLogService/ReadTaskLogs',
             cloudless_dot_rpc_dot_v1_dot_agent__pb2.ReadTaskLogsRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_agent__pb2.ReadTaskLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AgentExecServiceStub:
+    """Served by every agent beside it; agents of before do not. `started.node_id` is the agent's own.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ExecTask = channel.stream_stream(
+                '/cloudless.rpc.v1.AgentExecService/ExecTask',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskResponse.FromString,
+                _registered_method=True)
+
+
+class AgentExecServiceServicer:
+    """Served by every agent beside it; agents of before do not. `started.node_id` is the agent's own.
+    """
+
+    def ExecTask(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AgentExecServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ExecTask': grpc.stream_stream_rpc_method_handler(
+                    servicer.ExecTask,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cloudless.rpc.v1.AgentExecService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cloudless.rpc.v1.AgentExecService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AgentExecService:
+    """Served by every agent beside it; agents of before do not. `started.node_id` is the agent's own.
+    """
+
+    @staticmethod
+    def ExecTask(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cloudless.rpc.v1.AgentExecService/ExecTask',
+            cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,7 @@ class WorkloadSummary(_message.Message):
     UPDATED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
     desired: _builtins.int
     active: _builtins.int
     running: _builtins.int
@@ -42,6 +43,8 @@ class WorkloadSummary(_message.Message):
     updated: _builtins.int
     failed: _builtins.int
     state: _builtins.str
+    ready: _builtins.int
+    """Of the running ones, those whose readiness probe has passed, or that have none."""
     def __init__(
         self,
         *,
@@ -53,10 +56,11 @@ class WorkloadSummary(_message.Message):
         updated: _builtins.int = ...,
         failed: _builtins.int = ...,
         state: _builtins.str = ...,
+        ready: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "desired", b"desired", "failed", b"failed", "pending", b"pending", "running", b"running", "state", b"state", "unknown", b"unknown", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "desired", b"desired", "failed", b"failed", "pending", b"pending", "ready", b"ready", "running", b"running", "state", b"state", "unknown", b"unknown", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

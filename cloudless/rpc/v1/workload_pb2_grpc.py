@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from cloudless.rpc.v1 import exec_pb2 as cloudless_dot_rpc_dot_v1_dot_exec__pb2
 from cloudless.rpc.v1 import workload_pb2 as cloudless_dot_rpc_dot_v1_dot_workload__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -423,6 +424,11 @@ class TaskServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetTaskResponse.FromString,
                 _registered_method=True)
+        self.ExecTask = channel.stream_stream(
+                '/cloudless.rpc.v1.TaskService/ExecTask',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer:
@@ -440,6 +446,13 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExecTask(self, request_iterator, context):
+        """Run a command beside a running task, on its node; it ends with the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -452,6 +465,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.GetTask,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetTaskRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetTaskResponse.SerializeToString,
+            ),
+            'ExecTask': grpc.stream_stream_rpc_method_handler(
+                    servicer.ExecTask,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -508,6 +526,33 @@ class TaskService:
             '/cloudless.rpc.v1.TaskService/GetTask',
             cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetTaskRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExecTask(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cloudless.rpc.v1.TaskService/ExecTask',
+            cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_exec__pb2.ExecTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

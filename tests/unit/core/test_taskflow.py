@@ -20,6 +20,8 @@ from cloudless.core.localtask import (
     LocalTask,
     Moment,
     Noted,
+    Probed,
+    ProbePurpose,
     Remove,
     Report,
     ScheduleAt,
@@ -125,6 +127,14 @@ TABLE: list[tuple[TaskState, Event, TaskState, tuple[Action, ...]]] = [
     (S.STOPPING, Adopted(living()), S.STOPPING, (WATCH, STOP)),
     (S.STOPPING, Adopted(ended(0)), S.STOPPED, ()),
     (S.STOPPING, BackoffOver(1), S.STOPPING, ()),
+    (S.RUNNING, Probed(1, ProbePurpose.LIVENESS, False, "no"), S.RUNNING, (STOP, Report())),
+    (S.RUNNING, Probed(1, ProbePurpose.LIVENESS, True), S.RUNNING, ()),
+    (S.RUNNING, Probed(1, ProbePurpose.LIVENESS, None, "no"), S.RUNNING, ()),
+    (S.RUNNING, Probed(1, ProbePurpose.READINESS, False, "no"), S.RUNNING, (Report(),)),
+    (S.RUNNING, Probed(1, ProbePurpose.READINESS, True), S.RUNNING, ()),
+    (S.BACKOFF, Probed(1, ProbePurpose.LIVENESS, False, "no"), S.BACKOFF, ()),
+    (S.STOPPING, Probed(1, ProbePurpose.LIVENESS, False, "no"), S.STOPPING, ()),
+    (S.STOPPING, Probed(1, ProbePurpose.READINESS, False, "no"), S.STOPPING, ()),
 ]
 
 
@@ -210,6 +220,8 @@ def test_an_agent_that_cannot_write_its_journal_waits_without_counting_a_restart
         StartFailed(1, StartFault.PERMANENT, "late"),
         Exited(ended(1, 1)),
         BackoffOver(1),
+        Probed(1, ProbePurpose.LIVENESS, False, "no"),
+        Probed(1, ProbePurpose.READINESS, False, "no"),
     ],
 )
 @pytest.mark.parametrize("state", [S.STARTING, S.RUNNING, S.BACKOFF, S.STOPPING])
@@ -268,6 +280,7 @@ def events() -> st.SearchStrategy[Event]:
         instances.map(Adopted),
         attempts.map(BackoffOver),
         st.builds(StartFailed, attempts, faults, st.just("no")),
+        st.builds(Probed, attempts, st.sampled_from(ProbePurpose), st.sampled_from([True, False, None]), st.just("no")),
     )
 
 

@@ -32,7 +32,7 @@ from cloudless.core.identity.names import ANY_COORDINATOR, Identity, IdentityKin
 from cloudless.core.identity.rules import PACKAGE, RULES, Reach
 from cloudless.core.model import AuthorityPurpose, IdentityRecord, Role, TaskDesired
 from cloudless.errors import CloudlessError, Denied, Unauthenticated, Unavailable
-from cloudless.rpc.v1 import agent_pb2, cluster_pb2, objects_pb2, peer_pb2, workload_pb2
+from cloudless.rpc.v1 import agent_pb2, cluster_pb2, exec_pb2, objects_pb2, peer_pb2, workload_pb2
 from cloudless.testing.builders import TestCluster, build_task_template
 
 CLUSTER = AuthorityPurpose.CLUSTER
@@ -432,6 +432,8 @@ def test_namespaces_are_those_of_the_request_its_manifest_or_its_task() -> None:
         ("WorkloadService/GetWorkload", w.GetWorkloadRequest(name="web"), ("default",)),
         ("TaskService/GetTask", w.GetTaskRequest(task_id="t1"), ("team-b",)),
         ("TaskService/GetTask", w.GetTaskRequest(task_id="t2"), ()),
+        ("TaskService/ExecTask", exec_pb2.ExecTaskRequest(start=exec_pb2.ExecStart(task_id="t1")), ("team-b",)),
+        ("TaskService/ExecTask", exec_pb2.ExecTaskRequest(input=b"x"), ()),
         ("WorkloadService/ReadLogs", w.ReadLogsRequest(namespace="team-a", task_id="t1"), ("team-b",)),
         ("WorkloadService/ReadLogs", w.ReadLogsRequest(namespace="team-a", workload="web"), ("team-a",)),
         ("WorkloadService/ApplyWorkload", w.ApplyWorkloadRequest(manifest=manifest), ("team-a", "team-b")),
