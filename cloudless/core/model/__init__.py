@@ -38,6 +38,7 @@ from cloudless.core.model.port import Port, PortProtocol
 from cloudless.core.model.probe import Probe, ProbeKind
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Limits, Resources
+from cloudless.core.model.revision import RevisionRecord, RolloutPhase, RolloutRecord
 from cloudless.core.model.rollout import Rollout, RolloutStrategy
 from cloudless.core.model.security import CAPABILITIES, RLIMIT_NAMES, RLIMIT_UNLIMITED, Rlimit, SecurityContext
 from cloudless.core.model.taint import Taint, TaintEffect, Toleration, TolerationOperator
@@ -77,6 +78,8 @@ Record = (
     | TokenRecord
     | IdentityRecord
     | KeyRotationRecord
+    | RevisionRecord
+    | RolloutRecord
 )
 """Any value that may be stored under a key of the cluster."""
 
@@ -125,9 +128,12 @@ __all__ = [
     "Resources",
     "RestartCondition",
     "RestartPolicy",
+    "RevisionRecord",
     "Rlimit",
     "Role",
     "Rollout",
+    "RolloutPhase",
+    "RolloutRecord",
     "RolloutStrategy",
     "SecurityContext",
     "Severity",
