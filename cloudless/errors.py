@@ -328,6 +328,12 @@ class BadCredentials(StartupError):
     code = "bad-credentials"
 
 
+class RolloutFailed(CloudlessError):
+    """What was waited for did not come: the rollout failed, was rolled back, or another change took its place."""
+
+    code = "rollout-failed"
+
+
 class InvariantBroken(CloudlessError):
     """A bug in cloudless: a stated invariant does not hold. Never caught except to report it."""
 
@@ -365,6 +371,7 @@ OUTCOMES: dict[type[CloudlessError], Outcome] = {
     ExecutorError: Outcome("FAILED_PRECONDITION", 409, 7),
     StartupError: Outcome("FAILED_PRECONDITION", 500, 8),
     BackupError: Outcome("FAILED_PRECONDITION", 500, 9),
+    RolloutFailed: Outcome("FAILED_PRECONDITION", 409, 10),
     InvariantBroken: Outcome("INTERNAL", 500, 70),
 }
 

@@ -29,6 +29,7 @@ Exit codes:
   7   a node could not run a task
   8   a process cannot start as configured
   9   a backup or a recovery cannot be done: corrupt file, wrong key, directory in use
+  10  a rollout failed, was rolled back, or another change took its place
   70  a bug in cloudless or an error this version does not know
   130 interrupted
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from cloudless.core.manifest.reference import GROUPS, Entry
 from cloudless.core.manifest.text import written_defaults
-from cloudless.core.manifest.unsupported import NOBODY, UNSUPPORTED, UNSUPPORTED_VALUES
+from cloudless.core.manifest.unsupported import NOBODY, UNSUPPORTED
 
 _INTRO = """\
 # The manifest: every field, its unit and its default
@@ -82,8 +82,6 @@ def _marked(entry: Entry) -> str:
         marks.append("**Not yet.**")
     elif missing:
         marks.append(f"**Not yet** by the executor {', '.join(executor.value for executor in missing)}.")
-    if entry.path in UNSUPPORTED_VALUES:
-        marks.append(f"**Not yet:** {', '.join(f'`{value}`' for value in UNSUPPORTED_VALUES[entry.path])}.")
     return " ".join([entry.meaning, *marks])
 
 

@@ -19,7 +19,7 @@ from cloudless.rpc.v1.objects_pb2 import (
     TaintEffect,
     WorkloadSpec,
 )
-from cloudless.rpc.v1.workload_pb2 import Task, Workload
+from cloudless.rpc.v1.workload_pb2 import Revision, Task, Workload
 
 
 def now_ms() -> int:
@@ -128,11 +128,26 @@ WORKLOADS: Listing[Workload] = Listing(
         Column("UNKNOWN", lambda w: str(w.summary.unknown)),
         Column("FAILED", lambda w: str(w.summary.failed)),
         Column("AGE", lambda w: format_age(w.record.created_at_ms, now_ms())),
+        Column("READY", lambda w: f"{w.summary.ready}/{w.summary.desired}", wide=True),
+        Column("DONE", lambda w: str(w.summary.completed), wide=True),
         Column("GEN", lambda w: str(w.record.generation), wide=True),
         Column("REVISION", lambda w: str(w.revision), wide=True),
         Column("STRATEGY", _strategy, wide=True),
         Column("RUNS", lambda w: _runs(w.record.spec), wide=True),
         Column("LABELS", lambda w: format_labels(w.record.labels), wide=True),
+    ],
+)
+
+
+REVISIONS: Listing[Revision] = Listing(
+    kind="revision",
+    name=lambda r: str(r.generation),
+    plain=to_plain,
+    columns=[
+        Column("GENERATION", lambda r: str(r.generation)),
+        Column("NOW", lambda r: "yes" if r.current else "-"),
+        Column("REPLACED", lambda r: "-" if r.current else f"{format_age(r.replaced_at_ms, now_ms())} ago"),
+        Column("WHY", lambda r: r.reason or "-"),
     ],
 )
 

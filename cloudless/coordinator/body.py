@@ -28,6 +28,7 @@ from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
+from cloudless.coordinator.api.rollouts import Rollouts
 from cloudless.coordinator.api.scheduler import SchedulerCalls
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.upgrade import UpgradeCalls
@@ -198,7 +199,7 @@ class Body:
                 UpgradeCalls(access, self.members),
             ),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
-            "workloads": (Workloads(access), Logs(access, self._own.dialler)),
+            "workloads": (Workloads(access), Rollouts(access), Logs(access, self._own.dialler)),
             "tasks": (Tasks(access), Execs(access, self._own.dialler)),
             "events": (Events(access),),
             "sessions": (self.sessions,),

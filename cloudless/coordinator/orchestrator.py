@@ -62,6 +62,7 @@ class Orchestrator:
         self._wake = asyncio.Event()
         self._round_s = 0.0
         self._pause_s = self._settings.retry_pause_s
+        self._wall_offset_ms = 0
         self.placed_total = 0
 
     async def run(self, term: int, committer: Committer) -> None:
@@ -69,6 +70,7 @@ class Orchestrator:
         stop_listening = self._replica.listen(self._on_applied)
         try:
             self._forget_last_term()
+            self._wall_offset_ms = self._clock.wall_ms() - int(self._clock.monotonic_s() * 1000)
             self._note_unreachable()
             next_resync_s = self._clock.monotonic_s()
             while True:
@@ -106,7 +108,8 @@ class Orchestrator:
             self._due_s.pop(ref, None)
         now_s = self._clock.monotonic_s()
         absent = {node_id: now_s - since_s for node_id, since_s in self._unreachable_since_s.items()}
-        result = plan_workloads(self._replica.machine, refs, self._clock.wall_ms(), term, absent)
+        now_ms = int(now_s * 1000) + self._wall_offset_ms  # the wall clock as this term began: it does not jump
+        result = plan_workloads(self._replica.machine, refs, now_ms, term, absent)
         self._round_s = self._clock.monotonic_s() - now_s
         for workload in result.workloads:
             ref = (workload.namespace, workload.name)

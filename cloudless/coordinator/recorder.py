@@ -25,6 +25,8 @@ from cloudless.core.model import (
     NodeInfo,
     NodeStatus,
     Reachability,
+    RolloutPhase,
+    RolloutRecord,
     Severity,
     TaskDesired,
     TaskObserved,
@@ -122,12 +124,38 @@ def describe(transition: Transition) -> Iterator[Happening]:
         ):
             if status.doing:
                 yield "MembersChanged", "cluster", status.doing, Severity.INFO
+        case before, RolloutRecord() as notes:
+            yield from _describe_rollout(before if isinstance(before, RolloutRecord) else None, notes)
         case None, TaskDesired() as task:
             yield "TaskCreated", f"task/{task.id}", f"on {task.node_id}: {task.reason}", Severity.INFO
         case TaskDesired(desired=Desired.RUNNING), TaskDesired(desired=Desired.STOPPED) as task:
             yield "TaskStopping", f"task/{task.id}", task.reason, Severity.INFO
         case before, TaskObserved() as seen:
             yield from _describe_report(before if isinstance(before, TaskObserved) else None, seen)
+
+
+_ROLLOUT_EVENTS = {
+    RolloutPhase.PROGRESSING: ("RolloutProgressing", Severity.INFO),
+    RolloutPhase.PAUSED: ("RolloutPaused", Severity.INFO),
+    RolloutPhase.AWAITING_PROMOTION: ("RolloutAwaitsPromotion", Severity.INFO),
+    RolloutPhase.COMPLETED: ("RolloutCompleted", Severity.INFO),
+    RolloutPhase.FAILED: ("RolloutFailed", Severity.ERROR),
+}
+
+
+def _describe_rollout(before: RolloutRecord | None, notes: RolloutRecord) -> Iterator[Happening]:
+    subject = f"workload/{notes.namespace}/{notes.workload}"
+    what = f"generation {notes.generation}: {notes.reason}"
+    if before is None or before.rollout != notes.rollout:
+        back = notes.rollback_of > 0
+        yield "RolledBack" if back else "RolloutStarted", subject, what, Severity.WARNING if back else Severity.INFO
+    elif (before.phase, before.reason) != (notes.phase, notes.reason):
+        kind, severity = _ROLLOUT_EVENTS[notes.phase]
+        yield kind, subject, what, severity
+    elif notes.rest_from_ms and not before.rest_from_ms:
+        yield "RolloutBatchDone", subject, f"{before.allowed} tasks changed; resting", Severity.INFO
+    elif notes.allowed > before.allowed:
+        yield "RolloutBatchStarted", subject, f"up to {notes.allowed} tasks may change", Severity.INFO
 
 
 def _describe_report(before: TaskObserved | None, seen: TaskObserved) -> Iterator[Happening]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudless.core.model import ExecutorKind, WorkloadSpec
+from cloudless.core.model import ExecutorKind, TaskSpec, WorkloadSpec
 
 LIMIT_CPU, LIMIT_MEMORY, LIMIT_PIDS = "limit-cpu", "limit-memory", "limit-pids"
 RUN_AS_USER = "run-as-user"
@@ -24,8 +24,8 @@ WORDS: Mapping[str, str] = {
 """Every ability, as it goes on after "cannot"."""
 
 
-def needed_abilities(spec: WorkloadSpec) -> tuple[str, ...]:
-    """Return what a task of the workload needs, sorted."""
+def needed_abilities(spec: TaskSpec | WorkloadSpec) -> tuple[str, ...]:
+    """Return what a task with this specification needs, sorted."""
     if spec.executor is not ExecutorKind.PROCESS:
         return ()
     limits, security = spec.limits, spec.security_context

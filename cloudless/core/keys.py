@@ -44,6 +44,8 @@ class Kind(Enum):
     IDENTITY = "identity"
     TOKEN = "token"
     KEY_ROTATION = "key-rotation"
+    REVISION = "revision"
+    ROLLOUT = "rollout"
 
 
 CONFIDENTIAL = frozenset({Kind.AUTHORITY, Kind.TOKEN})
@@ -69,6 +71,8 @@ ELECTION = PREFIX + "election/"
 SUSPICIONS = PREFIX + "suspicions/"
 NODES = PREFIX + "nodes/"
 WORKLOADS = PREFIX + "workloads/"
+REVISIONS = PREFIX + "revisions/"
+ROLLOUTS = PREFIX + "rollouts/"
 TASKS = PREFIX + "tasks/"
 EVENTS = PREFIX + "events/"
 AUTHORITIES = PREFIX + "pki/authorities/"
@@ -106,6 +110,16 @@ def node_status(node_id: str) -> str:
 
 def workload(namespace: str, name: str) -> str:
     return f"{WORKLOADS}{namespace}/{name}/spec"
+
+
+def revision(namespace: str, name: str, generation: int) -> str:
+    """By the workload and the generation of the template."""
+    return f"{REVISIONS}{namespace}/{name}/{generation}"
+
+
+def rollout(namespace: str, name: str) -> str:
+    """By the workload."""
+    return f"{ROLLOUTS}{namespace}/{name}"
 
 
 def task_desired(task_id: str) -> str:
@@ -199,6 +213,10 @@ def parse(key: str) -> Key | None:
             return Key(Kind.SUSPICION, (term, coordinator_id))
         case ["workloads", namespace, name, "spec"]:
             return Key(Kind.WORKLOAD, (namespace, name))
+        case ["revisions", namespace, name, generation]:
+            return Key(Kind.REVISION, (namespace, name, generation))
+        case ["rollouts", namespace, name]:
+            return Key(Kind.ROLLOUT, (namespace, name))
         case ["pki", "authorities", authority_id]:
             return Key(Kind.AUTHORITY, (authority_id,))
         case ["pki", "cluster-key"]:

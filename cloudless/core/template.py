@@ -13,6 +13,8 @@ A field that a stored record of before does not have is read as its default, so 
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 from cloudless.core.model import TaskSpec, WorkloadSpec
 
 
@@ -41,3 +43,9 @@ def build_task_spec(spec: WorkloadSpec) -> TaskSpec:
 def same_task_template(before: WorkloadSpec, after: WorkloadSpec) -> bool:
     """Return whether tasks of `before` may go on as tasks of `after`."""
     return build_task_spec(before) == build_task_spec(after)
+
+
+def with_template(spec: WorkloadSpec, template: WorkloadSpec) -> WorkloadSpec:
+    """Return `spec` with the template of the other one: what makes its tasks is put back, all else stays."""
+    names = (field.name for field in fields(TaskSpec) if field.name != "unknown_fields")
+    return replace(spec, **{name: getattr(template, name) for name in names})

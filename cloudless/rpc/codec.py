@@ -48,6 +48,8 @@ from cloudless.core.model import (
     Record,
     ReplacementRecord,
     RequestRecord,
+    RevisionRecord,
+    RolloutRecord,
     SchedulerRecord,
     Suspicion,
     TaskDesired,
@@ -299,6 +301,8 @@ _ARMS: dict[str, tuple[type[Any], Any]] = {
     "scheduler": (SchedulerRecord, pb.SchedulerRecord),
     "join": (JoinRecord, pb.JoinRecord),
     "replacement": (ReplacementRecord, pb.ReplacementRecord),
+    "revision": (RevisionRecord, pb.RevisionRecord),
+    "rollout": (RolloutRecord, pb.RolloutRecord),
 }
 _ARM_OF_CLASS = {value_class: (arm, message_class) for arm, (value_class, message_class) in _ARMS.items()}
 _ARM_OF_KIND: dict[Kind, str] = {
@@ -325,6 +329,8 @@ _ARM_OF_KIND: dict[Kind, str] = {
     Kind.SCHEDULER: "scheduler",
     Kind.JOIN: "join",
     Kind.REPLACEMENT: "replacement",
+    Kind.REVISION: "revision",
+    Kind.ROLLOUT: "rollout",
 }
 
 
@@ -377,6 +383,10 @@ def _check_names(key: Key, record: Record) -> None:
             | ReplacementRecord()
         ):
             names = (record.id,)
+        case RevisionRecord():
+            names = (record.namespace, record.workload, str(record.generation))
+        case RolloutRecord():
+            names = (record.namespace, record.workload)
         case IdentityRecord():
             names = (kind_of(record.role).value, record.name)
         case TaskObserved():

@@ -28,9 +28,9 @@ from cloudless.core.model import (
     WorkloadRecord,
     WorkloadSpec,
 )
-from cloudless.core.plan import Change
+from cloudless.core.orchestration import change_spec
+from cloudless.core.plan import Change, PutRecord
 from cloudless.core.state import Malformed, Removed, StateEvent, StateMachine, Stored, fingerprint
-from cloudless.core.template import same_task_template
 
 SMALL = Resources(cpu_millicores=100, memory_mb=64)
 NODE_CAPACITY = Resources(cpu_millicores=4000, memory_mb=4096, storage_mb=10_240, bandwidth_mbps=1000, gpus=0)
@@ -128,10 +128,10 @@ class TestCluster:
         """Change fields of the specification as the API does: generations grow as they should."""
         held = self.machine.workloads[namespace, name].record
         after = replace(held.spec, **spec)  # type: ignore[arg-type]
-        generation = held.generation + 1
-        same = same_task_template(held.spec, after)
-        task_generation = held.task_generation if same else generation
-        return self.add_workload(replace(held, spec=after, generation=generation, task_generation=task_generation))
+        changed = change_spec(self.machine, held, after, now_ms=held.updated_at_ms)
+        puts = (PutRecord(keys.workload(namespace, name), changed.record), *changed.puts)
+        self.commit([Change(puts=puts, deletes=changed.deletes)])
+        return changed.record
 
     def mark_deleted(self, name: str = "web", namespace: str = "default", now_ms: int = 1) -> None:
         held = self.machine.workloads[namespace, name].record

@@ -46,6 +46,8 @@ KEY_OF: dict[type[Any], Callable[[Any], Key]] = {
     model.AutopilotStatus: lambda r: Key(Kind.AUTOPILOT_STATUS, ()),
     model.SchedulerRecord: lambda r: Key(Kind.SCHEDULER, ()),
     model.JoinRecord: lambda r: Key(Kind.JOIN, (r.id,)),
+    model.RevisionRecord: lambda r: Key(Kind.REVISION, (r.namespace, r.workload, str(r.generation))),
+    model.RolloutRecord: lambda r: Key(Kind.ROLLOUT, (r.namespace, r.workload)),
     model.ReplacementRecord: lambda r: Key(Kind.REPLACEMENT, (r.id,)),
 }
 

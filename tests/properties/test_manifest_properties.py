@@ -276,6 +276,7 @@ def rollouts(draw: st.DrawFn) -> Rollout:
     surge_percent, floor = draw(st.integers(0, 100)), draw(st.sampled_from(["unavailable", "available", "neither"]))
     percent = draw(st.integers(0, 100)) if floor != "neither" else 0
     number = 0 if percent else draw(COUNT)
+    min_ready_s, deadline_s = sorted((draw(WAIT), draw(WAIT)))
     return Rollout(
         strategy=strategy,
         max_surge=0 if surge_percent else draw(st.integers(1, 10_000)),
@@ -286,8 +287,8 @@ def rollouts(draw: st.DrawFn) -> Rollout:
         min_available_percent=percent if floor == "available" else 0,
         batch_size=draw(COUNT),
         pause_s=draw(WAIT),
-        min_ready_s=draw(WAIT),
-        progress_deadline_s=draw(WAIT),
+        min_ready_s=min_ready_s,
+        progress_deadline_s=deadline_s if deadline_s > min_ready_s else 0.0,
         auto_rollback=draw(st.booleans()),
         canary=draw(st.integers(1, 10_000)) if canary else 0,
         auto_promote=draw(st.booleans()) and (canary or strategy is RolloutStrategy.BLUE_GREEN),

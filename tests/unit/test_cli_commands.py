@@ -294,11 +294,11 @@ def test_waiting_for_a_workload_ends_with_the_reason_why_not(coordinator: FakeCo
     summary = workload_pb2.WorkloadSummary(desired=2, running=1, updated=2)
     workload = workload_pb2.Workload(summary=summary)
     coordinator.answer(methods.SCALE_WORKLOAD, workload_pb2.ScaleWorkloadResponse())
-    coordinator.answer(methods.GET_WORKLOAD, workload_pb2.GetWorkloadResponse(workload=workload))
+    coordinator.answer(methods.GET_ROLLOUT, workload_pb2.GetRolloutResponse(workload=workload))
     coordinator.answer(methods.EXPLAIN_WORKLOAD, workload_pb2.ExplainWorkloadResponse(verdict="no node has cpu left"))
     result = run(coordinator, "workload", "scale", "web", "2", "--wait", "--wait-timeout", "0.3")
     assert result.exit_code == 3
-    assert "1 of 2 run" in result.stderr
+    assert "0 of 2 ready" in result.stderr
     assert "no node has cpu left" in result.stderr
 
 

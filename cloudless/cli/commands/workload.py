@@ -14,12 +14,19 @@ from cloudless.cli.options import Command, current
 if TYPE_CHECKING:
     from cloudless.cli.client import Client
     from cloudless.rpc.v1.common_pb2 import WriteOptions
-    from cloudless.rpc.v1.workload_pb2 import ApplyResult, Workload
+    from cloudless.rpc.v1.workload_pb2 import ApplyResult
 
 _WAIT_S = 120.0
 
 
-@click.group(cls=LazyGroup, aliases={"create": "apply", "describe": "explain"})
+_LAZY = {
+    "rollout": ("cloudless.cli.commands.rollout:rollout", "Its newest change: status, pause, resume, promote, undo."),
+    "history": ("cloudless.cli.commands.rollout:history", "List the templates it had."),
+    "diff": ("cloudless.cli.commands.rollout:diff", "Show what differs between two of them."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=_LAZY, aliases={"create": "apply", "describe": "explain"})
 def workload() -> None:
     """What runs: apply a manifest, look, scale, explain, read logs, delete."""
 
@@ -29,11 +36,12 @@ def workload() -> None:
 @click.option("--dry-run", is_flag=True, help="Validate and say what would change; write nothing.")
 @click.option("--if-revision", default=0, metavar="N", help="Only if the workload is still at revision N.")
 @click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
-@click.option("--wait", is_flag=True, help="Wait until all replicas of it run and are ready.")
+@click.option("--wait", is_flag=True, help="Wait until it is rolled out; exit code 10 if it fails or is rolled back.")
 @click.option("--wait-timeout", default=_WAIT_S, show_default=True, metavar="SECONDS", help="For --wait.")
 def apply(filename: str, dry_run: bool, if_revision: int, request_id: str, wait: bool, wait_timeout: float) -> None:
     """Create or change the workloads of a manifest, all or none."""
     from cloudless.cli.methods import APPLY_WORKLOAD
+    from cloudless.cli.rollouts import wait_rolled_out
     from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest
 
     options = current()
@@ -45,8 +53,9 @@ def apply(filename: str, dry_run: bool, if_revision: int, request_id: str, wait:
         _show_results(list(results), dry_run)
         if wait and not dry_run:
             for result in results:
-                wait_running(client, result.namespace, result.name, wait_timeout)
-                click.echo(f"workload/{result.name} runs", err=True)
+                applied = result.generation if result.action == "changed" else 0
+                stands = wait_rolled_out(client, result.namespace, result.name, wait_timeout, applied)
+                click.echo(f"workload/{result.name} is rolled out: {stands}", err=True)
 
 
 def read_manifest(filename: str) -> str:
@@ -140,6 +149,7 @@ def scale(
 ) -> None:
     """Run REPLICAS replicas of workload NAME."""
     from cloudless.cli.methods import SCALE_WORKLOAD
+    from cloudless.cli.rollouts import wait_rolled_out
     from cloudless.rpc.v1.workload_pb2 import ScaleWorkloadRequest
 
     wanted = replicas if replicas is not None else replicas_argument
@@ -154,7 +164,7 @@ def scale(
         )
         click.echo(f"workload/{name} scaled to {wanted}")
         if wait:
-            wait_running(client, namespace, name, wait_timeout)
+            wait_rolled_out(client, namespace, name, wait_timeout)
 
 
 @workload.command("delete", cls=Command)
@@ -250,34 +260,6 @@ def _write(request_id: str, if_revision: int) -> WriteOptions:
     from cloudless.rpc.v1.common_pb2 import WriteOptions
 
     return WriteOptions(request_id=request_id, if_revision=if_revision)
-
-
-def wait_running(client: Client, namespace: str, name: str, timeout_s: float) -> Workload:
-    """Wait until all replicas of the newest template run and are ready; if they do not, the error says why."""
-    from cloudless.cli.methods import EXPLAIN_WORKLOAD, GET_WORKLOAD
-    from cloudless.cli.waiting import wait_for
-    from cloudless.errors import CloudlessError, StoreTimeout
-    from cloudless.rpc.v1.workload_pb2 import ExplainWorkloadRequest, GetWorkloadRequest
-
-    def look() -> tuple[bool, Workload, str]:
-        found = client.call(GET_WORKLOAD, GetWorkloadRequest(namespace=namespace, name=name)).workload
-        seen = found.summary
-        done = seen.running == seen.ready == seen.desired == seen.updated
-        counts = f"{seen.running} of {seen.desired} run, {seen.ready} ready, {seen.updated} up to date"
-        return done, found, f"{namespace}/{name}: {counts}"
-
-    try:
-        return wait_for(look, timeout_s, f"running: {namespace}/{name}")
-    except StoreTimeout as timeout:
-        try:
-            request = ExplainWorkloadRequest(namespace=namespace, name=name)
-            verdict = client.call(EXPLAIN_WORKLOAD, request).verdict
-        except CloudlessError:
-            raise timeout from None
-        raise StoreTimeout(
-            f"not running after {timeout_s:g} s: {namespace}/{name}: {verdict}",
-            hint=f"`cloudless workload explain {namespace}/{name}`",
-        ) from None
 
 
 def _wait_gone(client: Client, namespace: str, name: str, timeout_s: float) -> None:

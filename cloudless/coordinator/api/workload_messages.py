@@ -25,6 +25,7 @@ KEPT_MAX = 10_000
 _WITHOUT_EFFECT = frozenset(
     (
         *(Kind.CLUSTER, Kind.COORDINATOR, Kind.ELECTION, Kind.SUSPICION, Kind.EVENT, Kind.REQUEST),
+        *(Kind.REVISION, Kind.ROLLOUT),
         *(Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.SCHEDULER, Kind.JOIN, Kind.REPLACEMENT),
     )
 )
@@ -116,5 +117,6 @@ def to_workload(view: View, workload: Workload) -> pb.Workload:
             updated=summary.updated,
             failed=summary.ended_failed,
             state=summary.state.value,
+            completed=summary.completed,
         ),
     )

@@ -20,9 +20,9 @@ from cloudless.coordinator.api.access import (
 )
 from cloudless.coordinator.api.workload_messages import WorkloadMessages
 from cloudless.core import keys
-from cloudless.core.manifest import WorkloadManifest, diff_fields, parse_manifests, same_task_template, to_manifest
+from cloudless.core.manifest import WorkloadManifest, diff_fields, parse_manifests, to_manifest
 from cloudless.core.model import WorkloadRecord
-from cloudless.core.orchestration import explain_workload
+from cloudless.core.orchestration import SpecChange, change_spec, explain_workload
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import View, Workload
 from cloudless.errors import Conflict, InvalidSpec, NotFound, Problem
@@ -109,26 +109,31 @@ class Workloads:
         self, view: View, manifests: tuple[WorkloadManifest, ...], request: pb.ApplyWorkloadRequest
     ) -> Decided:
         puts, preconditions, results = [], [], []
+        deletes: list[str] = []
         for manifest in manifests:
             _refuse_unreadable(view, manifest)
             held = view.workloads.get((manifest.namespace, manifest.name))
             check_revision(held.mod_revision if held else 0, request.options, f"workload {manifest.name}")
-            record, result = self._apply_one(held, manifest)
+            changed, result = self._apply_one(view, held, manifest)
             results.append(result)
-            if record is None:
+            if changed is None:
                 continue
+            record = changed.record
             key = keys.workload(manifest.namespace, manifest.name)
-            puts.append(PutRecord(key, record))
+            puts += [PutRecord(key, record), *changed.puts]
+            deletes += changed.deletes
             preconditions.append(Precondition(key, held.mod_revision if held else 0))
             subject = f"workload/{manifest.namespace}/{manifest.name}"
             what = f"{result['action']} as generation {record.generation}"
             puts.append(self._access.event("WorkloadApplied", subject, what))
-        change = Change(puts=tuple(puts), preconditions=tuple(preconditions), reason="apply") if preconditions else None
+        if not preconditions:
+            return Decided(None, {"results": results})
+        change = Change(puts=tuple(puts), deletes=tuple(deletes), preconditions=tuple(preconditions), reason="apply")
         return Decided(change, {"results": results})
 
     def _apply_one(
-        self, held: Workload | None, manifest: WorkloadManifest
-    ) -> tuple[WorkloadRecord | None, dict[str, Any]]:
+        self, view: View, held: Workload | None, manifest: WorkloadManifest
+    ) -> tuple[SpecChange | None, dict[str, Any]]:
         now_ms = self._access.clock.wall_ms()
         before = held.record if held else None
         if before is not None and before.deleted_at_ms:
@@ -144,7 +149,7 @@ class Workloads:
                 created_at_ms=now_ms,
                 updated_at_ms=now_ms,
             )
-            return record, _apply_result(record, "created", 0, ())
+            return SpecChange(record), _apply_result(record, "created", 0, ())
         fields = diff_fields(before.spec, manifest.spec)
         same_meta = dict(before.labels) == dict(manifest.labels) and dict(before.annotations) == dict(
             manifest.annotations
@@ -152,24 +157,10 @@ class Workloads:
         if not fields and same_meta:
             assert held is not None
             return None, _apply_result(before, "unchanged", held.mod_revision, ())
-        return self._changed(before, manifest, fields, now_ms)
-
-    @staticmethod
-    def _changed(
-        before: WorkloadRecord, manifest: WorkloadManifest, fields: tuple[str, ...], now_ms: int
-    ) -> tuple[WorkloadRecord, dict[str, Any]]:
-        generation = before.generation + (1 if fields else 0)
-        same_tasks = same_task_template(before.spec, manifest.spec)
-        record = replace(
-            before,
-            spec=manifest.spec,
-            labels=dict(manifest.labels),
-            annotations=dict(manifest.annotations),
-            generation=generation,
-            task_generation=before.task_generation if same_tasks else generation,
-            updated_at_ms=now_ms,
-        )
-        return record, _apply_result(record, "changed", 0, fields)
+        changed = change_spec(view, before, manifest.spec, now_ms) if fields else SpecChange(before)
+        labels, annotations = dict(manifest.labels), dict(manifest.annotations)
+        record = replace(changed.record, labels=labels, annotations=annotations, updated_at_ms=now_ms)
+        return replace(changed, record=record), _apply_result(record, "changed", 0, fields)
 
     async def ScaleWorkload(self, request: pb.ScaleWorkloadRequest, context: Any) -> pb.ScaleWorkloadResponse:
         if not 0 <= request.replicas <= REPLICAS_MAX:

@@ -53,6 +53,8 @@ def _check_together(made: Rollout, fields: Fields) -> None:
         add(fields.at("canary"), "is required by the strategy CANARY: how many new tasks are tried first")
     if strategy is not RolloutStrategy.CANARY and made.canary:
         add(fields.at("canary"), "goes with the strategy CANARY only")
+    if 0 < made.progress_deadline_s <= made.min_ready_s:
+        add(fields.at("progressDeadline"), "must be longer than minReady, or no rollout could ever succeed")
     if made.auto_promote and strategy not in (RolloutStrategy.CANARY, RolloutStrategy.BLUE_GREEN):
         add(fields.at("autoPromote"), "goes with the strategies CANARY and BLUE_GREEN only")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cloudless.core.fields import Problems, quote
+from cloudless.core.fields import Problems
 from cloudless.core.manifest.text import write_spec
 from cloudless.core.model import ExecutorKind, WorkloadSpec
 
@@ -23,24 +23,12 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "ports[].containerPort": PROCESS,
     "ports[].protocol": PROCESS,
     "volumes[].size": PROCESS,
-    "rollout.batchSize": NOBODY,
-    "rollout.pauseDuration": NOBODY,
-    "rollout.minReady": NOBODY,
-    "rollout.progressDeadline": NOBODY,
-    "rollout.autoRollback": NOBODY,
-    "rollout.canary": NOBODY,
-    "rollout.autoPromote": NOBODY,
     "mode": NOBODY,
     "priority": NOBODY,
     "reconcile": NOBODY,
     "stopAfter": NOBODY,
 }
 """Each path with the executors that do not honour it."""
-
-UNSUPPORTED_VALUES: Mapping[str, tuple[str, ...]] = {
-    "rollout.strategy": ("BLUE_GREEN", "CANARY"),
-}
-"""Each path with the values of it that are not honoured."""
 
 
 def refuse_unsupported(
@@ -54,10 +42,6 @@ def refuse_unsupported(
         by = "this version" if executors == NOBODY else f"the {spec.executor.value} executor"
         for found, _ in _places(written, path.split("."), "spec"):
             problems.add(found, f"is not supported by {by}")
-    for path, values in UNSUPPORTED_VALUES.items():
-        for found, value in _places(written, path.split("."), "spec"):
-            if value in values:
-                problems.add(found, f"{quote(value)} is not supported by this version")
 
 
 def _places(written: object, names: list[str], at: str) -> Iterator[tuple[str, object]]:

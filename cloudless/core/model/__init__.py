@@ -38,6 +38,7 @@ from cloudless.core.model.port import Port, PortProtocol
 from cloudless.core.model.probe import Probe, ProbeKind
 from cloudless.core.model.request import RequestRecord
 from cloudless.core.model.resources import Limits, Resources
+from cloudless.core.model.revision import RevisionRecord, RolloutPhase, RolloutRecord
 from cloudless.core.model.rollout import Rollout, RolloutStrategy
 from cloudless.core.model.scheduler import COST_LABEL, NETWORK_PENALTY_LABEL, SchedulerRecord
 from cloudless.core.model.security import CAPABILITIES, RLIMIT_NAMES, RLIMIT_UNLIMITED, Rlimit, SecurityContext
@@ -79,6 +80,8 @@ Record = (
     | TokenRecord
     | IdentityRecord
     | KeyRotationRecord
+    | RevisionRecord
+    | RolloutRecord
 )
 """Any value that may be stored under a key of the cluster."""
 
@@ -129,9 +132,12 @@ __all__ = [
     "Resources",
     "RestartCondition",
     "RestartPolicy",
+    "RevisionRecord",
     "Rlimit",
     "Role",
     "Rollout",
+    "RolloutPhase",
+    "RolloutRecord",
     "RolloutStrategy",
     "SchedulerRecord",
     "SecurityContext",

@@ -119,6 +119,12 @@ class WorkloadRecord(Evolving):
     one with each change of the spec; `task_generation` is the generation at which the tasks' own
     template last changed, so that scaling does not restart anything. `deleted_at_ms` > 0: its tasks are
     being stopped, then the record goes.
+
+    A change of the template begins a rollout, named by the generation that brought it: `rollout_generation` (0: the
+    template never changed). A person's word on it names it too, so that it says nothing of the next one: paused if
+    `paused_generation` equals it, promoted if `promoted_generation` does. `rollback_of` is the template generation
+    that the present template was put back for (0: it is no rollback). `history` lists the generations whose
+    templates are kept in `RevisionRecord`s, oldest first.
     """
 
     namespace: str
@@ -132,3 +138,8 @@ class WorkloadRecord(Evolving):
     created_at_ms: int = 0
     updated_at_ms: int = 0
     deleted_at_ms: int = 0
+    rollout_generation: int = 0
+    paused_generation: int = 0
+    promoted_generation: int = 0
+    rollback_of: int = 0
+    history: tuple[int, ...] = ()

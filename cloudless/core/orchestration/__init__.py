@@ -8,6 +8,7 @@ All are level-triggered: they look at what is, not at what happened, so a lost e
 from cloudless.core.orchestration.liveness import LivenessPlan, plan_liveness
 from cloudless.core.orchestration.reap import plan_event_reap, plan_reap
 from cloudless.core.orchestration.replicas import OrchestrationPlan, WorkloadPlan, plan_workload, plan_workloads
+from cloudless.core.orchestration.revisions import SpecChange, change_spec, find_revision, find_rollout
 from cloudless.core.orchestration.summary import (
     Explanation,
     NodeSummary,
@@ -24,10 +25,14 @@ __all__ = [
     "LivenessPlan",
     "NodeSummary",
     "OrchestrationPlan",
+    "SpecChange",
     "WorkloadPlan",
     "WorkloadState",
     "WorkloadSummary",
+    "change_spec",
     "explain_workload",
+    "find_revision",
+    "find_rollout",
     "plan_event_reap",
     "plan_liveness",
     "plan_reap",

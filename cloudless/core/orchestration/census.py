@@ -5,17 +5,21 @@
     of this incarnation, ended by itself     judged by `ending`: its slot is done, or waits, or is free
     of another incarnation (other uid)       foreign: to be stopped
 
+Each slot aims at a generation of the template: the workload's own, or the one before while a rollout holds the slot
+back. Its occupants of another generation are outdated, and only ends of that generation count for it.
+
 An occupant is lost when its node has been away for the workload's `lost_after_s`, unknown before that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cloudless.core.model import TaskState
+from cloudless.core.model import RestartPolicy, TaskState
 from cloudless.core.orchestration.absence import absence_s
 from cloudless.core.orchestration.ending import Ending, judge_ending
+from cloudless.core.orchestration.readiness import available_in_s
 from cloudless.core.scheduling import why_leave
 from cloudless.core.state.view import Task, View, Workload
 
@@ -24,13 +28,20 @@ from cloudless.core.state.view import Task, View, Workload
 class Occupant:
     """A wanted task that has not ended. `absent_s` is None while its node is reachable.
 
-    `draining`: the node is being drained, or has a taint NO_EXECUTE that the workload does not tolerate."""
+    `draining`: the node is being drained, or has a taint NO_EXECUTE that the workload does not tolerate.
+    `available_in_s` as in `readiness`, None while the node is unreachable; `target` is the slot's.
+    """
 
     task: Task
-    outdated: bool
+    target: int
     draining: bool
     absent_s: float | None
     lost: bool
+    available_in_s: float | None
+
+    @property
+    def outdated(self) -> bool:
+        return self.task.desired.task_generation != self.target
 
     @property
     def running(self) -> bool:
@@ -38,8 +49,8 @@ class Occupant:
 
     @property
     def available(self) -> bool:
-        """Whether it runs, and its readiness probe, if it has one, says that it works."""
-        return self.running and self.task.observed is not None and self.task.observed.ready
+        """Whether it does its work: what must not become too few."""
+        return self.available_in_s == 0
 
     @property
     def staying(self) -> bool:
@@ -49,10 +60,12 @@ class Occupant:
 
 @dataclass(slots=True)
 class Slot:
-    """One replica's place: its occupants, and what its ended tasks ask for."""
+    """One replica's place: its occupants, and what its ended tasks ask for. `ended`: by themselves, oldest first."""
 
     number: int
+    target: int
     occupants: list[Occupant] = field(default_factory=list)
+    ended: list[Task] = field(default_factory=list)
     ending: Ending = field(default_factory=Ending)
 
     @property
@@ -63,41 +76,64 @@ class Slot:
     def available(self) -> bool:
         return self.ending.done is not None or any(occupant.available for occupant in self.occupants)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is, or was, a task of the generation it aims at."""
+        return any(not o.outdated for o in self.occupants) or self.ending.last is not None
+
+    @property
+    def updated(self) -> bool:
+        """Whether a task of the generation it aims at is available, or done."""
+        return self.ending.done is not None or any(o.available and not o.outdated for o in self.occupants)
+
+    def aim(self, target: int, policy: RestartPolicy, now_ms: int) -> None:
+        """Let the slot have tasks of another generation, whose restart policy is `policy`."""
+        self.target = target
+        self.occupants = [replace(occupant, target=target) for occupant in self.occupants]
+        self.judge(policy, now_ms)
+
+    def judge(self, policy: RestartPolicy, now_ms: int) -> None:
+        """Judge the ends of the generation it aims at."""
+        ended = [task for task in self.ended if task.desired.task_generation == self.target]
+        self.ending = judge_ending(ended, policy, now_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Census:
     """All tasks of one workload. `stopping` are those of this incarnation told to stop and not seen to have ended."""
 
+    generation: int
     slots: dict[int, Slot]
     stopping: tuple[Occupant, ...]
     foreign: tuple[Task, ...]
 
     def slot(self, number: int) -> Slot:
-        return self.slots.get(number) or Slot(number)
+        return self.slots.get(number) or Slot(number, self.generation)
 
 
 def take_census(view: View, workload: Workload, now_ms: int, unreachable_s: Mapping[str, float]) -> Census:
-    """Sort a workload's tasks into slots."""
+    """Sort a workload's tasks into slots, each of which aims at the workload's own generation."""
     record = workload.record
+    target = record.task_generation
     slots: dict[int, Slot] = {}
-    ended: dict[int, list[Task]] = {}
     stopping: list[Occupant] = []
     foreign: list[Task] = []
     for task in tasks_of(view, record.namespace, record.name):
+        number = task.desired.slot
         if task.desired.workload_uid != record.uid:
             foreign.append(task)
         elif task.active:
-            slot = slots.setdefault(task.desired.slot, Slot(task.desired.slot))
-            slot.occupants.append(_occupant(view, workload, task, unreachable_s))
+            slot = slots.setdefault(number, Slot(number, target))
+            slot.occupants.append(_occupant(view, workload, task, now_ms, unreachable_s))
         elif not task.ended:
-            stopping.append(_occupant(view, workload, task, unreachable_s))
-        elif task.wanted and task.desired.task_generation >= record.task_generation:
-            ended.setdefault(task.desired.slot, []).append(task)
-    for number, tasks in ended.items():
-        tasks.sort(key=lambda task: (task.desired_create_revision, task.id))
-        slot = slots.setdefault(number, Slot(number))
-        slot.ending = judge_ending(tasks, record.spec.restart_policy, now_ms)
-    return Census(slots, tuple(stopping), tuple(foreign))
+            stopping.append(_occupant(view, workload, task, now_ms, unreachable_s))
+        elif task.wanted:
+            slots.setdefault(number, Slot(number, target)).ended.append(task)
+    for slot in slots.values():
+        if slot.ended:
+            slot.ended.sort(key=lambda task: (task.desired_create_revision, task.id))
+            slot.judge(record.spec.restart_policy, now_ms)
+    return Census(target, slots, tuple(stopping), tuple(foreign))
 
 
 def tasks_of(view: View, namespace: str, name: str) -> tuple[Task, ...]:
@@ -105,13 +141,15 @@ def tasks_of(view: View, namespace: str, name: str) -> tuple[Task, ...]:
     return tuple(view.tasks[task_id] for task_id in sorted(view.tasks_of(namespace, name)))
 
 
-def _occupant(view: View, workload: Workload, task: Task, unreachable_s: Mapping[str, float]) -> Occupant:
+def _occupant(view: View, workload: Workload, task: Task, now_ms: int, unreachable_s: Mapping[str, float]) -> Occupant:
+    record = workload.record
     node = view.nodes.get(task.desired.node_id)
     absent_s = absence_s(view, task.desired.node_id, unreachable_s)
     return Occupant(
         task=task,
-        outdated=task.desired.task_generation < workload.record.task_generation,
-        draining=node is not None and bool(why_leave(node, workload.record.spec.placement)),
+        target=record.task_generation,
+        draining=node is not None and bool(why_leave(node, record.spec.placement)),
         absent_s=absent_s,
-        lost=absent_s is not None and absent_s >= workload.record.spec.lost_after_s,
+        lost=absent_s is not None and absent_s >= record.spec.lost_after_s,
+        available_in_s=available_in_s(task, record.spec.rollout.min_ready_s, now_ms) if absent_s is None else None,
     )

@@ -12,10 +12,9 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from cloudless.core import keys
-from cloudless.core.model import Desired, TaskDesired
+from cloudless.core.model import Desired, TaskDesired, TaskSpec
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state.view import Task, View, Workload
-from cloudless.core.template import build_task_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +54,28 @@ def newest_by_slot(view: View, workload: Workload) -> dict[int, int]:
     return newest
 
 
-def create_task(workload: Workload, task_id: str, slot: int, node_id: str, decider: Decider, reason: str) -> Change:
-    """Return the change that starts a task of the workload's present template."""
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a task is made of, and the generation that it is of."""
+
+    generation: int
+    spec: TaskSpec
+
+
+def create_task(
+    workload: Workload, template: Template, task_id: str, slot: int, node_id: str, decider: Decider, reason: str
+) -> Change:
+    """Return the change that starts a task."""
     record = workload.record
     desired = TaskDesired(
         id=task_id,
         namespace=record.namespace,
         workload=record.name,
         workload_uid=record.uid,
-        task_generation=record.task_generation,
+        task_generation=template.generation,
         slot=slot,
         node_id=node_id,
-        spec=build_task_spec(record.spec),
+        spec=template.spec,
         term=decider.term,
         reason=reason,
         created_at_ms=decider.now_ms,
@@ -109,12 +118,12 @@ def delete_task(task: Task, reason: str) -> Change:
     )
 
 
-def delete_workload(workload: Workload) -> Change:
-    """Return the change that removes a workload none of whose tasks is left."""
+def delete_workload(workload: Workload, beside: tuple[str, ...]) -> Change:
+    """Return the change that removes a workload none of whose tasks is left, and the keys `beside` it."""
     record = workload.record
     key = keys.workload(record.namespace, record.name)
     return Change(
-        deletes=(key,),
+        deletes=(key, *beside),
         preconditions=(Precondition(key, workload.mod_revision),),
         reason=f"remove workload {record.namespace}/{record.name}: all its tasks are gone",
     )

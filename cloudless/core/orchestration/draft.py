@@ -5,14 +5,17 @@
     a staying task              nothing; whatever else is in the slot stops once this one runs and is ready
     a task of a lost node       stop it and start another in the same plan; if no node fits, it stays wanted,
                                 so that it lives on should its node return (not if the node was removed)
-    a task of a draining node   start another; the old one stops once that one was seen running and ready
-    an outdated task            ROLLING_UPDATE: as below; RECREATE: all stop, and nothing starts before they ended
+    a task of a draining node   start another; the old one stops once that one is available
+    an outdated task            as the strategy says; RECREATE: all stop, and nothing starts before they ended
+
+What is outdated depends on the generation that the slot aims at: a rollout may hold slots back (`course`).
 
 A rolling update replaces outdated tasks slot by slot, within two bounds. At most `rollout.surge_of(replicas)`
 tasks more than `replicas` hold a place: wanted ones, and outdated ones that are still ending. At least
-`rollout.available_least(replicas)` slots are available: done, or with a task seen running and ready. Outdated
-tasks that do not run are stopped at once, as that costs nothing. A start that waits for its back-off counts
-as if it held a place: a template that fails does not spread.
+`rollout.available_least(replicas)` slots are available: done, or with a task that is (`readiness`). Outdated tasks
+that do not run are stopped at once, as that costs nothing; those that run and are not ready, as far as there would be
+enough available ones were they all ready. A start that waits for its back-off counts as if it held a place: a template
+that fails does not spread. Beside the old ones (BLUE_GREEN) a second task may stand in every slot, and none is stopped.
 
 Beyond the bounds: a drain adds one task for each it moves, and tasks of an unreachable node do not
 count once they are given up, though they may run there until the node is reached again.
@@ -27,11 +30,21 @@ from cloudless.core.abilities import needed_abilities
 from cloudless.core.model import Rollout, RolloutStrategy, TaskState
 from cloudless.core.orchestration.absence import GONE_S, describe_absence
 from cloudless.core.orchestration.census import Census, Occupant, Slot
-from cloudless.core.orchestration.changes import Decider, build_task_id, create_task, newest_by_slot, stop_task
+from cloudless.core.orchestration.changes import (
+    Decider,
+    Template,
+    build_task_id,
+    create_task,
+    newest_by_slot,
+    stop_task,
+)
+from cloudless.core.orchestration.course import OPEN, Course
+from cloudless.core.orchestration.revisions import find_template
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, fixed_ports, place, why_leave
 from cloudless.core.state.view import Task, View, Workload
+from cloudless.core.template import build_task_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +73,14 @@ class Draft:
     census: Census
     decider: Decider
     scratch: Scratch
+    course: Course = OPEN
     changes: list[Change] = field(default_factory=list)
     unplaced: list[tuple[int, Diagnosis]] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
     _stopped: dict[str, Occupant] = field(default_factory=dict)
     _newest: dict[int, int] | None = None
+    _templates: dict[int, Template] = field(default_factory=dict)
 
     def fill(self) -> None:
         """Decide everything."""
@@ -80,6 +95,7 @@ class Draft:
         if recreate:
             self._stop_all((o for slot in kept for o in slot.occupants if o.outdated), "outdated")
         self._wait_for_loss(o for slot in kept for o in self._present(slot))
+        self._wait_for_availability(kept)
         leavers = [leaver for slot in kept if (leaver := self._settle(slot)) is not None]
         emptied = [slot for slot in kept if slot.ending.done is None and not self._present(slot)]
         vacant = sorted((*emptied, *vacant_slots(self.census, kept, spec.replicas)), key=lambda slot: slot.number)
@@ -123,20 +139,27 @@ class Draft:
         if not leaving:
             return None
         first = leaving[0]
-        if first.outdated and not first.running and first.absent_s is None:
+        if self._is_idle(first) and not self.course.beside:
             self._stop(first, "outdated, and not running")
             return None
         return Leaver(slot, first)
 
     def _finish_move(self, old: Occupant, new: Occupant) -> None:
-        if new.available:
+        if old.lost:
+            self._stop(old, self._why_lost(old), new.task if new.available else None)
+        elif self.course.beside and old.outdated and not old.draining:
+            return  # all old ones end together; the rollout says what is waited for
+        elif new.available:
             self._stop(old, f"replaced by {new.task.id}", new.task)
-        elif old.lost:
-            self._stop(old, self._why_lost(old))
-        elif old.outdated and not old.running and old.absent_s is None:
+        elif self._is_idle(old):
             self._stop(old, "outdated, and not running")
         else:
-            self.waiting.append(f"task {old.task.id} stays until {new.task.id} {'is ready' if new.running else 'runs'}")
+            what = "has been ready for long enough" if new.available_in_s else "runs and is ready"
+            self.waiting.append(f"task {old.task.id} stays until {new.task.id} {what}")
+
+    @staticmethod
+    def _is_idle(occupant: Occupant) -> bool:
+        return occupant.outdated and not occupant.running and occupant.absent_s is None
 
     def _wait_for_loss(self, occupants: Iterable[Occupant]) -> None:
         lost_after_s = self.workload.record.spec.lost_after_s
@@ -148,6 +171,10 @@ class Draft:
                 self.waiting.append(
                     f"task {task.id} is given up in {remaining_s:.0f} s unless node {task.node_id} is reached before"
                 )
+
+    def _wait_for_availability(self, kept: Iterable[Slot]) -> None:
+        """Look again when a task has been ready for long enough."""
+        self.deadlines.extend(o.available_in_s for slot in kept for o in self._present(slot) if o.available_in_s)
 
     # --- who comes ---
 
@@ -163,7 +190,8 @@ class Draft:
 
     def _roll(self, kept: Sequence[Slot], leavers: Sequence[Leaver], vacant: Sequence[Slot], rollout: Rollout) -> None:
         replicas = self.workload.record.spec.replicas
-        budget = replicas + rollout.surge_of(replicas) - self._held(kept)
+        surge = replicas if self.course.beside else rollout.surge_of(replicas)
+        budget = replicas + surge - self._held(kept)
         budget -= len(self._start([self._want_instead(leaver) for leaver in leavers if leaver.occupant.lost]))
         self._start([self._want_instead(leaver) for leaver in leavers if _is_drain_move(leaver.occupant)])
 
@@ -177,18 +205,20 @@ class Draft:
         outdated = {leaver.slot.number: leaver for leaver in leavers if _is_update(leaver.occupant)}
         ready, held_back = self._resumable([leaver.slot for leaver in outdated.values()])
         budget -= held_back
-        generation = self.workload.record.task_generation
-        started = self._start([Want(slot, f"update to generation {generation}") for slot in ready[: max(0, budget)]])
+        started = self._start([Want(s, f"update to generation {s.target}") for s in ready[: max(0, budget)]])
         left = [leaver for number, leaver in outdated.items() if number not in started]
-        self._stop_first(left, spare=self._available(kept) - rollout.available_least(replicas))
+        if not self.course.beside:
+            self._stop_first(kept, [leaver.occupant for leaver in left], rollout.available_least(replicas))
 
-    def _stop_first(self, outdated: Sequence[Leaver], spare: int) -> None:
-        """Stop running outdated tasks ahead of their replacements, as many as may be missing."""
-        running = [leaver.occupant for leaver in outdated if leaver.occupant.running]
-        self._stop_all(running[: max(0, spare)], "outdated; its slot is filled anew when it has ended")
-        left = len(outdated) - len(running[: max(0, spare)])
-        if left:
-            self.waiting.append(f"{left} outdated tasks wait for their turn")
+    def _stop_first(self, kept: Sequence[Slot], outdated: Sequence[Occupant], least: int) -> None:
+        """Stop outdated tasks ahead of their replacements, as many as may be missing."""
+        available = self._available(kept)
+        unready = [o for o in outdated if o.running and not o.available]
+        ready = [o for o in outdated if o.available]
+        going = [*unready[: max(0, available + len(unready) - least)], *ready[: max(0, available - least)]]
+        self._stop_all(going, "outdated; its slot is filled anew when it has ended")
+        if len(outdated) > len(going):
+            self.waiting.append(f"{len(outdated) - len(going)} outdated tasks wait for their turn")
 
     def _held(self, kept: Sequence[Slot]) -> int:
         """Count the tasks that hold a place in a rolling update."""
@@ -201,7 +231,10 @@ class Draft:
         return held + sum(1 for o in ending if o.outdated and o.absent_s is None)
 
     def _available(self, kept: Sequence[Slot]) -> int:
-        return sum(1 for slot in kept if slot.ending.done is not None or any(o.available for o in self._present(slot)))
+        return sum(1 for slot in kept if self._is_available(slot))
+
+    def _is_available(self, slot: Slot) -> bool:
+        return slot.ending.done is not None or any(o.available for o in self._present(slot))
 
     def _resumable(self, slots: Sequence[Slot]) -> tuple[list[Slot], int]:
         """Return the slots that may be filled now, and how many wait for their back-off."""
@@ -240,8 +273,9 @@ class Draft:
             number = want.slot.number
             if isinstance(outcome, Placed):
                 started.add(number)
+                template, task_id = self._template(want.slot.target), outcome.ask.seed
                 self.changes.append(
-                    create_task(self.workload, outcome.ask.seed, number, outcome.node_id, self.decider, want.reason)
+                    create_task(self.workload, template, task_id, number, outcome.node_id, self.decider, want.reason)
                 )
             else:
                 self.unplaced.append((number, outcome.diagnosis))
@@ -260,20 +294,32 @@ class Draft:
 
     def _ask(self, want: Want) -> Ask:
         record, last = self.workload.record, want.slot.ending.last
+        template = self._template(want.slot.target)
+        spec = template.spec
         return Ask(
             namespace=record.namespace,
             workload=record.name,
-            generation=record.task_generation,
+            generation=template.generation,
             seed=build_task_id(self.view, self.workload, want.slot.number, self._newest_in(want.slot)),
-            requests=record.spec.requests,
-            executor=record.spec.executor,
+            requests=spec.requests,
+            executor=spec.executor,
             placement=record.spec.placement,
-            host_ports=fixed_ports(record.spec.ports),
-            needs=needed_abilities(record.spec),
+            host_ports=fixed_ports(spec.ports),
+            needs=needed_abilities(spec),
             labels=record.labels,
             priority=record.spec.priority,
             avoid=(last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else (),
         )
+
+    def _template(self, generation: int) -> Template:
+        """Return the template of a generation, or the workload's own where that one is not known any more."""
+        held = self._templates.get(generation)
+        if held is None:
+            record = self.workload.record
+            spec = find_template(self.view, record, generation)
+            known = Template(record.task_generation, build_task_spec(record.spec))
+            held = self._templates[generation] = known if spec is None else Template(generation, spec)
+        return held
 
     def _newest_in(self, slot: Slot) -> int:
         if self._newest is None:
@@ -282,8 +328,11 @@ class Draft:
 
     def _declare_staying(self, kept: Sequence[Slot]) -> None:
         record = self.workload.record
-        staying = (o.task.desired.node_id for slot in kept for o in self._present(slot) if o.staying)
-        self.scratch.count_staying((record.namespace, record.name, record.task_generation), staying)
+        where: dict[int, list[str]] = {record.task_generation: []}
+        for occupant in (o for slot in kept for o in self._present(slot) if o.staying):
+            where.setdefault(occupant.target, []).append(occupant.task.desired.node_id)
+        for generation, node_ids in where.items():
+            self.scratch.count_staying((record.namespace, record.name, generation), node_ids)
 
     def _why_lost(self, occupant: Occupant) -> str:
         return describe_absence(occupant.task.desired.node_id, occupant.absent_s or 0.0)

@@ -1,7 +1,7 @@
 """Decide which records of tasks nobody needs any more.
 
 A task is over when it has ended, or when its node was removed. Over and not needed is a task that was
-told to stop, or is outdated, or whose slot has a newer task. Of those the newest
+told to stop, or is outdated (and its rollout over), or whose slot has a newer task. Of those the newest
 few per workload are kept, for people who ask what happened. A task that failed is kept longer if the
 back-off of its slot still counts it. Tasks over that belong to no workload, or to an earlier one of the
 name, are forgotten at once. Tasks of a workload that is being deleted are left to `replicas`.
@@ -13,11 +13,12 @@ Reports without a task are deleted.
 from __future__ import annotations
 
 from cloudless.core import keys
-from cloudless.core.model import WorkloadRecord
+from cloudless.core.model import RolloutPhase, WorkloadRecord
 from cloudless.core.orchestration.absence import GONE_S, absence_s
 from cloudless.core.orchestration.census import tasks_of
 from cloudless.core.orchestration.changes import delete_task
 from cloudless.core.orchestration.ending import ENDS_REMEMBERED
+from cloudless.core.orchestration.revisions import find_rollout
 from cloudless.core.plan import Change, Precondition
 from cloudless.core.state.view import Task, View
 
@@ -60,22 +61,33 @@ def _reap_workload(view: View, namespace: str, name: str, now_ms: int, keep: int
         key=lambda task: (task.desired_create_revision, task.id),
         reverse=True,
     )
-    unneeded = [task for task in _find_unneeded(own, record) if _is_over(view, task)]
+    unneeded = [task for task in _find_unneeded(own, _needed_generations(view, record)) if _is_over(view, task)]
     kept = {task.id for task in [task for task in unneeded if not _is_gone(view, task)][:keep]}
-    kept |= _find_remembered(own, record, now_ms)
+    kept |= _find_remembered(own, _needed_generations(view, record), now_ms)
     return [
         *(delete_task(task, "it belongs to an earlier workload of this name") for task in foreign),
         *(delete_task(task, "it is over") for task in unneeded if task.id not in kept),
     ]
 
 
-def _find_unneeded(newest_first: list[Task], record: WorkloadRecord) -> list[Task]:
-    """Return the tasks that are told to stop, outdated, or superseded in their slot."""
+def _needed_generations(view: View, record: WorkloadRecord) -> frozenset[int]:
+    """Return the workload's generation and, while a rollout to it is under way, the one it may go back to."""
+    noted = find_rollout(view, record)
+    if noted is None:
+        under_way = record.rollout_generation > 0
+        return frozenset((record.task_generation, *(record.history[-1:] if under_way else ())))
+    if noted.record.rollout == record.rollout_generation and noted.record.phase is RolloutPhase.COMPLETED:
+        return frozenset((record.task_generation,))
+    return frozenset((record.task_generation, noted.record.stable_generation))
+
+
+def _find_unneeded(newest_first: list[Task], needed: frozenset[int]) -> list[Task]:
+    """Return the tasks that are told to stop, of a generation not needed any more, or superseded in their slot."""
     newer_in: set[int] = set()
     unneeded: list[Task] = []
     for task in newest_first:
         slot = task.desired.slot
-        outdated = task.desired.task_generation < record.task_generation
+        outdated = task.desired.task_generation not in needed
         if not task.wanted or slot in newer_in or outdated:
             unneeded.append(task)
         if task.wanted:
@@ -83,11 +95,11 @@ def _find_unneeded(newest_first: list[Task], record: WorkloadRecord) -> list[Tas
     return unneeded
 
 
-def _find_remembered(newest_first: list[Task], record: WorkloadRecord, now_ms: int) -> set[str]:
+def _find_remembered(newest_first: list[Task], needed: frozenset[int], now_ms: int) -> set[str]:
     """Return the ids of tasks that ended by themselves and count for their slot's back-off or retries."""
     by_slot: dict[int, list[str]] = {}
     for task in newest_first:
-        current = task.wanted and task.ended and task.desired.task_generation >= record.task_generation
+        current = task.wanted and task.ended and task.desired.task_generation in needed
         finished_ms = task.observed.finished_at_ms if task.observed else 0
         if current and now_ms - max(finished_ms, task.desired.created_at_ms) < RECENT_MS:
             by_slot.setdefault(task.desired.slot, []).append(task.id)

@@ -19,7 +19,11 @@ from cloudless.core import keys
 from cloudless.core.orchestration.absence import GONE_S, absence_s
 from cloudless.core.orchestration.census import take_census, tasks_of
 from cloudless.core.orchestration.changes import Decider, delete_task, delete_workload, stop_task
+from cloudless.core.orchestration.course import hold_back
 from cloudless.core.orchestration.draft import Draft
+from cloudless.core.orchestration.revisions import keys_of
+from cloudless.core.orchestration.rollout import plan_rollout
+from cloudless.core.orchestration.slots import choose_slots
 from cloudless.core.plan import Change, Plan
 from cloudless.core.scheduling import Diagnosis, Scratch
 from cloudless.core.state.view import View, Workload
@@ -92,16 +96,31 @@ def plan_workload(
         return _plan_leftovers(view, namespace, name, decider)
     if workload.record.deleted_at_ms > 0:
         return _plan_deletion(view, workload, decider, unreachable_s)
-    census = take_census(view, workload, now_ms, unreachable_s)
-    draft = Draft(view, workload, census, decider, scratch or Scratch(view, unreachable_s))
+    if keys.rollout(namespace, name) in view.quarantined:
+        return WorkloadPlan(namespace, name, waiting=("the notes on its rollout cannot be read; it is left as it is",))
+    return _plan_living(view, workload, decider, unreachable_s, scratch or Scratch(view, unreachable_s))
+
+
+def _plan_living(
+    view: View, workload: Workload, decider: Decider, unreachable_s: Mapping[str, float], scratch: Scratch
+) -> WorkloadPlan:
+    record = workload.record
+    census = take_census(view, workload, decider.now_ms, unreachable_s)
+    kept, _ = choose_slots(census, record.spec.replicas)
+    step = plan_rollout(view, workload, census, kept, record.spec.replicas, decider)
+    if step.change is not None:
+        return WorkloadPlan(record.namespace, record.name, (step.change,))
+    hold_back(view, record, census, step.course, decider.now_ms)
+    draft = Draft(view, workload, census, decider, scratch, step.course)
     draft.fill()
+    deadlines = [*draft.deadlines, *([] if step.deadline_s is None else [step.deadline_s])]
     return WorkloadPlan(
-        namespace,
-        name,
+        record.namespace,
+        record.name,
         tuple(draft.changes),
         tuple(draft.unplaced),
-        _shorten(draft.waiting),
-        min(draft.deadlines, default=None),
+        _shorten([*step.waiting, *draft.waiting]),
+        min(deadlines, default=None),
     )
 
 
@@ -140,7 +159,7 @@ def _plan_deletion(
         away = "" if absent_s is None else f", unreachable for {absent_s:.0f} s; removing the node ends the wait"
         waiting.append(f"task {task.id} has to end on node {node_id}{away}")
     if not tasks:
-        changes.append(delete_workload(workload))
+        changes.append(delete_workload(workload, keys_of(view, record)))
     return WorkloadPlan(record.namespace, record.name, tuple(changes), (), _shorten(waiting))
 
 

@@ -1,8 +1,8 @@
 """Which slots a workload keeps when it has too many, which it fills when it has too few.
 
 Too many: those go first that failed for good, then lost ones, not running ones, outdated or moving
-ones, running ones; completed ones go last. Among equals the newest goes first, then the highest number.
-So numbers may have gaps after scaling down. Too few: the lowest free numbers are filled.
+ones, not ready ones, available ones; completed ones go last. Among equals the newest goes first, then the highest
+number. So numbers may have gaps after scaling down. Too few: the lowest free numbers are filled.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def vacant_slots(census: Census, kept: Iterable[Slot], replicas: int) -> tuple[S
     return tuple(census.slot(number) for number, _ in zip(free, range(missing), strict=False))
 
 
-def by_merit(occupant: Occupant) -> tuple[bool, bool, bool, int, str]:
+def by_merit(occupant: Occupant) -> tuple[bool, bool, bool, bool, int, str]:
     """Order the occupants of one slot: the one to keep comes first."""
     task = occupant.task
-    return not occupant.running, occupant.lost, occupant.outdated, task.desired_create_revision, task.id
+    wellness = not occupant.available, not occupant.running, occupant.lost
+    return *wellness, occupant.outdated, task.desired_create_revision, task.id
 
 
 def _keep_first(slot: Slot) -> tuple[int, int, int]:
@@ -41,10 +42,12 @@ def _keep_first(slot: Slot) -> tuple[int, int, int]:
 
 def _worth(slot: Slot) -> int:
     if slot.ending.done is not None:
-        return 5 if slot.ending.done.state is TaskState.COMPLETED else 0
+        return 6 if slot.ending.done.state is TaskState.COMPLETED else 0
     best = min(slot.occupants, key=by_merit)
     if best.lost:
         return 1
     if not best.running:
         return 2
-    return 4 if best.staying else 3
+    if not best.staying:
+        return 3
+    return 5 if best.available else 4

@@ -14,6 +14,7 @@ from cloudless.core.model import NodePhase, Resources, TaskState
 from cloudless.core.orchestration.absence import absence_s
 from cloudless.core.orchestration.census import Census, Slot, take_census
 from cloudless.core.orchestration.replicas import WorkloadPlan, plan_workload
+from cloudless.core.orchestration.revisions import find_rollout
 from cloudless.core.scheduling import Diagnosis
 from cloudless.core.state.view import Task, View, Workload
 from cloudless.errors import NotFound
@@ -52,8 +53,8 @@ class WorkloadState(Enum):
 class WorkloadSummary:
     """Counts of tasks. `active` are wanted and not ended; `updated` the active ones of the present template.
 
-    Of the active, `running` run on a node that is reachable (`ready` of them are ready), `unknown` are on one that is
-    not, `pending` are the rest. `ended_failed` and `completed` count slots whose last task ended by itself.
+    Of the active, `running` run on a node that is reachable (and `ready` of them are ready), `unknown` are on one that
+    is not, `pending` are the rest. `ended_failed` and `completed` count slots whose last task ended by itself.
     """
 
     namespace: str
@@ -117,7 +118,7 @@ def summarise_workload(view: View, namespace: str, name: str) -> WorkloadSummary
         "desired": workload.record.spec.replicas,
         "active": len(occupants),
         "running": running,
-        "ready": sum(1 for o in occupants if o.available),
+        "ready": sum(1 for o in occupants if o.available_in_s is not None),
         "unknown": unknown,
         "pending": len(occupants) - running - unknown,
         "updated": sum(1 for o in occupants if not o.outdated),
@@ -155,7 +156,7 @@ def explain_workload(
     """
     summary = summarise_workload(view, namespace, name)
     away_s = _stored_absence(view, now_ms) if unreachable_s is None else unreachable_s
-    plan = plan_workload(view, namespace, name, now_ms, 0, away_s)
+    plan = plan_workload(view, namespace, name, now_ms, _noting_term(view, namespace, name), away_s)
     slots_by: dict[Diagnosis, list[int]] = {}
     for slot, diagnosis in plan.unplaced:
         slots_by.setdefault(diagnosis, []).append(slot)
@@ -167,6 +168,12 @@ def explain_workload(
         waiting=plan.waiting,
         planned=tuple(change.reason for change in plan.changes),
     )
+
+
+def _noting_term(view: View, namespace: str, name: str) -> int:
+    """Return the term whose leader noted how the rollout does: who explains decides as that one would."""
+    noted = find_rollout(view, _get_workload(view, namespace, name).record)
+    return noted.record.term if noted is not None else 0
 
 
 def _get_workload(view: View, namespace: str, name: str) -> Workload:

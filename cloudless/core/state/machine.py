@@ -402,14 +402,10 @@ def _record_of(entry: Entry | None) -> Record | None:
 _Fold = Callable[[StateMachine, Stored], None]
 
 _HELD = (
-    *(Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.SCHEDULER),
-    Kind.JOIN,
-    Kind.REPLACEMENT,
-    Kind.BACKUP_SETTINGS,
-    Kind.BACKUP_STATUS,
-    Kind.KEY_ROTATION,
+    *(Kind.AUTOPILOT, Kind.AUTOPILOT_STATUS, Kind.SCHEDULER, Kind.JOIN, Kind.REPLACEMENT, Kind.KEY_ROTATION),
+    *(Kind.BACKUP_SETTINGS, Kind.BACKUP_STATUS, Kind.REVISION, Kind.ROLLOUT),
 )
-"""Kinds of few objects that are asked for as they are."""
+"""Kinds whose objects are asked for one by one, or which have few."""
 
 _INDEX: dict[Kind, _Fold] = {
     Kind.CLUSTER: StateMachine._index_cluster,

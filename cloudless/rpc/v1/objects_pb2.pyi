@@ -296,6 +296,31 @@ TOPOLOGY_ZONE: Topology.ValueType  # 2
 TOPOLOGY_REGION: Topology.ValueType  # 3
 Global___Topology: _TypeAlias = Topology  # noqa: Y015
 
+class _RolloutPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_PHASE_UNSPECIFIED: _RolloutPhase.ValueType  # 0
+    ROLLOUT_PHASE_PROGRESSING: _RolloutPhase.ValueType  # 1
+    """Default."""
+    ROLLOUT_PHASE_PAUSED: _RolloutPhase.ValueType  # 2
+    ROLLOUT_PHASE_AWAITING_PROMOTION: _RolloutPhase.ValueType  # 3
+    ROLLOUT_PHASE_COMPLETED: _RolloutPhase.ValueType  # 4
+    ROLLOUT_PHASE_FAILED: _RolloutPhase.ValueType  # 5
+
+class RolloutPhase(_RolloutPhase, metaclass=_RolloutPhaseEnumTypeWrapper): ...
+
+ROLLOUT_PHASE_UNSPECIFIED: RolloutPhase.ValueType  # 0
+ROLLOUT_PHASE_PROGRESSING: RolloutPhase.ValueType  # 1
+"""Default."""
+ROLLOUT_PHASE_PAUSED: RolloutPhase.ValueType  # 2
+ROLLOUT_PHASE_AWAITING_PROMOTION: RolloutPhase.ValueType  # 3
+ROLLOUT_PHASE_COMPLETED: RolloutPhase.ValueType  # 4
+ROLLOUT_PHASE_FAILED: RolloutPhase.ValueType  # 5
+Global___RolloutPhase: _TypeAlias = RolloutPhase  # noqa: Y015
+
 class _Desired:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1722,6 +1747,11 @@ class WorkloadRecord(_message.Message):
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     UPDATED_AT_MS_FIELD_NUMBER: _builtins.int
     DELETED_AT_MS_FIELD_NUMBER: _builtins.int
+    ROLLOUT_GENERATION_FIELD_NUMBER: _builtins.int
+    PAUSED_GENERATION_FIELD_NUMBER: _builtins.int
+    PROMOTED_GENERATION_FIELD_NUMBER: _builtins.int
+    ROLLBACK_OF_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     uid: _builtins.str
@@ -1730,12 +1760,18 @@ class WorkloadRecord(_message.Message):
     created_at_ms: _builtins.int
     updated_at_ms: _builtins.int
     deleted_at_ms: _builtins.int
+    rollout_generation: _builtins.int
+    paused_generation: _builtins.int
+    promoted_generation: _builtins.int
+    rollback_of: _builtins.int
     @_builtins.property
     def spec(self) -> Global___WorkloadSpec: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def history(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -1750,14 +1786,131 @@ class WorkloadRecord(_message.Message):
         created_at_ms: _builtins.int = ...,
         updated_at_ms: _builtins.int = ...,
         deleted_at_ms: _builtins.int = ...,
+        rollout_generation: _builtins.int = ...,
+        paused_generation: _builtins.int = ...,
+        promoted_generation: _builtins.int = ...,
+        rollback_of: _builtins.int = ...,
+        history: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "created_at_ms", b"created_at_ms", "deleted_at_ms", b"deleted_at_ms", "generation", b"generation", "labels", b"labels", "name", b"name", "namespace", b"namespace", "spec", b"spec", "task_generation", b"task_generation", "uid", b"uid", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "created_at_ms", b"created_at_ms", "deleted_at_ms", b"deleted_at_ms", "generation", b"generation", "history", b"history", "labels", b"labels", "name", b"name", "namespace", b"namespace", "paused_generation", b"paused_generation", "promoted_generation", b"promoted_generation", "rollback_of", b"rollback_of", "rollout_generation", b"rollout_generation", "spec", b"spec", "task_generation", b"task_generation", "uid", b"uid", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkloadRecord: _TypeAlias = WorkloadRecord  # noqa: Y015
+
+@_typing.final
+class RevisionRecord(_message.Message):
+    """A specification whose template was replaced, kept so that it can be put back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    WORKLOAD_UID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    REPLACED_AT_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    workload: _builtins.str
+    workload_uid: _builtins.str
+    generation: _builtins.int
+    replaced_at_ms: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def spec(self) -> Global___WorkloadSpec: ...
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workload: _builtins.str = ...,
+        workload_uid: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        spec: Global___WorkloadSpec | None = ...,
+        replaced_at_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "namespace", b"namespace", "reason", b"reason", "replaced_at_ms", b"replaced_at_ms", "spec", b"spec", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionRecord: _TypeAlias = RevisionRecord  # noqa: Y015
+
+@_typing.final
+class RolloutRecord(_message.Message):
+    """The leader's notes on the newest change of a template. Times are the clock of the leader of `term`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    WORKLOAD_UID_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    STABLE_GENERATION_FIELD_NUMBER: _builtins.int
+    ROLLBACK_OF_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STARTED_AT_MS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    PROGRESS_AT_MS_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    REST_FROM_MS_FIELD_NUMBER: _builtins.int
+    PROMOTED_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    workload: _builtins.str
+    workload_uid: _builtins.str
+    rollout: _builtins.int
+    generation: _builtins.int
+    stable_generation: _builtins.int
+    rollback_of: _builtins.int
+    phase: Global___RolloutPhase.ValueType
+    reason: _builtins.str
+    started_at_ms: _builtins.int
+    since_ms: _builtins.int
+    progress: _builtins.int
+    progress_at_ms: _builtins.int
+    allowed: _builtins.int
+    rest_from_ms: _builtins.int
+    promoted: _builtins.bool
+    term: _builtins.int
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        workload: _builtins.str = ...,
+        workload_uid: _builtins.str = ...,
+        rollout: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        stable_generation: _builtins.int = ...,
+        rollback_of: _builtins.int = ...,
+        phase: Global___RolloutPhase.ValueType = ...,
+        reason: _builtins.str = ...,
+        started_at_ms: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        progress: _builtins.int = ...,
+        progress_at_ms: _builtins.int = ...,
+        allowed: _builtins.int = ...,
+        rest_from_ms: _builtins.int = ...,
+        promoted: _builtins.bool = ...,
+        term: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "at_ms", b"at_ms", "generation", b"generation", "namespace", b"namespace", "phase", b"phase", "progress", b"progress", "progress_at_ms", b"progress_at_ms", "promoted", b"promoted", "reason", b"reason", "rest_from_ms", b"rest_from_ms", "rollback_of", b"rollback_of", "rollout", b"rollout", "since_ms", b"since_ms", "stable_generation", b"stable_generation", "started_at_ms", b"started_at_ms", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutRecord: _TypeAlias = RolloutRecord  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):
@@ -2381,6 +2534,8 @@ class StoredRecord(_message.Message):
     REPLACEMENT_FIELD_NUMBER: _builtins.int
     BACKUP_SETTINGS_FIELD_NUMBER: _builtins.int
     BACKUP_STATUS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     @_builtins.property
     def cluster(self) -> Global___ClusterRecord: ...
@@ -2428,6 +2583,10 @@ class StoredRecord(_message.Message):
     def backup_settings(self) -> Global___BackupSettings: ...
     @_builtins.property
     def backup_status(self) -> Global___BackupStatus: ...
+    @_builtins.property
+    def revision(self) -> Global___RevisionRecord: ...
+    @_builtins.property
+    def rollout(self) -> Global___RolloutRecord: ...
     def __init__(
         self,
         *,
@@ -2455,12 +2614,14 @@ class StoredRecord(_message.Message):
         replacement: Global___ReplacementRecord | None = ...,
         backup_settings: Global___BackupSettings | None = ...,
         backup_status: Global___BackupStatus | None = ...,
+        revision: Global___RevisionRecord | None = ...,
+        rollout: Global___RolloutRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "scheduler", b"scheduler", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "revision", b"revision", "rollout", b"rollout", "scheduler", b"scheduler", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "scheduler", b"scheduler", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "autopilot", b"autopilot", "autopilot_status", b"autopilot_status", "backup_settings", b"backup_settings", "backup_status", b"backup_status", "cluster", b"cluster", "coordinator", b"coordinator", "event", b"event", "format", b"format", "identity", b"identity", "join", b"join", "key_rotation", b"key_rotation", "leader", b"leader", "node_info", b"node_info", "node_spec", b"node_spec", "node_status", b"node_status", "record", b"record", "replacement", b"replacement", "request", b"request", "revision", b"revision", "rollout", b"rollout", "scheduler", b"scheduler", "suspicion", b"suspicion", "task_desired", b"task_desired", "task_observed", b"task_observed", "token", b"token", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "key_rotation", "autopilot", "autopilot_status", "scheduler", "join", "replacement", "backup_settings", "backup_status"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["cluster", "coordinator", "leader", "suspicion", "node_spec", "node_info", "node_status", "workload", "task_desired", "task_observed", "event", "request", "authority", "token", "identity", "key_rotation", "autopilot", "autopilot_status", "scheduler", "join", "replacement", "backup_settings", "backup_status", "revision", "rollout"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

@@ -70,6 +70,21 @@ class WorkloadServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadResponse.FromString,
                 _registered_method=True)
+        self.GetRollout = channel.unary_unary(
+                '/cloudless.rpc.v1.WorkloadService/GetRollout',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetRolloutRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetRolloutResponse.FromString,
+                _registered_method=True)
+        self.UpdateRollout = channel.unary_unary(
+                '/cloudless.rpc.v1.WorkloadService/UpdateRollout',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.UpdateRolloutRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.UpdateRolloutResponse.FromString,
+                _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/cloudless.rpc.v1.WorkloadService/ListRevisions',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
         self.ReadLogs = channel.unary_stream(
                 '/cloudless.rpc.v1.WorkloadService/ReadLogs',
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ReadLogsRequest.SerializeToString,
@@ -127,6 +142,27 @@ class WorkloadServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRollout(self, request, context):
+        """How the newest change of its template is doing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRollout(self, request, context):
+        """Pause, resume, promote or undo that change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """The templates there are: the present one, then those before, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadLogs(self, request, context):
         """Output of a workload's tasks, or of one task, from whichever node they run on.
         """
@@ -171,6 +207,21 @@ def add_WorkloadServiceServicer_to_server(servicer, server):
                     servicer.PlanWorkload,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadResponse.SerializeToString,
+            ),
+            'GetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollout,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetRolloutRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetRolloutResponse.SerializeToString,
+            ),
+            'UpdateRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRollout,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.UpdateRolloutRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.UpdateRolloutResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_workload__pb2.ListRevisionsResponse.SerializeToString,
             ),
             'ReadLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadLogs,
@@ -367,6 +418,87 @@ class WorkloadService:
             '/cloudless.rpc.v1.WorkloadService/PlanWorkload',
             cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_workload__pb2.PlanWorkloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.WorkloadService/GetRollout',
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetRolloutRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.GetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.WorkloadService/UpdateRollout',
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.UpdateRolloutRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.UpdateRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.WorkloadService/ListRevisions',
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.ListRevisionsRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_workload__pb2.ListRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

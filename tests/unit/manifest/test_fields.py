@@ -291,6 +291,10 @@ def workload_term(**term: Any) -> dict[str, Any]:
         ),
         (process(rollout={"canary": 1}), "spec.rollout.canary: goes with the strategy CANARY only"),
         (
+            process(rollout={"minReady": "10m"}),
+            "spec.rollout.progressDeadline: must be longer than minReady, or no rollout could ever succeed",
+        ),
+        (
             process(rollout={"autoPromote": True}),
             "spec.rollout.autoPromote: goes with the strategies CANARY and BLUE_GREEN only",
         ),

@@ -10,8 +10,8 @@ import pytest
 
 from cloudless.core.fields import Problems
 from cloudless.core.manifest.text import diff_fields, written_defaults
-from cloudless.core.manifest.unsupported import UNSUPPORTED, UNSUPPORTED_VALUES, refuse_unsupported
-from cloudless.core.model import ExecutorKind, Probe, ProbeKind, Rollout, RolloutStrategy, WorkloadMode, WorkloadSpec
+from cloudless.core.manifest.unsupported import UNSUPPORTED, refuse_unsupported
+from cloudless.core.model import ExecutorKind, Probe, ProbeKind, WorkloadMode, WorkloadSpec
 from tests.unit.manifest.samples import COUNTED, FULL, PER_NODE, PLAIN
 
 
@@ -29,27 +29,16 @@ def test_a_field_of_the_table_is_refused_by_name_when_it_is_set(path: str) -> No
     assert found
 
 
-@pytest.mark.parametrize(
-    ("path", "value"), [(path, value) for path, values in UNSUPPORTED_VALUES.items() for value in values]
-)
-def test_a_value_of_the_table_is_refused_by_name(path: str, value: str) -> None:
-    assert path == "rollout.strategy", "this test knows how to set the strategy only"
-    spec = replace(PLAIN, rollout=Rollout(strategy=RolloutStrategy(value)))
-    assert refused(spec) == [f'spec.rollout.strategy: "{value}" is not supported by this version']
-
-
 def test_each_line_of_the_tables_names_a_field_there_is() -> None:
     known = written_defaults()
-    assert all(path.split("[]")[0] in known for path in (*UNSUPPORTED, *UNSUPPORTED_VALUES))
+    assert all(path.split("[]")[0] in known for path in UNSUPPORTED)
 
 
 def test_what_is_not_in_the_table_is_not_refused() -> None:
     assert refused(PLAIN) == refused(COUNTED) == []
     named = {re.sub(r"\[\d+\]", "[]", line.split(":")[0].removeprefix("spec.")) for line in refused(FULL)}
-    assert named <= {*UNSUPPORTED, *UNSUPPORTED_VALUES}
-    honoured = set(diff_fields(WorkloadSpec(), FULL)) - {
-        path.split("[]")[0] for path in (*UNSUPPORTED, *UNSUPPORTED_VALUES)
-    }
+    assert named <= set(UNSUPPORTED)
+    honoured = set(diff_fields(WorkloadSpec(), FULL)) - {path.split("[]")[0] for path in UNSUPPORTED}
     assert honoured >= {"replicas", "rollout.maxSurge", "rollout.minAvailable", "stopGrace", "env"}
 
 
