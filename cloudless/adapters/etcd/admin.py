@@ -81,6 +81,8 @@ class ReconfigurationUnsafe(Unavailable):
 class ConnectedTooShortly(ReconfigurationUnsafe):
     """A member has not been connected for `CONNECTED_LEAST_S`; asking again a little later can work."""
 
+    code = "connected-too-shortly"
+
 
 class NotRaftLeader(Unavailable):
     """Only the raft leader's own member can do this."""
