@@ -598,7 +598,7 @@ def test_a_task_that_runs_and_is_not_ready_neither_replaces_another_nor_counts_a
     cluster.report(new.id, TaskState.RUNNING, ready=False)
     plan = decide(cluster)
     assert not plan.changes
-    assert f"task {old.id} stays until {new.id} is ready" in plan.waiting
+    assert f"task {old.id} stays until {new.id} runs and is ready" in plan.waiting
     cluster.report(new.id, TaskState.RUNNING, ready=True)
     assert words(carry_out(cluster)) == ["stop"]
 
