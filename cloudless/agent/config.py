@@ -72,12 +72,12 @@ def build_node_info(settings: AgentSettings, executors: tuple[str, ...], agent_i
         capacity=settings.capacity,
         executors=executors,
         version=cloudless.__version__,
-        boot_id=_boot_id(),
+        boot_id=read_boot_id(),
         agent_id=agent_id,
     )
 
 
-def _boot_id() -> str:
+def read_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -48,6 +48,7 @@ from cloudless.core.localtask import (
     StartFailed,
     StartFault,
     Stop,
+    StopWanted,
     Unlisted,
     Watch,
 )
@@ -117,11 +118,17 @@ class TaskRunner:
         return Surroundings(own_ip(self._settings), request, executor)
 
     async def recover(
-        self, tasks: Iterable[LocalTask], *, incarnation: int, awaited: Collection[str] = frozenset()
+        self,
+        tasks: Iterable[LocalTask],
+        *,
+        incarnation: int,
+        awaited: Collection[str] = frozenset(),
+        on_known: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over the journal's tasks and what the executors still know of them.
 
         Tasks of an executor among `awaited` are left as they are until `add_executor`: nobody can tell how they fare.
+        `on_known` is called once they are known, before anything is done about them: what it stops is not started.
         Reports of this life count up from `incarnation` (wall milliseconds at least), above everything an earlier
         life may have reported, even if its journal could not be written.
         """
@@ -130,6 +137,7 @@ class TaskRunner:
         for task in tasks:
             self._add(task)
             self._report(self._tasks[task.id])
+        on_known()
         found = [instance for executor in self._executors.values() for instance in await executor.adopt()]
         self._adopt(found, {task.desired.spec.executor.value for task in self._tasks.values()} - self._awaited)
         for task in list(self._tasks.values()):
@@ -177,6 +185,10 @@ class TaskRunner:
         elif known.desired == desired and known.listed and known.state is not TaskState.ACCEPTED:
             return
         self._spawn(self._feed(desired.id, Assigned(desired)))
+
+    def stop(self, task_id: str, reason: str) -> None:
+        """Stop a task that no coordinator has told us to stop; it is not started again."""
+        self._tell(task_id, StopWanted(reason))
 
     def unlist(self, task_id: str) -> None:
         """The coordinator no longer lists the task: end it if need be, then forget it."""

@@ -578,6 +578,8 @@ class JournalHead(_message.Message):
     COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     COORDINATORS_FIELD_NUMBER: _builtins.int
+    HEARD_S_FIELD_NUMBER: _builtins.int
+    HEARD_BOOT_ID_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     cluster_id: _builtins.str
     term_seen: _builtins.int
@@ -585,6 +587,9 @@ class JournalHead(_message.Message):
     incarnation: _builtins.int
     agent_id: _builtins.str
     """See NodeInfo.agent_id."""
+    heard_s: _builtins.float
+    """When a coordinator was last heard, in seconds since the boot of that id; empty: nobody can say."""
+    heard_boot_id: _builtins.str
     @_builtins.property
     def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of an earlier version, without ids; read, no longer written."""
@@ -604,10 +609,12 @@ class JournalHead(_message.Message):
         coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
         agent_id: _builtins.str = ...,
         coordinators: _abc.Iterable[Global___LearnedCoordinator] | None = ...,
+        heard_s: _builtins.float = ...,
+        heard_boot_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "coordinators", b"coordinators", "format", b"format", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "coordinators", b"coordinators", "format", b"format", "heard_boot_id", b"heard_boot_id", "heard_s", b"heard_s", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
