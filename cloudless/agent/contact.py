@@ -20,6 +20,7 @@ class Contact:
     def __init__(self, gate: Gate, runner: TaskRunner, clock: Clock, boot_id: str) -> None:
         self._gate, self._runner, self._clock, self._boot_id = gate, runner, clock, boot_id
         self._word = gate.head.last_word
+        self._stopped: set[str] = set()
 
     def hear(self) -> None:
         self._word = LastWord(self._clock.monotonic_s(), self._boot_id)
@@ -31,7 +32,11 @@ class Contact:
     def look(self) -> None:
         """Stop what has gone on for too long."""
         silence_s = self.silence_s()
+        self._stopped &= self._runner.tasks.keys()
         for task_id in find_overdue(self._runner.tasks.values(), silence_s):
+            if task_id in self._stopped:
+                continue  # being written down
+            self._stopped.add(task_id)
             words = describe_overdue(self._runner.tasks[task_id], silence_s)
             logger.warning("task {}: {}", task_id, words)
             self._runner.stop(task_id, words)

@@ -27,6 +27,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -39,7 +40,7 @@ from cloudless.adapters.subprocess.launches import MARK_VARIABLE, Launches
 from cloudless.adapters.subprocess.tasklogs import LogReader
 from cloudless.core.model import Instance
 from cloudless.errors import NotFound, Permanent, Temporary
-from cloudless.ports import ExecRequest, LogChunk, StartRequest
+from cloudless.ports import ExecRequest, LogChunk, LogQuery, StartRequest
 
 LOG_BYTES_MAX = 10 * 1024**2
 """A log file is rotated at this size; one older file is kept."""
@@ -53,13 +54,14 @@ FOLLOW_POLL_S = 0.2
 ATTEMPTS_KEPT = 2
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_SHIM_SOURCE = Path(__file__).with_name("shim.py")
+_SHIM_SOURCES = tuple(Path(__file__).with_name(name) for name in ("shim_output.py", "shim.py"))
 _BOOT = """
 import marshal
-code, order = marshal.loads(open(0, "rb", closefd=False).read())
+codes, order = marshal.loads(open(0, "rb", closefd=False).read())
 scope = {"__name__": "cloudless_shim"}
-exec(code, scope)
-del code
+for code in codes:
+    exec(code, scope)
+del codes, code
 scope["main"](order)
 """.strip()
 
@@ -122,7 +124,7 @@ class ProcessExecutor:
             except OSError as error:
                 raise Temporary(f"cannot remove the files of task {task_id}: {error.strerror}") from error
 
-    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
+    async def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output; when followed, go on with later attempts until none is running.
 
         Raises NotFound.
@@ -130,15 +132,15 @@ class ProcessExecutor:
         number = 0
         while (place := await self._run(self._newest, task_id, number)) is not None:
             number = place.number
-            reader = await self._run(LogReader, place.path, tail_lines)
+            reader = await self._run(LogReader, place.path, number, query)
             try:
-                async with aclosing(self._read(place, reader, follow)) as chunks:
+                async with aclosing(self._read(place, reader, query.follow)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             finally:
                 reader.close()
-            tail_lines = -1
-            if not follow:
+            query = replace(query, tail_lines=-1)
+            if not query.follow:
                 return
         if number == 0:
             raise NotFound(f"task {task_id} has no output here")
@@ -384,7 +386,8 @@ def _exec_order(attempt: Attempt, request: ExecRequest, mark: str) -> dict[str, 
 
 @functools.cache
 def _shim_code() -> Any:
-    return compile(_SHIM_SOURCE.read_text(encoding="utf-8"), str(_SHIM_SOURCE), "exec", optimize=2)
+    sources = [(path.read_text(encoding="utf-8"), str(path)) for path in _SHIM_SOURCES]
+    return tuple(compile(source, name, "exec", optimize=2) for source, name in sources)
 
 
 def _attempt_numbers(task_dir: Path) -> list[int]:

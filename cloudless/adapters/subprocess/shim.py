@@ -3,7 +3,7 @@
 It outlives the agent, so that the command goes on while the agent restarts and its exit code is kept
 while nobody is there to ask. It runs in a bare interpreter (`python -I -S`), knows nothing of cloudless,
 and imports only what is compiled into the interpreter, because every task on a node pays for its memory:
-the agent compiles this file once and sends the code along, which saves each shim 1.3 MB.
+the agent compiles this file and `shim_output` once and sends the code along, which saves each shim 1.3 MB.
 
 ::
 
@@ -31,9 +31,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    # Run before this, in the same scope.
+    from cloudless.adapters.subprocess.shim_output import Output, write_all
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-CHUNK_BYTES = 65536
 EXIT_FILE_BYTES = 512
 EXIT_WRITE_TRIES_MAX = 600
 DRAIN_CHUNKS_MAX = 64
@@ -108,11 +110,6 @@ def kill(pid: int, number: int) -> None:
         return
 
 
-def write_all(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-
-
 def replace_durably(directory: str, name: str, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one: temporary file, sync, rename."""
     temporary = f"{directory}/.{name}.tmp"
@@ -123,62 +120,6 @@ def replace_durably(directory: str, name: str, text: str) -> None:
     finally:
         os.close(handle)
     os.rename(temporary, f"{directory}/{name}")
-
-
-class Output:
-    """One of the command's streams: a pipe, and the log file it is copied to, with one file of history."""
-
-    def __init__(self, pipe: int, write_end: int, path: str, bytes_max: int) -> None:
-        self.pipe = pipe
-        self.write_end = write_end
-        self.path = path
-        self.bytes_max = bytes_max
-        self.handle = -1
-        self.size = 0
-        os.set_blocking(pipe, False)
-        self.open()
-
-    def open(self) -> None:
-        try:
-            self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            self.size = os.fstat(self.handle).st_size
-        except OSError:
-            self.handle = -1
-
-    def copy(self) -> bool:
-        """Copy one chunk; return False if there is none now."""
-        try:
-            data = os.read(self.pipe, CHUNK_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            os.close(self.pipe)
-            self.pipe = -1
-            return False
-        self.write(data)
-        return True
-
-    def write(self, data: bytes) -> None:
-        if self.size and self.size + len(data) > self.bytes_max:
-            self.rotate()
-        if self.handle < 0:
-            self.open()
-        try:
-            write_all(self.handle, data)
-            self.size += len(data)
-        except OSError:
-            # Disk full: the output is lost, the command goes on.
-            pass
-
-    def rotate(self) -> None:
-        try:
-            os.rename(self.path, self.path + ".1")
-        except OSError:
-            return
-        os.close(self.handle)
-        self.open()
 
 
 class Shim:
