@@ -263,10 +263,28 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class LogChunk:
-    """Bytes of a task's output. `stream` is `stdout` or `stderr`."""
+    """Bytes of a task's output. `stream` is `stdout` or `stderr`.
+
+    `attempt` wrote it, at `at_ms` by the node's wall clock, to a tenth of a second (0: not asked for, or not known).
+    """
 
     stream: str
     data: bytes
+    attempt: int = 0
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """What of a task's output is wanted: its last `tail_lines` lines (-1: all kept), then as it grows if `follow`.
+
+    With `since_ms` (wall clock) nothing that was written before, as far as that is known; `timestamps`: say when.
+    """
+
+    tail_lines: int = -1
+    follow: bool = False
+    since_ms: int = 0
+    timestamps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,8 +358,8 @@ class Executor(Protocol):
         """Forget an ended task and delete its files."""
         ...
 
-    def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
-        """Yield the newest attempt's output: its last `tail_lines` lines (-1: all kept), then as it grows if `follow`.
+    def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
+        """Yield the newest attempt's output, then, followed, that of later ones until none is running.
 
         Close it (`aclosing`) when done before its end: it holds files open. Raises NotFound.
         """

@@ -14,6 +14,7 @@ from typing import Protocol
 from loguru import logger
 
 from cloudless.agent.journal import Head, Journal
+from cloudless.core.autonomy import LastWord
 from cloudless.core.discovery.learned import Known
 from cloudless.core.model import TaskDesired
 from cloudless.rpc.codec import Malformed, from_message
@@ -100,6 +101,9 @@ class Gate:
 
     async def join_cluster(self, cluster_id: str) -> None:
         await self._remember(replace(self.head, cluster_id=cluster_id))
+
+    async def note(self, word: LastWord) -> None:
+        await self._remember(replace(self.head, last_word=word))
 
     async def learn_coordinators(self, known: tuple[Known, ...]) -> None:
         await self._remember(replace(self.head, coordinators=known))

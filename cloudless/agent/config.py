@@ -78,14 +78,14 @@ def build_node_info(
         capacity=settings.capacity,
         executors=executors,
         version=cloudless.__version__,
-        boot_id=_boot_id(),
+        boot_id=read_boot_id(),
         agent_id=agent_id,
         capabilities=tuple(sorted(name for name, why_not in abilities.items() if not why_not)),
         unable={name: why_not for name, why_not in sorted(abilities.items()) if why_not},
     )
 
 
-def _boot_id() -> str:
+def read_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

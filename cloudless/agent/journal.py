@@ -18,13 +18,14 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from loguru import logger
 
+from cloudless.core.autonomy import LastWord
 from cloudless.core.discovery.learned import Known
 from cloudless.core.localtask import LocalTask
 from cloudless.core.model import TaskDesired, TaskObserved
@@ -49,6 +50,7 @@ class Head:
     incarnation: int = 0
     coordinators: tuple[Known, ...] = ()
     agent_id: str = ""
+    last_word: LastWord = field(default_factory=LastWord)
 
 
 class Journal:
@@ -82,6 +84,8 @@ class Journal:
             revision_seen=head.revision_seen,
             incarnation=head.incarnation,
             agent_id=head.agent_id,
+            heard_s=head.last_word.heard_s,
+            heard_boot_id=head.last_word.boot_id,
             coordinators=[
                 agent_pb2.LearnedCoordinator(id=one.id, address=one.address, confirmed_ms=one.confirmed_ms)
                 for one in head.coordinators
@@ -139,6 +143,7 @@ def _read_head(path: Path) -> Head:
         incarnation=entry.incarnation,
         coordinators=_read_learned(entry),
         agent_id=entry.agent_id,
+        last_word=LastWord(entry.heard_s, entry.heard_boot_id),
     )
 
 

@@ -24,7 +24,8 @@ from cloudless.adapters.grpc.channel import Dialler
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.assignments import Gate
-from cloudless.agent.config import AgentLimits, build_node_info
+from cloudless.agent.config import AgentLimits, build_node_info, read_boot_id
+from cloudless.agent.contact import Contact
 from cloudless.agent.credentials import obtain_credentials
 from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.dialling import grpc_dial
@@ -82,7 +83,9 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
             await refuse_two_clusters(seeds)
         head = await begin_life(head, journal, clock.wall_ms(), secrets.token_hex(8))
         docker = DockerSupply(settings, head.agent_id, runner, reports.changed.set)
-        await runner.recover(tasks, incarnation=head.incarnation, awaited=docker.awaited)
+        gate = Gate(head, journal, settings.node_id)
+        contact = Contact(gate, runner, clock, read_boot_id())
+        await runner.recover(tasks, incarnation=head.incarnation, awaited=docker.awaited, on_known=contact.look)
         await docker.look_first()
 
         info = build_node_info(settings, tuple(executors), head.agent_id, process.abilities)
@@ -98,9 +101,10 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 runner,
                 reports,
                 metrics,
-                Gate(head, journal, settings.node_id),
+                gate,
                 clock,
                 Dialler(credentials),
+                contact.hear,
             ),
         )
         metrics.watch(runner, links)
@@ -111,7 +115,9 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 name="credentials",
             )
             stack.callback(renewing.cancel)
-        await _run_until(stop, runner, [links.run(), docker.run()], end_tasks=settings.stop_tasks_on_exit)
+        await _run_until(
+            stop, runner, [links.run(), docker.run(), contact.run()], end_tasks=settings.stop_tasks_on_exit
+        )
         runner.leave()
 
 
@@ -174,6 +180,7 @@ def _build_parts(
     gate: Gate,
     clock: Clock,
     dialler: Dialler,
+    on_heard: Callable[[], None],
 ) -> SessionParts:
     return SessionParts(
         info=info,
@@ -187,4 +194,5 @@ def _build_parts(
         on_round_trip=metrics.round_trip.observe,
         on_refused=lambda kind: metrics.refused.labels(kind).inc(),
         on_resent=metrics.resent.inc,
+        on_heard=on_heard,
     )

@@ -9,13 +9,14 @@ from typing import Any
 
 from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.pki.certificate import read_peer
+from cloudless.adapters.system import SystemClock
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.exec import SERVICE as EXEC_SERVICE
 from cloudless.agent.exec import AgentExec
 from cloudless.agent.tasks import TaskRunner
 from cloudless.core.identity.names import IdentityKind
 from cloudless.errors import Denied, NotFound
-from cloudless.ports import CredentialSource
+from cloudless.ports import CredentialSource, LogQuery
 from cloudless.rpc.v1 import agent_pb2
 
 SERVICE = agent_pb2.DESCRIPTOR.services_by_name["AgentLogService"]
@@ -25,7 +26,7 @@ class AgentLogs:
     """Implements AgentLogService on the node's executors."""
 
     def __init__(self, runner: TaskRunner) -> None:
-        self._runner = runner
+        self._runner, self._clock = runner, SystemClock()
 
     async def ReadTaskLogs(
         self, request: agent_pb2.ReadTaskLogsRequest, context: Any
@@ -34,10 +35,18 @@ class AgentLogs:
         executor = self._runner.find_executor(request.task_id)
         if executor is None:
             raise NotFound(f"no task {request.task_id} on this node")
-        tail_lines = max(-1, request.tail_lines)
-        async with aclosing(executor.read_logs(request.task_id, tail_lines=tail_lines, follow=request.follow)) as log:
+        since_ms = round(self._clock.wall_ms() - request.since_s * 1000) if request.since_s > 0 else 0
+        query = LogQuery(
+            tail_lines=max(-1, request.tail_lines),
+            follow=request.follow,
+            since_ms=max(0, since_ms),
+            timestamps=request.timestamps,
+        )
+        async with aclosing(executor.read_logs(request.task_id, query)) as log:
             async for chunk in log:
-                yield agent_pb2.ReadTaskLogsResponse(stream=chunk.stream, data=chunk.data)
+                yield agent_pb2.ReadTaskLogsResponse(
+                    stream=chunk.stream, data=chunk.data, attempt=chunk.attempt, at_ms=chunk.at_ms
+                )
 
 
 class _CoordinatorsOnly:

@@ -78,7 +78,8 @@ class SessionOwner(Protocol):
 class SessionParts:
     """What every session of an agent shares. `random` draws pauses and the order of coordinators.
 
-    `info` returns the facts of now; whoever changes them sets `reports.changed`, so that they are told.
+    `info` returns the facts of now; whoever changes them sets `reports.changed`, so that they are told. `on_heard` is
+    called with every word of a coordinator that serves us.
     """
 
     info: Callable[[], NodeInfo]
@@ -92,6 +93,7 @@ class SessionParts:
     on_round_trip: Callable[[float], None]
     on_refused: Callable[[str], None]
     on_resent: Callable[[int], None]
+    on_heard: Callable[[], None] = lambda: None
 
 
 class Session:
@@ -172,6 +174,7 @@ class Session:
             self._period_s = period_s
         self.coordinator_id = message.welcome.coordinator_id
         await self._owner.on_welcome(self, message.welcome)
+        self._parts.on_heard()
 
     async def _serve(self) -> None:
         """Run the session's three loops until one of them ends it."""
@@ -190,6 +193,8 @@ class Session:
         while True:
             message = await self._read()
             self._silent_periods = 0
+            if message.WhichOneof("body") != "shed":
+                self._parts.on_heard()
             self._handling = True
             await self._handlers[message.WhichOneof("body")](self, message)
             self._handling = False

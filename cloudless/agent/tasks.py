@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -48,6 +48,7 @@ from cloudless.core.localtask import (
     StartFailed,
     StartFault,
     Stop,
+    StopWanted,
     Unlisted,
     Watch,
 )
@@ -111,17 +112,21 @@ class TaskRunner:
     def surroundings_of(self, task: LocalTask) -> Surroundings | None:
         """Return where the task's newest attempt can be asked, None while nothing here runs it."""
         executor = self._executors.get(task.desired.spec.executor.value)
-        if executor is None:
-            return None
         request = build_request(task.desired, task.attempt, task.ports, self._settings)
-        return Surroundings(own_ip(self._settings), request, executor)
+        return Surroundings(own_ip(self._settings), request, executor) if executor else None
 
     async def recover(
-        self, tasks: Iterable[LocalTask], *, incarnation: int, awaited: Collection[str] = frozenset()
+        self,
+        tasks: Iterable[LocalTask],
+        *,
+        incarnation: int,
+        awaited: Collection[str] = frozenset(),
+        on_known: Callable[[], None] = lambda: None,
     ) -> None:
         """Take over the journal's tasks and what the executors still know of them.
 
         Tasks of an executor among `awaited` are left as they are until `add_executor`: nobody can tell how they fare.
+        `on_known` is called once they are known, before anything is done about them: what it stops is not started.
         Reports of this life count up from `incarnation` (wall milliseconds at least), above everything an earlier
         life may have reported, even if its journal could not be written.
         """
@@ -130,12 +135,13 @@ class TaskRunner:
         for task in tasks:
             self._add(task)
             self._report(self._tasks[task.id])
+        on_known()
         found = [instance for executor in self._executors.values() for instance in await executor.adopt()]
         self._adopt(found, {task.desired.spec.executor.value for task in self._tasks.values()} - self._awaited)
         for task in list(self._tasks.values()):
             if task.desired.spec.executor.value in self._awaited:
                 words = f"state unknown: this node has no {task.desired.spec.executor.value} executor yet"
-                self._spawn(self._feed(task.id, Noted(task.attempt, words)))
+                self._tell(task.id, Noted(task.attempt, words))
 
     async def add_executor(self, executor: Executor) -> None:
         """Take an executor in that came later, and go on with its tasks. Raises ExecutorError, changing nothing."""
@@ -150,9 +156,6 @@ class TaskRunner:
         """Say what an executor has to say of a living attempt ("": nothing any more)."""
         self._tell(task_id, Noted(attempt, words))
 
-    def _tell(self, task_id: str, event: Event) -> None:
-        self._spawn(self._feed(task_id, event))
-
     def _adopt(self, instances: Iterable[Instance], executors: Collection[str]) -> None:
         """Tell the tasks of `executors` what was found of them; what belongs to no task is a stray."""
         found: dict[str, Instance] = {}
@@ -164,7 +167,7 @@ class TaskRunner:
             if task.desired.spec.executor.value in executors:
                 own = found.pop(task.id, None)
                 adopted += own is not None and own.running
-                self._spawn(self._feed(task.id, Adopted(own)))
+                self._tell(task.id, Adopted(own))
         self._strays.update(found)
         if self._tasks or found:
             logger.info("{} tasks in the journal, {} still running, {} strays", len(self._tasks), adopted, len(found))
@@ -176,12 +179,16 @@ class TaskRunner:
             self._accept(desired)
         elif known.desired == desired and known.listed and known.state is not TaskState.ACCEPTED:
             return
-        self._spawn(self._feed(desired.id, Assigned(desired)))
+        self._tell(desired.id, Assigned(desired))
+
+    def stop(self, task_id: str, reason: str) -> None:
+        """Stop a task that no coordinator has told us to stop; it is not started again."""
+        self._tell(task_id, StopWanted(reason))
 
     def unlist(self, task_id: str) -> None:
         """The coordinator no longer lists the task: end it if need be, then forget it."""
         if task_id in self._tasks:
-            self._spawn(self._feed(task_id, Unlisted()))
+            self._tell(task_id, Unlisted())
 
     def unlist_others(self, listed: set[str]) -> None:
         """End and forget every task that a complete list does not name."""
@@ -243,7 +250,10 @@ class TaskRunner:
             task = replace(task, state=TaskState.STARTING, attempt=stray.attempt)
         self._add(task)
         if stray is not None:
-            self._spawn(self._feed(desired.id, Adopted(stray)))
+            self._tell(desired.id, Adopted(stray))
+
+    def _tell(self, task_id: str, event: Event) -> None:
+        self._spawn(self._feed(task_id, event))
 
     async def _feed(self, task_id: str, event: Event) -> None:
         """Make one step of a task; steps of one task never overlap, and keep their order."""

@@ -1,4 +1,4 @@
-"""Print the output of tasks, line by line, so that lines of several tasks never mix.
+"""Print the output of tasks, line by line, so that lines of several tasks never mix; each with its time if wanted.
 
 A chunk may end inside a line: its rest waits for the next chunk of the same task and stream.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import click
 
@@ -19,30 +20,41 @@ from cloudless.rpc.v1.workload_pb2 import ReadLogsRequest
 class LineBuffer:
     """Cuts the chunks of many tasks into whole lines, marked with their task once there are several."""
 
-    def __init__(self, *, marked: bool) -> None:
-        self._marked = marked
-        self._rest: dict[tuple[str, str], bytes] = {}
+    def __init__(self, *, marked: bool, timed: bool = False) -> None:
+        self._marked, self._timed = marked, timed
+        # The part of a line that has come, and when its beginning was written.
+        self._rest: dict[tuple[str, str], tuple[bytes, int]] = {}
 
-    def feed(self, task_id: str, stream: str, data: bytes) -> Iterator[bytes]:
+    def feed(self, task_id: str, stream: str, data: bytes, at_ms: int = 0) -> Iterator[bytes]:
         """Yield the lines that `data` completes."""
-        *lines, rest = (self._rest.pop((task_id, stream), b"") + data).split(b"\n")
+        begun, begun_ms = self._rest.pop((task_id, stream), (b"", at_ms))
+        first, *others = data.split(b"\n")
+        lines = [(begun + first, begun_ms), *((line, at_ms) for line in others)]
+        rest, rest_ms = lines.pop()
         if rest:
-            self._rest[task_id, stream] = rest
-        yield from (self._mark(task_id) + line + b"\n" for line in lines)
+            self._rest[task_id, stream] = rest, rest_ms
+        yield from (self._mark(task_id, line_ms) + line + b"\n" for line, line_ms in lines)
 
     def flush(self) -> Iterator[bytes]:
         """Yield what was never ended by a newline."""
-        for (task_id, _), rest in self._rest.items():
-            yield self._mark(task_id) + rest + b"\n"
+        for (task_id, _), (rest, at_ms) in self._rest.items():
+            yield self._mark(task_id, at_ms) + rest + b"\n"
         self._rest.clear()
 
-    def _mark(self, task_id: str) -> bytes:
-        return f"[{task_id}] ".encode() if self._marked else b""
+    def _mark(self, task_id: str, at_ms: int) -> bytes:
+        time = (_format_time(at_ms) if at_ms else "-") + " " if self._timed else ""
+        return (time + (f"[{task_id}] " if self._marked else "")).encode()
+
+
+def _format_time(at_ms: int) -> str:
+    """Return the time in UTC, to a tenth of a second: the nodes tell no more exactly."""
+    moment = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 100_000}Z"
 
 
 def print_logs(client: Client, request: ReadLogsRequest) -> None:
     """Print until the end, or until interrupted when following. Raises AgentUnreachable if logs were missing."""
-    buffer, missing, silent = LineBuffer(marked=not request.task_id), [], True
+    buffer, missing, silent = LineBuffer(marked=not request.task_id, timed=request.timestamps), [], True
     out = sys.stdout.buffer
     for chunk in client.stream(READ_LOGS, request):
         if chunk.stream == "error":
@@ -51,7 +63,7 @@ def print_logs(client: Client, request: ReadLogsRequest) -> None:
             click.echo(text if f"task {chunk.task_id}" in text else f"{chunk.task_id}: {text}", err=True)
             continue
         silent = False
-        out.writelines(buffer.feed(chunk.task_id, chunk.stream, chunk.data))
+        out.writelines(buffer.feed(chunk.task_id, chunk.stream, chunk.data, chunk.at_ms))
         out.flush()
     out.writelines(buffer.flush())
     out.flush()

@@ -29,8 +29,8 @@ class LocalTask:
     `attempt` is the last one begun (0: none). `retries` counts restarts in a row without a stable minute.
     `listed`: the coordinator still assigns it; once it does not, the task is stopped and then forgotten.
     `backoff_until_s` means something in BACKOFF only. `exit_code` and `signal` are the last ended attempt's.
-    `begun_s` is when the attempt started, in monotonic seconds. Of the living attempt `ailing` says why it is being
-    ended ("": it is not), `unready` why it is not ready, as far as known, and `note` what its executor has to say.
+    `begun_s` is when the attempt started, in monotonic seconds. Of the living attempt `ailing` says why this node ends
+    it ("": it does not), `unready` why it is not ready, as far as known, and `note` what its executor has to say.
     """
 
     desired: TaskDesired
@@ -94,7 +94,7 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class StopWanted:
-    """The task is to end; it stays known until the coordinator no longer lists it."""
+    """The task is to end, for a reason of this node's; it stays known until the coordinator no longer lists it."""
 
     reason: str = ""
 

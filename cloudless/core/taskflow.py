@@ -138,7 +138,7 @@ def _assigned(task: LocalTask, event: Assigned, now: Moment) -> Outcome:
 
 def _stop_wanted(task: LocalTask, event: StopWanted, now: Moment) -> Outcome:
     desired = replace(task.desired, desired=Desired.STOPPED, reason=event.reason or task.desired.reason)
-    return _stop(replace(task, desired=desired), now)
+    return _stop(replace(task, desired=desired, ailing=event.reason), now)
 
 
 def _unlisted(task: LocalTask, event: Unlisted, now: Moment) -> Outcome:
@@ -149,8 +149,9 @@ def _stop(task: LocalTask, now: Moment) -> Outcome:
     """End a task that is not final: at once if nothing of it can be running."""
     if task.state in (_S.ACCEPTED, _S.BACKOFF):
         finished = task.finished_at_ms or now.wall_ms
-        return replace(task, state=_S.STOPPED, message="stopped while not running", finished_at_ms=finished), ()
-    stopping = replace(task, state=_S.STOPPING, message="stopping")
+        message = task.ailing or "stopped while not running"
+        return replace(task, state=_S.STOPPED, message=message, ailing="", finished_at_ms=finished), ()
+    stopping = _say(replace(task, state=_S.STOPPING, unready="", note=""))
     return stopping, (Stop(task.attempt, task.desired.spec.stop_grace_s),)
 
 
@@ -214,7 +215,8 @@ def _start_failed(task: LocalTask, event: StartFailed, now: Moment) -> Outcome:
 def _stopped_before_start(task: LocalTask, event: StartFailed, now: Moment) -> Outcome:
     if event.attempt != task.attempt:
         return task, ()
-    return replace(task, state=_S.STOPPED, message="stopped before it ran", finished_at_ms=now.wall_ms), ()
+    message = task.ailing or "stopped before it ran"
+    return replace(task, state=_S.STOPPED, message=message, ailing="", finished_at_ms=now.wall_ms), ()
 
 
 def _exited(task: LocalTask, event: Exited, now: Moment) -> Outcome:

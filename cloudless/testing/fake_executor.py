@@ -26,7 +26,7 @@ from cloudless.adapters.system import SystemClock
 from cloudless.core.model import Instance
 from cloudless.core.task_environment import TASK_ID_VARIABLE
 from cloudless.errors import ExecutorError, NotFound, Permanent, Temporary
-from cloudless.ports import Clock, ExecRequest, LogChunk, StartRequest, TerminalSize
+from cloudless.ports import Clock, ExecRequest, LogChunk, LogQuery, StartRequest, TerminalSize
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class _Attempt:
     instance: Instance
     stubborn: bool
     started_s: float
-    output: bytes = b""
+    output: list[tuple[bytes, int]] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -69,7 +69,7 @@ class FakeMachine:
     def write(self, task_id: str, attempt: int, data: bytes) -> None:
         """Let an attempt write to its stdout."""
         found = self.attempts[task_id, attempt]
-        found.output += data
+        found.output.append((data, self.clock.wall_ms()))
         found.grown.set()
 
 
@@ -125,21 +125,21 @@ class FakeExecutor:
         for key in keys:
             del self.machine.attempts[key]
 
-    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
+    async def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         numbers = [number for known, number in self.machine.attempts if known == task_id]
         if not numbers:
             raise NotFound(f"task {task_id} has no output here")
-        found = self._find(task_id, max(numbers))
-        lines = found.output.splitlines(keepends=True)
-        kept = lines if tail_lines < 0 else lines[len(lines) - min(tail_lines, len(lines)) :]
-        position = len(found.output)
-        if kept:
-            yield LogChunk("stdout", b"".join(kept))
-        while follow:
+        number = max(numbers)
+        found = self._find(task_id, number)
+        read = len(found.output)
+        for line, at_ms in _last_lines(found.output, query):
+            yield LogChunk("stdout", line, number, at_ms if query.timestamps else 0)
+        while query.follow:
             found.grown.clear()
-            if position < len(found.output):
-                data, position = found.output[position:], len(found.output)
-                yield LogChunk("stdout", data)
+            if read < len(found.output):
+                data, at_ms = found.output[read]
+                read += 1
+                yield LogChunk("stdout", data, number, at_ms if query.timestamps else 0)
             elif not found.instance.running:
                 return
             else:
@@ -225,3 +225,10 @@ class FakeExecution:
 
     async def wait(self) -> int:
         return self._code
+
+
+def _last_lines(output: list[tuple[bytes, int]], query: LogQuery) -> list[tuple[bytes, int]]:
+    """Return the lines asked for, each with when it was written; a line is written at once here."""
+    lines = [(line, at_ms) for data, at_ms in output for line in data.splitlines(keepends=True)]
+    kept = lines if query.tail_lines < 0 else lines[len(lines) - min(query.tail_lines, len(lines)) :]
+    return [(line, at_ms) for line, at_ms in kept if at_ms >= query.since_ms]

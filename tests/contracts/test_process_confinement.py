@@ -30,7 +30,7 @@ from cloudless.adapters.subprocess.cgroups import (
 )
 from cloudless.core.model import Instance, Limits, Resources, Rlimit, SecurityContext, TaskSpec, Volume
 from cloudless.errors import Permanent
-from cloudless.ports import StartRequest
+from cloudless.ports import LogQuery, StartRequest
 
 DEADLINE_S = 15.0
 OFF = "control groups are turned off (CLOUDLESS_CGROUP_PARENT)"
@@ -70,7 +70,7 @@ class Rig:
             return await self.executor.wait("t1", attempt)
 
     async def read(self) -> list[str]:
-        chunks = [chunk async for chunk in self.executor.read_logs("t1", tail_lines=-1, follow=False)]
+        chunks = [chunk async for chunk in self.executor.read_logs("t1", LogQuery())]
         return b"".join(chunk.data for chunk in chunks).decode().splitlines()
 
     @property
@@ -404,7 +404,7 @@ from pathlib import Path
 from cloudless.adapters.subprocess import ProcessExecutor
 from cloudless.core.model import SecurityContext, TaskSpec
 from cloudless.errors import Permanent
-from cloudless.ports import StartRequest
+from cloudless.ports import LogQuery, StartRequest
 
 async def main():
     executor = ProcessExecutor(Path(sys.argv[1]))

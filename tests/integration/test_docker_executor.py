@@ -20,7 +20,7 @@ import pytest
 from cloudless.adapters.docker import DockerExecutor, Engine, EngineLimits
 from cloudless.core.model import ImagePullPolicy, Instance, Limits, Port, SecurityContext, TaskSpec, Volume
 from cloudless.errors import ExecutorAway, ImageMissing, NotFound, Permanent, PortTaken, Temporary
-from cloudless.ports import LogChunk, StartRequest
+from cloudless.ports import LogChunk, LogQuery, StartRequest
 from tests.docker_engine import IMAGE, DockerDaemon, image_layer
 from tests.integration.image_registry import ImageRegistry
 
@@ -74,7 +74,7 @@ class Agent:
     async def read(self, task_id: str = "t1", **options: Any) -> list[LogChunk]:
         asked = {"tail_lines": -1, "follow": False, **options}
         async with asyncio.timeout(DEADLINE_S):
-            return [chunk async for chunk in self.executor.read_logs(task_id, **asked)]
+            return [chunk async for chunk in self.executor.read_logs(task_id, LogQuery(**asked))]
 
     async def text(self, task_id: str = "t1") -> str:
         return b"".join(chunk.data for chunk in await self.read(task_id)).decode()
@@ -82,7 +82,7 @@ class Agent:
     async def until_printed(self, word: str, task_id: str = "t1") -> None:
         async with (
             asyncio.timeout(DEADLINE_S),
-            aclosing(self.executor.read_logs(task_id, tail_lines=-1, follow=True)) as chunks,
+            aclosing(self.executor.read_logs(task_id, LogQuery(follow=True))) as chunks,
         ):
             async for chunk in chunks:
                 if word.encode() in chunk.data:
@@ -170,7 +170,7 @@ async def test_following_goes_on_with_the_next_attempt_and_ends_with_the_last(ag
 async def test_a_reader_that_leaves_lets_its_thread_go(agent: Agent) -> None:
     await agent.start("while :; do echo x; done")
     for _ in range(5):
-        async with aclosing(agent.executor.read_logs("t1", tail_lines=10, follow=True)) as chunks:
+        async with aclosing(agent.executor.read_logs("t1", LogQuery(tail_lines=10, follow=True))) as chunks:
             async for chunk in chunks:
                 assert len(chunk.data) <= 64 * 1024
                 break

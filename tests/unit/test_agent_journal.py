@@ -15,6 +15,7 @@ from cloudless.agent.datadir import lock_data_dir
 from cloudless.agent.journal import Head, Journal
 from cloudless.agent.ports import is_free, resolve_ports
 from cloudless.agent.reports import Outbox, ReportBook
+from cloudless.core.autonomy import LastWord
 from cloudless.core.discovery.learned import Known
 from cloudless.core.localtask import LocalTask
 from cloudless.core.model import Port, TaskDesired, TaskObserved, TaskSpec, TaskState
@@ -48,7 +49,10 @@ async def test_every_field_comes_back(journal: Journal) -> None:
     default = LocalTask(desired=task.desired)
     unset = [f.name for f in fields(LocalTask) if getattr(task, f.name) == getattr(default, f.name)]
     assert unset == ["desired", "note", "begun_s"], "the last two are found out anew"
-    head = Head(cluster_id="c", term_seen=1, revision_seen=2, incarnation=3, coordinators=(Known("c1", "a:1", 7),))
+    head = Head(
+        cluster_id="c", term_seen=1, revision_seen=2, incarnation=3, coordinators=(Known("c1", "a:1", 7),),
+        agent_id="a", last_word=LastWord(4.5, "boot"),
+    )  # fmt: skip
     await journal.save(task)
     await journal.save_head(head)
     assert await journal.load() == (head, (task,))

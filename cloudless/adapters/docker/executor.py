@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -41,7 +42,7 @@ from cloudless.adapters.docker.stream import ask_stream, json_lines
 from cloudless.adapters.docker.tasklogs import ask_logs, read_frames
 from cloudless.core.model import Instance
 from cloudless.errors import NotFound, Temporary
-from cloudless.ports import ExecRequest, LogChunk, StartRequest
+from cloudless.ports import ExecRequest, LogChunk, LogQuery, StartRequest
 
 ATTEMPTS_KEPT = 2
 LIVING = ("running", "paused", "restarting")
@@ -144,7 +145,7 @@ class DockerExecutor:
             for volume in volumes.get("Volumes") or ():
                 await self._engine.call(functools.partial(_remove_volume, volume["Name"]))
 
-    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
+    async def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output, both streams in the order written; followed, go on with later attempts.
 
         Raises NotFound.
@@ -152,11 +153,11 @@ class DockerExecutor:
         number = 0
         while (row := await self._newest(task_id, number)) is not None:
             number = int(row["Labels"][LABEL_ATTEMPT])
-            async with aclosing(self._read(row["Id"], tail_lines, follow)) as chunks:
+            async with aclosing(self._read(row["Id"], number, query)) as chunks:
                 async for chunk in chunks:
                     yield chunk
-            tail_lines = -1
-            if not follow:
+            query = replace(query, tail_lines=-1)
+            if not query.follow:
                 return
         if number == 0:
             raise NotFound(f"task {task_id} has no output here")
@@ -326,10 +327,11 @@ class DockerExecutor:
         rows = [row for row in await self._list(task_id) if int(row["Labels"][LABEL_ATTEMPT]) > after]
         return max(rows, key=lambda row: int(row["Labels"][LABEL_ATTEMPT]), default=None)
 
-    async def _read(self, container_id: str, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
+    async def _read(self, container_id: str, attempt: int, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         try:
             async with self._engine.stream(
-                lambda client: ask_logs(client, container_id, tail_lines=tail_lines, follow=follow), read_frames
+                lambda client: ask_logs(client, container_id, query),
+                functools.partial(read_frames, attempt=attempt, timestamps=query.timestamps),
             ) as chunks:
                 async for chunk in chunks:
                     yield chunk

@@ -28,21 +28,23 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from cloudless.adapters.subprocess import procfs
 from cloudless.adapters.subprocess.attempt import Attempt, State, end_leftovers
 from cloudless.adapters.subprocess.cgroups import CONTROLLERS, ControlGroups, look_for_hierarchies
-from cloudless.adapters.subprocess.command import build_argv, build_environment, build_exec_argv, find_executable
+from cloudless.adapters.subprocess.command import build_argv, build_environment, find_executable
 from cloudless.adapters.subprocess.confinement import build_confinement, find_powers, give_directories
+from cloudless.adapters.subprocess.exec_order import build_exec_order
 from cloudless.adapters.subprocess.execution import ProcessExecution, Streams
-from cloudless.adapters.subprocess.launches import MARK_VARIABLE, Launches
+from cloudless.adapters.subprocess.launches import Launches
+from cloudless.adapters.subprocess.shim_code import BOOT, shim_code
 from cloudless.adapters.subprocess.tasklogs import LogReader
 from cloudless.core.model import Instance
 from cloudless.errors import NotFound, Permanent, Temporary
-from cloudless.ports import ExecRequest, LogChunk, StartRequest
+from cloudless.ports import ExecRequest, LogChunk, LogQuery, StartRequest
 from cloudless.settings import CGROUP_PARENT
 
 LOG_BYTES_MAX = 10 * 1024**2
@@ -58,17 +60,6 @@ FOLLOW_POLL_S = 0.2
 ATTEMPTS_KEPT = 2
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_SHIM_SOURCES = tuple(Path(__file__).with_name(name) for name in ("shim_output.py", "shim.py"))
-_BOOT = """
-import marshal
-codes, order = marshal.loads(open(0, "rb", closefd=False).read())
-scope = {"__name__": "cloudless_shim"}
-for code in codes:
-    exec(code, scope)
-del codes, code
-scope["main"](order)
-""".strip()
-
 _HINTS = {
     "mounts": "privateTmp, readOnlyRoot and volumes need an agent with CAP_SYS_ADMIN; readOnlyRoot needs Linux 5.12",
     "rlimits": "a limit may be above what the agent itself has",
@@ -143,7 +134,7 @@ class ProcessExecutor:
             except OSError as error:
                 raise Temporary(f"cannot remove the files of task {task_id}: {error.strerror}") from error
 
-    async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
+    async def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output; when followed, go on with later attempts until none is running.
 
         Raises NotFound.
@@ -151,15 +142,15 @@ class ProcessExecutor:
         number = 0
         while (place := await self._run(self._newest, task_id, number)) is not None:
             number = place.number
-            reader = await self._run(LogReader, place.path, tail_lines)
+            reader = await self._run(LogReader, place.path, number, query)
             try:
-                async with aclosing(self._read(place, reader, follow)) as chunks:
+                async with aclosing(self._read(place, reader, query.follow)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             finally:
                 reader.close()
-            tail_lines = -1
-            if not follow:
+            query = replace(query, tail_lines=-1)
+            if not query.follow:
                 return
         if number == 0:
             raise NotFound(f"task {task_id} has no output here")
@@ -168,7 +159,7 @@ class ProcessExecutor:
     async def exec(self, request: ExecRequest) -> AsyncIterator[ProcessExecution]:
         """Run a command beside a living attempt: as its process runs, in its directory and with its environment."""
         attempt = self._attempt(request.attempt.task_id, request.attempt.attempt)
-        ask = functools.partial(_exec_order, attempt, request, self._launches.new_mark())
+        ask = functools.partial(build_exec_order, attempt, request, self._launches.new_mark())
         order = await asyncio.get_running_loop().run_in_executor(self._exec_threads, ask)
         streams = Streams(stdin=request.stdin, terminal=request.terminal)
         try:
@@ -243,11 +234,11 @@ class ProcessExecutor:
         self._reap()
         memory = os.memfd_create("order", os.MFD_CLOEXEC)
         with os.fdopen(memory, "w+b") as orders, (attempt.path / "shim.log").open("wb") as log:
-            orders.write(marshal.dumps((_shim_code(), order)))
+            orders.write(marshal.dumps((shim_code(), order)))
             orders.flush()
             orders.seek(0)
             shim = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _BOOT, "cloudless-task", f"{attempt.task_id}/{attempt.number}"],
+                [sys.executable, "-I", "-S", "-c", BOOT, "cloudless-task", f"{attempt.task_id}/{attempt.number}"],
                 stdin=orders, stdout=subprocess.PIPE, stderr=log, cwd="/", env={}, close_fds=True,
                 pass_fds=(lock,), start_new_session=True,
             )  # fmt: skip
@@ -402,30 +393,6 @@ class ProcessExecutor:
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *arguments))
-
-
-def _exec_order(attempt: Attempt, request: ExecRequest, mark: str) -> dict[str, Any]:
-    """Return the launcher's order. Raises NotFound if the attempt does not run, Permanent for what is no command."""
-    state = attempt.read_state()
-    if state is None or not state.lives() or procfs.start_ticks(state.pid) != state.start_ticks:
-        raise NotFound(f"attempt {attempt.number} of task {attempt.task_id} does not run")
-    environment = build_environment(request.attempt, attempt.path.parent)
-    if request.terminal is not None:
-        environment.setdefault("TERM", "xterm")
-    return {
-        "argv": build_exec_argv(request),
-        "env": {**environment, MARK_VARIABLE: mark},
-        "mark": f"{MARK_VARIABLE}={mark}",
-        "cwd": str(attempt.path.parent / "home"),
-        "pid": state.pid,
-        "start_ticks": state.start_ticks,
-        "terminal": request.terminal is not None,
-    }
-
-
-@functools.cache
-def _shim_code() -> tuple[Any, ...]:
-    return tuple(compile(path.read_text(encoding="utf-8"), str(path), "exec", optimize=2) for path in _SHIM_SOURCES)
 
 
 def _attempt_numbers(task_dir: Path) -> list[int]:

@@ -88,19 +88,30 @@ def stat_fields(pid: int) -> list[bytes] | None:
 
 def descendants(top: int) -> dict[int, tuple[int, int]]:
     """Return (parent, session) of every process below `top`, parents before their children; the dead are left out."""
-    family: dict[int, list[tuple[int, int]]] = {}
-    for name in os.listdir("/proc"):
-        fields = stat_fields(int(name)) if name.isdigit() else None
-        if fields and fields[0] not in (b"Z", b"X"):
-            family.setdefault(int(fields[1]), []).append((int(name), int(fields[3])))
     found: dict[int, tuple[int, int]] = {}
     unseen = [top]
     while unseen:
         parent = unseen.pop(0)
-        for pid, session in family.get(parent, ()):
-            found[pid] = (parent, session)
-            unseen.append(pid)
+        for pid in children(parent):
+            fields = stat_fields(pid)
+            if fields and fields[0] not in (b"Z", b"X"):
+                found[pid] = (parent, int(fields[3]))
+                unseen.append(pid)
     return found
+
+
+def children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except FileNotFoundError:
+        if not os.path.exists(f"/proc/{pid}"):
+            return []
+    except OSError:
+        return []
+    # A kernel without CONFIG_PROC_CHILDREN.
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [one for one in pids if (fields := stat_fields(one)) and int(fields[1]) == pid]
 
 
 def carries(pid: int, mark: bytes) -> bool:
@@ -127,9 +138,8 @@ class Surroundings:
     def __init__(self, pid: int) -> None:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
             self.status = dict(line.split(":", 1) for line in file if ":" in line)
-        self.groups = [
-            line for line in read_lines(f"/proc/{pid}/cgroup") if line not in read_lines("/proc/self/cgroup")
-        ]
+        own = read_lines("/proc/self/cgroup")
+        self.groups = [line for line in read_lines(f"/proc/{pid}/cgroup") if line not in own]
         self.limits = dict(map(read_limit, read_lines(f"/proc/{pid}/limits")[1:]))
         self.namespaces = []
         for name in NAMESPACES:

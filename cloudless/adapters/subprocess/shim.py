@@ -3,7 +3,7 @@
 It outlives the agent, so that the command goes on while the agent restarts and its exit code is kept
 while nobody is there to ask. It runs in a bare interpreter (`python -I -S`), knows nothing of cloudless,
 and imports only what is compiled into the interpreter, because every task on a node pays for its memory:
-the agent compiles this file once and sends the code along, which saves each shim 1.3 MB.
+the agent compiles this file and `shim_output` once and sends the code along, which saves each shim 1.3 MB.
 
 ::
 
@@ -32,7 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cloudless.adapters.subprocess.shim_output import Output, write_all  # its code is sent along
+    # Run before this, in the same scope.
+    from cloudless.adapters.subprocess.shim_output import Output, write_all
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36

@@ -2,6 +2,8 @@
 
 Each stream is read from its own two files, so lines of stdout and stderr come apart, stdout first. Someone who
 follows and falls behind by more than the kept history misses what was rotated away; nothing ever piles up.
+
+When a part was written is told by the shim's notes beside each file (`logtimes`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cloudless.ports import LogChunk
+from cloudless.adapters.subprocess.logtimes import Times
+from cloudless.ports import LogChunk, LogQuery
 
 CHUNK_BYTES = 64 * 1024
 STREAMS = ("stdout", "stderr")
@@ -19,13 +22,14 @@ STREAMS = ("stdout", "stderr")
 class LogReader:
     """One reader of one attempt's output. Its methods read files: call them off the event loop."""
 
-    def __init__(self, directory: Path, tail_lines: int) -> None:
-        self._tails = {name: _Tail(directory / f"{name}.log", tail_lines) for name in STREAMS}
+    def __init__(self, directory: Path, attempt: int, query: LogQuery) -> None:
+        self._attempt = attempt
+        self._tails = {name: _Tail(directory / f"{name}.log", query) for name in STREAMS}
 
     def read(self) -> list[LogChunk]:
-        """Return the next chunk of each stream that has one; an empty list: all read for now."""
-        found = ((name, tail.read()) for name, tail in self._tails.items())
-        return [LogChunk(name, data) for name, data in found if data]
+        """Return the next chunks of each stream that has some, 64 KiB of each at most; an empty list: all read."""
+        found = ((name, part) for name, tail in self._tails.items() for part in tail.read())
+        return [LogChunk(name, data, self._attempt, at_ms) for name, (data, at_ms) in found]
 
     def close(self) -> None:
         for tail in self._tails.values():
@@ -35,41 +39,65 @@ class LogReader:
 class _Tail:
     """A position in a pair of rotated files."""
 
-    def __init__(self, path: Path, tail_lines: int) -> None:
+    def __init__(self, path: Path, query: LogQuery) -> None:
         self._path = path
+        self._timestamps = query.timestamps
         self._handle: int | None = None
+        self._times: Times | None = None
+        self._position = 0
         older = path.with_name(path.name + ".1")
-        missing, start = _seek_lines(path, tail_lines)
-        if missing != 0:
-            _, older_start = _seek_lines(older, missing)
-            self._open(older, older_start)
+        begin = max(_seek_tail(path, older, query.tail_lines), _seek_since(path, older, query.since_ms))
+        file_number, start = begin
+        if file_number == 0:
+            self._open(older, start)
+            start = 0
         if self._handle is None:
             self._open(path, start)
 
-    def read(self) -> bytes:
+    def read(self) -> list[tuple[bytes, int]]:
+        """Return parts (data, when it was written in ms, 0: not asked for or not known), at most 64 KiB of all."""
         for _ in range(2):
             if self._handle is None:
                 self._open(self._path, 0)
             if self._handle is None:
-                return b""
-            data = os.read(self._handle, CHUNK_BYTES)
-            if data or not self._rotated():
-                return data
+                return []
+            parts = list(self._read_parts(self._handle))
+            if parts or not self._rotated():
+                return parts
             # This file is read to its end and has been renamed: go on in its successor.
             self.close()
-        return b""
+        return []
 
     def close(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+        if self._times is not None:
+            self._times.close()
+            self._times = None
+
+    def _read_parts(self, handle: int) -> Iterator[tuple[bytes, int]]:
+        left = CHUNK_BYTES
+        while left > 0:
+            count, at_ms = left, 0
+            if self._times is not None:
+                at_ms, until = self._times.at(self._position)
+                count = min(left, until - self._position)
+            data = os.pread(handle, count, self._position)
+            if not data:
+                return
+            self._position += len(data)
+            left -= len(data)
+            yield data, at_ms
 
     def _open(self, path: Path, start: int) -> None:
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
-        os.lseek(self._handle, start, os.SEEK_SET)
+        self._position = start
+        if self._timestamps:
+            self._times = Times.of(path)
 
     def _rotated(self) -> bool:
         assert self._handle is not None
@@ -77,6 +105,40 @@ class _Tail:
             return self._path.stat().st_ino != os.fstat(self._handle).st_ino
         except OSError:
             return False
+
+
+Place = tuple[int, int]
+"""Where to begin: 0 for the older file, 1 for the newer; the offset in it."""
+
+
+def _seek_tail(path: Path, older: Path, lines: int) -> Place:
+    missing, start = _seek_lines(path, lines)
+    if missing == 0:
+        return 1, start
+    _, older_start = _seek_lines(older, missing)
+    return 0, older_start
+
+
+def _seek_since(path: Path, older: Path, since_ms: int) -> Place:
+    """Return where what was written since then begins; what has no notes counts as written now."""
+    if since_ms <= 0:
+        return 0, 0
+    for number, file in ((0, older), (1, path)):
+        times = Times.of(file)
+        if times is None:
+            if file.exists():
+                return number, 0
+            continue
+        try:
+            offset = times.find(since_ms)
+        finally:
+            times.close()
+        if offset is not None:
+            return number, offset
+    try:
+        return 1, path.stat().st_size
+    except OSError:
+        return 1, 0
 
 
 def _seek_lines(path: Path, lines: int) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudless.cli.lazy import LazyGroup
+from cloudless.cli.log_options import build_request, log_options
 from cloudless.cli.options import Command, current
 
 if TYPE_CHECKING:
@@ -103,15 +104,13 @@ def _ready_words(found: Task) -> str:
 
 @task.command("logs", cls=Command)
 @click.argument("task_id")
-@click.option("--follow", "-f", is_flag=True, help="Go on as it grows.")
-@click.option("--tail", default=100, show_default=True, metavar="LINES", help="Last lines; -1: all kept.")
-def logs(task_id: str, follow: bool, tail: int) -> None:
+@log_options
+def logs(task_id: str, **wanted: Any) -> None:
     """Print the output of TASK_ID."""
     from cloudless.cli.logs import print_logs
-    from cloudless.rpc.v1.workload_pb2 import ReadLogsRequest
 
     with current().client() as client:
-        print_logs(client, ReadLogsRequest(task_id=task_id, tail_lines=tail or 1, follow=follow))
+        print_logs(client, build_request(task_id=task_id, **wanted))
 
 
 @task.command("exec", cls=Command)

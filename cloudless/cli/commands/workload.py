@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudless.cli.lazy import LazyGroup
+from cloudless.cli.log_options import build_request, log_options
 from cloudless.cli.options import Command, current
 
 if TYPE_CHECKING:
@@ -223,19 +224,15 @@ def explain(name: str) -> None:
 
 @workload.command("logs", cls=Command)
 @click.argument("name")
-@click.option("--follow", "-f", is_flag=True, help="Go on as it grows.")
-@click.option("--tail", default=100, show_default=True, metavar="LINES", help="Last lines per task; -1: all kept.")
-def logs(name: str, follow: bool, tail: int) -> None:
-    """Print the output of workload NAME's tasks, each line after its task's id if there are several."""
+@log_options
+def logs(name: str, **wanted: Any) -> None:
+    """Print the output of workload NAME's tasks, each line after its task's id; --follow goes on through updates."""
     from cloudless.cli.logs import print_logs
-    from cloudless.rpc.v1.workload_pb2 import ReadLogsRequest
 
     options = current()
     namespace, name = options.target(name)
-    # 0 would mean "the coordinator's default" on the wire.
-    request = ReadLogsRequest(namespace=namespace, workload=name, tail_lines=tail or 1, follow=follow)
     with options.client() as client:
-        print_logs(client, request)
+        print_logs(client, build_request(namespace=namespace, workload=name, **wanted))
 
 
 @workload.command("exec", cls=Command)

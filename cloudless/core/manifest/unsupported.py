@@ -26,7 +26,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "mode": NOBODY,
     "priority": NOBODY,
     "reconcile": NOBODY,
-    "stopAfter": NOBODY,
 }
 """Each path with the executors that do not honour it."""
 

@@ -471,20 +471,28 @@ class ReadTaskLogsRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     tail_lines: _builtins.int
     """-1: all kept."""
     follow: _builtins.bool
+    since_s: _builtins.float
+    """Only what was written in the last so many seconds, by the node's clock; 0: whenever."""
+    timestamps: _builtins.bool
+    """Say when each part was written."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         tail_lines: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        since_s: _builtins.float = ...,
+        timestamps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "tail_lines", b"tail_lines", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "since_s", b"since_s", "tail_lines", b"tail_lines", "task_id", b"task_id", "timestamps", b"timestamps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,17 +504,24 @@ class ReadTaskLogsResponse(_message.Message):
 
     STREAM_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     data: _builtins.bytes
+    at_ms: _builtins.int
+    """When it was written, by the node's clock; 0: not asked for, or not known."""
+    attempt: _builtins.int
     def __init__(
         self,
         *,
         stream: _builtins.str = ...,
         data: _builtins.bytes = ...,
+        at_ms: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "data", b"data", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -578,6 +593,8 @@ class JournalHead(_message.Message):
     COORDINATOR_ADDRESSES_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     COORDINATORS_FIELD_NUMBER: _builtins.int
+    HEARD_S_FIELD_NUMBER: _builtins.int
+    HEARD_BOOT_ID_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     cluster_id: _builtins.str
     term_seen: _builtins.int
@@ -585,6 +602,9 @@ class JournalHead(_message.Message):
     incarnation: _builtins.int
     agent_id: _builtins.str
     """See NodeInfo.agent_id."""
+    heard_s: _builtins.float
+    """When a coordinator was last heard, in seconds since the boot of that id; empty: nobody can say."""
+    heard_boot_id: _builtins.str
     @_builtins.property
     def coordinator_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of an earlier version, without ids; read, no longer written."""
@@ -604,10 +624,12 @@ class JournalHead(_message.Message):
         coordinator_addresses: _abc.Iterable[_builtins.str] | None = ...,
         agent_id: _builtins.str = ...,
         coordinators: _abc.Iterable[Global___LearnedCoordinator] | None = ...,
+        heard_s: _builtins.float = ...,
+        heard_boot_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "coordinators", b"coordinators", "format", b"format", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cluster_id", b"cluster_id", "coordinator_addresses", b"coordinator_addresses", "coordinators", b"coordinators", "format", b"format", "heard_boot_id", b"heard_boot_id", "heard_s", b"heard_s", "incarnation", b"incarnation", "revision_seen", b"revision_seen", "term_seen", b"term_seen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

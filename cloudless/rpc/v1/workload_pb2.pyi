@@ -1001,13 +1001,20 @@ class ReadLogsRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    TIMESTAMPS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     workload: _builtins.str
     """A workload's name, or empty when `task_id` is given."""
     task_id: _builtins.str
     tail_lines: _builtins.int
-    """Last lines per task; 0: 100, -1: all kept."""
+    """Last lines per task; 0: 100 (all, if `since_s` is given), -1: all kept."""
     follow: _builtins.bool
+    """Go on as it grows; of a workload also with tasks that come later, until it is deleted or done."""
+    since_s: _builtins.float
+    """Only what was written in the last so many seconds, by each node's clock; 0: whenever."""
+    timestamps: _builtins.bool
+    """Say when each part was written."""
     def __init__(
         self,
         *,
@@ -1016,10 +1023,12 @@ class ReadLogsRequest(_message.Message):
         task_id: _builtins.str = ...,
         tail_lines: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        since_s: _builtins.float = ...,
+        timestamps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "namespace", b"namespace", "tail_lines", b"tail_lines", "task_id", b"task_id", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "namespace", b"namespace", "since_s", b"since_s", "tail_lines", b"tail_lines", "task_id", b"task_id", "timestamps", b"timestamps", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1032,20 +1041,24 @@ class ReadLogsResponse(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     stream: _builtins.str
     """"stdout" or "stderr"; "error" carries a message about a task whose logs cannot be had."""
     data: _builtins.bytes
+    at_ms: _builtins.int
+    """When it was written, by the node's clock, to a tenth of a second; 0: not asked for, or not known."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         stream: _builtins.str = ...,
         data: _builtins.bytes = ...,
+        at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "data", b"data", "stream", b"stream", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
