@@ -57,7 +57,11 @@ class AgentLimits:
 
 
 def build_node_info(
-    settings: AgentSettings, executors: tuple[str, ...], agent_id: str, abilities: Mapping[str, str]
+    settings: AgentSettings,
+    executors: tuple[str, ...],
+    agent_id: str,
+    abilities: Mapping[str, str],
+    incarnation: int = 0,
 ) -> NodeInfo:
     """Return what the agent says of its machine in every session. `abilities`: each with why it is lacking, or ""."""
     address = settings.advertise_address or settings.listen_address
@@ -74,6 +78,7 @@ def build_node_info(
         version=cloudless.__version__,
         boot_id=_boot_id(),
         agent_id=agent_id,
+        incarnation=incarnation,
         capabilities=tuple(sorted(name for name, why_not in abilities.items() if not why_not)),
         unable={name: why_not for name, why_not in sorted(abilities.items()) if why_not},
     )

@@ -85,7 +85,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         await runner.recover(tasks, incarnation=head.incarnation, awaited=docker.awaited)
         await docker.look_first()
 
-        info = build_node_info(settings, tuple(executors), head.agent_id, process.abilities)
+        info = build_node_info(settings, tuple(executors), head.agent_id, process.abilities, head.incarnation)
         for ability, why_not in info.unable.items():
             logger.warning("this node cannot {}: {}", WORDS[ability], why_not)
         info_with_docker = replace(info, executors=(*executors, DOCKER))

@@ -52,6 +52,7 @@ from cloudless.coordinator.peer_stream import grpc_dial
 from cloudless.coordinator.peers import Peers
 from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
+from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.coordinator.space import SpaceWatch
@@ -229,6 +230,7 @@ class Body:
             LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
             self.orchestrator,
             Reaper(replica, clock),
+            ReliabilityKeeper(replica, clock),
             self.autopilot,
             HygieneController(self.hygiene, self.space, clock),
             Recorder(own_id, replica, self.leases.events, clock, self.ids),

@@ -33,6 +33,7 @@ from cloudless.rpc.v1 import objects_pb2
 
 SESSIONS_MAX = 10_000
 LABELS_MAX = 64
+WORDS_MAX = 128
 LABEL_LENGTH_MAX = 253
 TEXT_LENGTH_MAX = 1_024
 """Of any text that an agent says of its machine; the record of each is held by every coordinator."""
@@ -403,5 +404,9 @@ def _check_info(info: NodeInfo) -> None:
         value = getattr(info, field.name)
         if isinstance(value, str) and len(value) > TEXT_LENGTH_MAX:
             problems.append(Problem(f"info.{field.name}", f"at most {TEXT_LENGTH_MAX} characters"))
+    words = (*info.executors, *info.capabilities, *info.unable, *info.unable.values())
+    if len(words) > WORDS_MAX or any(len(word) > TEXT_LENGTH_MAX for word in words):
+        problem = f"executors and abilities: at most {WORDS_MAX}, of {TEXT_LENGTH_MAX} characters each"
+        problems.append(Problem("info.capabilities", problem))
     if problems:
         raise InvalidSpec(problems)

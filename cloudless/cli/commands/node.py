@@ -99,6 +99,7 @@ def _show_facts(found: Node) -> None:
             ("phase", found.phase),
             ("reason", found.status.reason),
             ("since", format_age(found.status.since_ms, now_ms())),
+            ("reliability", f"{found.status.reliability:.0%}" if found.status.HasField("reliability") else "100%"),
             ("heard", f"{format_span(heard_s)} ago" if heard_s >= 0 else "not by the coordinator asked"),
             ("place", f"region {info.region or '-'}, zone {info.zone or '-'}, type {info.type or '-'}"),
             ("capacity", format_resources(info.capacity)),
