@@ -7,12 +7,13 @@ still kept. Its semantics are etcd's (v3 API); `cloudless.testing.MemoryStore` i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from cloudless.core.model import Instance, TaskSpec
+from cloudless.core.usage import Usage
 
 # --- identity -----------------------------------------------------------------------------------
 
@@ -291,6 +292,10 @@ class Executor(Protocol):
 
     async def remove(self, task_id: str) -> None:
         """Forget an ended task and delete its files."""
+        ...
+
+    async def measure(self, task_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what those of the tasks use that run here; of a moment ago at most. Raises ExecutorError."""
         ...
 
     def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:

@@ -35,10 +35,12 @@ from cloudless.agent.links import Links
 from cloudless.agent.meeting import refuse_two_clusters
 from cloudless.agent.metrics import AgentMetrics
 from cloudless.agent.reports import ReportBook
+from cloudless.agent.room import DiskRoom
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
-from cloudless.core.abilities import WORDS
+from cloudless.agent.usage import UsageMeter
+from cloudless.core.abilities import START, WORDS
 from cloudless.core.discovery.seeds import parse_seed
 from cloudless.core.model import NodeInfo
 from cloudless.ports import Clock, Executor
@@ -67,7 +69,8 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         stack.callback(journal.close)
         executors: dict[str, Executor] = {process.name: process}
         reports, clock = ReportBook(), SystemClock()
-        runner = TaskRunner(settings, limits, executors, journal, reports, clock)
+        room = DiskRoom(settings.data_dir, settings.disk_reserve_mb, reports.changed.set)
+        runner = TaskRunner(settings, limits, executors, journal, reports, clock, room.look)
         server, port = await start_server(settings.listen_address, settings.node_id, runner, limits, credentials)
         settings = _with_port(settings, port)
         stack.push_async_callback(server.stop, SERVER_STOP_S)
@@ -88,12 +91,15 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         info = build_node_info(settings, tuple(executors), head.agent_id, process.abilities, head.incarnation)
         for ability, why_not in info.unable.items():
             logger.warning("this node cannot {}: {}", WORDS[ability], why_not)
-        info_with_docker = replace(info, executors=(*executors, DOCKER))
+
+        def tell_info() -> NodeInfo:
+            unable = {**info.unable, **({START: room.fault} if room.fault else {})}
+            return replace(info, executors=(*executors, DOCKER) if docker.offered else info.executors, unable=unable)
 
         links = Links(
             seeds,
             _build_parts(
-                lambda: info_with_docker if docker.offered else info,
+                tell_info,
                 limits,
                 runner,
                 reports,
@@ -101,6 +107,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 Gate(head, journal, settings.node_id),
                 clock,
                 Dialler(credentials),
+                UsageMeter(settings.node_id, settings.data_dir, runner.measure, clock),
             ),
         )
         metrics.watch(runner, links)
@@ -111,7 +118,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 name="credentials",
             )
             stack.callback(renewing.cancel)
-        await _run_until(stop, runner, [links.run(), docker.run()], end_tasks=settings.stop_tasks_on_exit)
+        await _run_until(stop, runner, [links.run(), docker.run(), room.run()], end_tasks=settings.stop_tasks_on_exit)
         runner.leave()
 
 
@@ -174,6 +181,7 @@ def _build_parts(
     gate: Gate,
     clock: Clock,
     dialler: Dialler,
+    meter: UsageMeter,
 ) -> SessionParts:
     return SessionParts(
         info=info,
@@ -187,4 +195,5 @@ def _build_parts(
         on_round_trip=metrics.round_trip.observe,
         on_refused=lambda kind: metrics.refused.labels(kind).inc(),
         on_resent=metrics.resent.inc,
+        measure=meter.measure,
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -52,13 +52,17 @@ from cloudless.core.localtask import (
 )
 from cloudless.core.model import Instance, TaskDesired, TaskState
 from cloudless.core.taskflow import accept, observe, step
+from cloudless.core.usage import Usage
 from cloudless.errors import ExecutorAway, ExecutorError, NotFound, Permanent, PortTaken
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
 
 class TaskRunner:
-    """All tasks of this node. Create it inside the event loop; `recover` first, then `run` in the background."""
+    """All tasks of this node. Create it inside the event loop; `recover` first, then `run` in the background.
+
+    `find_fault` returns why nothing can be started now, "" if it can.
+    """
 
     def __init__(
         self,
@@ -68,8 +72,10 @@ class TaskRunner:
         journal: Journal,
         reports: ReportBook,
         clock: Clock,
+        find_fault: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self._clock = clock
+        self._find_fault = find_fault
         self._settings = settings
         self._limits = limits
         self._executors = dict(executors)
@@ -105,6 +111,18 @@ class TaskRunner:
         """Return what runs the task, or None if it is unknown or cannot run here."""
         task = self._tasks.get(task_id)
         return self._executors.get(task.desired.spec.executor.value) if task else None
+
+    async def measure(self) -> dict[str, Usage]:
+        """Return what each task uses that runs; those of an executor that does not answer are left out."""
+        by_executor: defaultdict[str, list[str]] = defaultdict(list)
+        for task in self._tasks.values():
+            if task.pid:
+                by_executor[task.desired.spec.executor.value].append(task.id)
+        found: dict[str, Usage] = {}
+        for name in by_executor.keys() & self._executors.keys():
+            with suppress(ExecutorError, OSError):
+                found |= await self._executors[name].measure(by_executor[name])
+        return found
 
     async def recover(
         self, tasks: Iterable[LocalTask], *, incarnation: int, awaited: Collection[str] = frozenset()
@@ -297,6 +315,8 @@ class TaskRunner:
 
     async def _try_start(self, task: LocalTask, attempt: int) -> Started | StartFailed:
         try:
+            if self._find_fault is not None and (fault := await self._find_fault()):
+                raise ExecutorAway(fault)
             executor = self._executor(task)
             ports = self._ports[task.id] = self._resolve_ports(task)
             return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))

@@ -11,7 +11,16 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from cloudless.rpc.v1 import backup_pb2, cluster_pb2, event_pb2, identity_pb2, maintenance_pb2, node_pb2, workload_pb2
+from cloudless.rpc.v1 import (
+    backup_pb2,
+    cluster_pb2,
+    event_pb2,
+    identity_pb2,
+    maintenance_pb2,
+    node_pb2,
+    usage_pb2,
+    workload_pb2,
+)
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -94,6 +103,12 @@ SCALE_WORKLOAD = _method("WorkloadService/ScaleWorkload", _w.ScaleWorkloadReques
 DELETE_WORKLOAD = _method("WorkloadService/DeleteWorkload", _w.DeleteWorkloadRequest, _w.DeleteWorkloadResponse)
 EXPLAIN_WORKLOAD = _method("WorkloadService/ExplainWorkload", _w.ExplainWorkloadRequest, _w.ExplainWorkloadResponse)
 READ_LOGS = _method("WorkloadService/ReadLogs", _w.ReadLogsRequest, _w.ReadLogsResponse)
+READ_NODE_USAGE = _method(
+    "UsageService/ReadNodeUsage", usage_pb2.ReadNodeUsageRequest, usage_pb2.ReadNodeUsageResponse, attempt_s=4.0
+)
+READ_TASK_USAGE = _method(
+    "UsageService/ReadTaskUsage", usage_pb2.ReadTaskUsageRequest, usage_pb2.ReadTaskUsageResponse, attempt_s=4.0
+)
 LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksResponse)
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)

@@ -29,6 +29,7 @@ from cloudless.coordinator.api.members import MemberCalls
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.upgrade import UpgradeCalls
+from cloudless.coordinator.api.usage import UsageCalls
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.autopilot import Autopilot
@@ -57,6 +58,7 @@ from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.coordinator.space import SpaceWatch
 from cloudless.coordinator.trust import Trust
+from cloudless.coordinator.usage import UsageCollector
 from cloudless.core import keys
 from cloudless.core.discovery.addresses import reachable_at
 from cloudless.core.model import CoordinatorRecord
@@ -188,6 +190,9 @@ class Body:
             self.space.require_room,
         )
         members = MemberCalls(access, self.members, self.departure)
+        usage = UsageCollector(
+            self.settings.node_id, self.replica, self.sessions.usage, self.sessions.ask_usage, self._own.dialler
+        )
         return {
             "cluster": (
                 Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__, self.space),
@@ -198,6 +203,7 @@ class Body:
             "nodes": (Nodes(access, self.heard.find_silence_s),),
             "workloads": (Workloads(access), Logs(access, self._own.dialler)),
             "tasks": (Tasks(access),),
+            "usage": (UsageCalls(access, usage),),
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),

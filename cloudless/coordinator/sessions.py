@@ -20,6 +20,7 @@ from cloudless.coordinator.commit import Committer, PreconditionFailed
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.reports import ReportWriter
+from cloudless.coordinator.usage import UsageDesk
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Desired, NodeInfo, TaskDesired, TaskObserved
@@ -65,6 +66,7 @@ class AgentSession:
         self.acks: dict[str, int] = {}
         self.beat_due = 0
         self.addresses_due = False
+        self.usage_due = False
         self.shed_reason = ""
         self.closed = False
         self.wake = asyncio.Event()
@@ -108,6 +110,7 @@ class Sessions:
         self._lists_living = list_coordinators is None
         self._sessions: dict[str, AgentSession] = {}
         self._stopping = ""
+        self.usage = UsageDesk()
 
     @property
     def count(self) -> int:
@@ -150,6 +153,15 @@ class Sessions:
         for session in self._sessions.values():
             session.addresses_due = True
             session.wake.set()
+
+    def ask_usage(self, node_id: str) -> bool:
+        """Ask a node's agent what it uses; `usage` gets the answer. False: its primary session is not here."""
+        session = self._sessions.get(node_id)
+        if session is None or not session.primary:
+            return False
+        session.usage_due = True
+        session.wake.set()
+        return True
 
     # --- one session ---
 
@@ -284,6 +296,8 @@ class Sessions:
                         session.become(message.change_role.role)
                     case "info":
                         await self._take_info(codec.from_message(message.info, NodeInfo), session)
+                    case "usage":
+                        self.usage.take(session.node_id, message.usage)
             session.end("the agent closed the session")
         except asyncio.CancelledError:
             raise
@@ -309,6 +323,9 @@ class Sessions:
                 session.addresses_due = False
                 told = pb.CoordinatorList(addresses=self._addresses(), coordinators=self._known())
                 yield pb.CoordinatorMessage(coordinators=told)
+            if session.usage_due:
+                session.usage_due = False
+                yield pb.CoordinatorMessage(usage_asked=pb.UsageAsked())
             if session.primary and (session.complete_due or session.changed):
                 yield pb.CoordinatorMessage(assignments=self._assignments(session))
 

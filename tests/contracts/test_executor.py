@@ -266,6 +266,17 @@ async def test_a_task_out_of_memory_says_so_with_its_limit(harness: Harness) -> 
     assert ended.message == "killed: out of memory (limit 16 MB)"
 
 
+async def test_what_a_task_uses_is_told_while_it_runs(harness: Harness) -> None:
+    await harness.start("run")
+    before = (await harness.executor.measure(["t1", "t9"]))["t1"]
+    assert before.cpu_s >= 0
+    assert before.memory_bytes > 10_000
+    assert (await harness.executor.measure(["t1"]))["t1"].cpu_s >= before.cpu_s
+    await harness.executor.stop("t1", 1, grace_s=1)
+    await harness.wait()
+    assert await harness.executor.measure(["t1"]) == {}
+
+
 # --- real processes -----------------------------------------------------------------------------
 
 

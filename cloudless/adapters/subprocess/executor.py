@@ -24,19 +24,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from cloudless.adapters.subprocess import procfs
 from cloudless.adapters.subprocess.attempt import Attempt, State, end_leftovers
 from cloudless.adapters.subprocess.cgroups import CONTROLLERS, ControlGroups, look_for_hierarchies
 from cloudless.adapters.subprocess.command import build_argv, build_environment, find_executable
 from cloudless.adapters.subprocess.confinement import build_confinement, find_powers, give_directories
 from cloudless.adapters.subprocess.tasklogs import LogReader
 from cloudless.core.model import Instance
+from cloudless.core.usage import UNKNOWN, Usage
 from cloudless.errors import NotFound, Permanent, Temporary
 from cloudless.ports import LogChunk, StartRequest
 from cloudless.settings import CGROUP_PARENT
@@ -134,6 +136,10 @@ class ProcessExecutor:
                 await self._run(self._remove, self._task_dir(task_id))
             except OSError as error:
                 raise Temporary(f"cannot remove the files of task {task_id}: {error.strerror}") from error
+
+    async def measure(self, task_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what the tasks use: by their control groups, or, without those, summed over their processes."""
+        return await self._run(self._measure, sorted(task_ids))
 
     async def read_logs(self, task_id: str, *, tail_lines: int, follow: bool) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output; when followed, go on with later attempts until none is running.
@@ -339,6 +345,23 @@ class ProcessExecutor:
                 return False
             select.select([], [], [], 0.01)
         return True
+
+    def _measure(self, task_ids: Sequence[str]) -> dict[str, Usage]:
+        found: dict[str, Usage] = {}
+        supervised: dict[str, int] = {}
+        for task_id in task_ids:
+            place = self._newest(task_id, 0)
+            state = place.read_state() if place is not None else None
+            if state is None or not state.lives():
+                continue
+            usage = self._groups.find(task_id).read_usage()
+            if UNKNOWN in (usage.cpu_s, usage.memory_bytes):
+                supervised[task_id] = state.shim_pid
+            found[task_id] = usage
+        if supervised:
+            summed = procfs.sum_usage(supervised.values())
+            found |= {task_id: summed[pid] for task_id, pid in supervised.items()}
+        return found
 
     # --- output ---------------------------------------------------------------------------------
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from cloudless.core.usage import Usage
 
 _PROC = Path("/proc")
 
@@ -37,3 +41,33 @@ def find_by_environment(entry: str, *, since_ticks: int) -> list[int]:
         if needle in environment and ticks is not None and ticks >= since_ticks:
             found.append(int(directory.name))
     return found
+
+
+def sum_usage(roots: Iterable[int]) -> Mapping[int, Usage]:
+    """Return what the descendants of each of `roots` use together, without the roots themselves.
+
+    Of processes that have ended only those count that were waited for. Memory that several share counts for each.
+    """
+    parents: dict[int, int] = {}
+    used: dict[int, Usage] = {}
+    ticks_s, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    for directory in _PROC.iterdir():
+        if directory.name.isdigit():
+            try:
+                fields = (directory / "stat").read_bytes().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            pid = int(directory.name)
+            parents[pid] = int(fields[1])
+            used[pid] = Usage(sum(int(ticks) for ticks in fields[11:15]) / ticks_s, int(fields[21]) * page)
+    below: dict[int, list[Usage]] = {root: [] for root in roots}
+    for pid, usage in used.items():
+        above, seen = parents[pid], 0
+        while above in parents and above not in below and seen < len(parents):
+            above, seen = parents[above], seen + 1
+        if above in below and pid not in below:
+            below[above].append(usage)
+    return {
+        root: Usage(sum(one.cpu_s for one in usages), sum(one.memory_bytes for one in usages))
+        for root, usages in below.items()
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from cloudless.core.abilities import START
 from cloudless.core.model import NodeInfo
 from cloudless.core.state.view import Node
 
@@ -21,6 +22,7 @@ class Site(NamedTuple):
     cordoned: bool
     executors: tuple[str, ...]
     capabilities: tuple[str, ...]
+    starts_tasks: bool
     region: str
     zone: str
 
@@ -34,6 +36,7 @@ def site_of(node: Node, info: NodeInfo) -> Site:
         spec.cordoned,
         info.executors,
         info.capabilities,
+        START not in info.unable,
         info.region,
         info.zone,
     )
