@@ -45,6 +45,7 @@ class AgentLimits:
     starts_max: int = 4
     journal_threads_max: int = 4
     journal_retry_s: float = 5.0
+    room_retry_s: float = 2.0
     wait_retry_s: float = 1.0
     remove_retry_s: float = 5.0
     log_streams_max: int = 64

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ from cloudless.agent.room import DiskRoom
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
-from cloudless.agent.usage import UsageMeter
+from cloudless.agent.usage import UsageMeter, measure_tasks
 from cloudless.core.abilities import START, WORDS
 from cloudless.core.discovery.seeds import parse_seed
 from cloudless.core.model import NodeInfo
@@ -107,7 +108,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 Gate(head, journal, settings.node_id),
                 clock,
                 Dialler(credentials),
-                UsageMeter(settings.node_id, settings.data_dir, runner.measure, clock),
+                UsageMeter(settings.node_id, settings.data_dir, partial(measure_tasks, runner), clock),
             ),
         )
         metrics.watch(runner, links)

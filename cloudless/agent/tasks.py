@@ -52,10 +52,13 @@ from cloudless.core.localtask import (
 )
 from cloudless.core.model import Instance, TaskDesired, TaskState
 from cloudless.core.taskflow import accept, observe, step
-from cloudless.core.usage import Usage
 from cloudless.errors import ExecutorAway, ExecutorError, NotFound, Permanent, PortTaken
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
+
+
+async def no_fault() -> str:
+    return ""
 
 
 class TaskRunner:
@@ -72,10 +75,9 @@ class TaskRunner:
         journal: Journal,
         reports: ReportBook,
         clock: Clock,
-        find_fault: Callable[[], Awaitable[str]] | None = None,
+        find_fault: Callable[[], Awaitable[str]] = no_fault,
     ) -> None:
-        self._clock = clock
-        self._find_fault = find_fault
+        self._clock, self._find_fault = clock, find_fault
         self._settings = settings
         self._limits = limits
         self._executors = dict(executors)
@@ -88,6 +90,7 @@ class TaskRunner:
         self._listed: set[str] | None = None
         self._watched: set[tuple[str, int]] = set()
         self._unsaved: set[str] = set()
+        self._held_up: set[str] = set()
         self._ports: dict[str, dict[str, int]] = {}
         self._journal_fault = ""
         self._sequence_floor = 0
@@ -111,18 +114,6 @@ class TaskRunner:
         """Return what runs the task, or None if it is unknown or cannot run here."""
         task = self._tasks.get(task_id)
         return self._executors.get(task.desired.spec.executor.value) if task else None
-
-    async def measure(self) -> dict[str, Usage]:
-        """Return what each task uses that runs; those of an executor that does not answer are left out."""
-        by_executor: defaultdict[str, list[str]] = defaultdict(list)
-        for task in self._tasks.values():
-            if task.pid:
-                by_executor[task.desired.spec.executor.value].append(task.id)
-        found: dict[str, Usage] = {}
-        for name in by_executor.keys() & self._executors.keys():
-            with suppress(ExecutorError, OSError):
-                found |= await self._executors[name].measure(by_executor[name])
-        return found
 
     async def recover(
         self, tasks: Iterable[LocalTask], *, incarnation: int, awaited: Collection[str] = frozenset()
@@ -259,6 +250,7 @@ class TaskRunner:
                 return
             if after != before and not await self._save(after) and any(isinstance(a, Start) for a in actions):
                 # Nothing is started that a crash would forget: take the step as a start that failed.
+                self._held_up.add(task_id)
                 fault = StartFailed(after.attempt, StartFault.AGENT, self._journal_fault)
                 after, actions = step(after, fault, read_clock(self._clock))
             self._tasks[task_id] = after
@@ -315,7 +307,8 @@ class TaskRunner:
 
     async def _try_start(self, task: LocalTask, attempt: int) -> Started | StartFailed:
         try:
-            if self._find_fault is not None and (fault := await self._find_fault()):
+            if fault := await self._find_hindrance():
+                self._held_up.add(task.id)
                 raise ExecutorAway(fault)
             executor = self._executor(task)
             ports = self._ports[task.id] = self._resolve_ports(task)
@@ -328,6 +321,12 @@ class TaskRunner:
             return StartFailed(attempt, StartFault.PERMANENT, str(error))
         except (ExecutorError, OSError) as error:
             return StartFailed(attempt, StartFault.TEMPORARY, str(error))
+
+    async def _find_hindrance(self) -> str:
+        """Return why nothing can be started on this node now, "" if it can."""
+        if self._unsaved and self._journal_fault:
+            return self._journal_fault
+        return await self._find_fault()
 
     def _resolve_ports(self, task: LocalTask) -> dict[str, int]:
         # Also what tasks that are only now being started were given: nobody listens there yet.
@@ -383,6 +382,10 @@ class TaskRunner:
 
     async def _schedule(self, task_id: str, monotonic_s: float, attempt: int) -> None:
         await asyncio.sleep(max(0.0, monotonic_s - self._clock.monotonic_s()))
+        # Who has said what it waits for tries no more before that is over: each try would be written and reported.
+        while task_id in self._held_up and await self._find_hindrance():
+            await asyncio.sleep(self._limits.room_retry_s)
+        self._held_up.discard(task_id)
         await self._feed(task_id, BackoffOver(attempt))
 
     async def _remove(self, task: LocalTask) -> None:

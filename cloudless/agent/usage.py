@@ -7,15 +7,19 @@ have been made for an earlier question. All who ask meanwhile get the same answe
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudless.adapters.host.disk import measure_room
 from cloudless.adapters.host.load import read_machine_usage
+from cloudless.agent.tasks import TaskRunner
 from cloudless.core.usage import UNKNOWN, Usage, cpu_millicores
-from cloudless.ports import Clock
+from cloudless.errors import ExecutorError
+from cloudless.ports import Clock, Executor
 from cloudless.rpc.v1 import usage_pb2 as pb
 
 WINDOW_S = 0.5
@@ -30,6 +34,19 @@ class Look:
     at_s: float
     machine: Usage
     tasks: Mapping[str, Usage]
+
+
+async def measure_tasks(runner: TaskRunner) -> dict[str, Usage]:
+    """Return what each task uses that runs; those of an executor that does not answer are left out."""
+    by_executor: defaultdict[Executor, list[str]] = defaultdict(list)
+    for task in runner.tasks.values():
+        if task.pid and (executor := runner.find_executor(task.id)) is not None:
+            by_executor[executor].append(task.id)
+    found: dict[str, Usage] = {}
+    for executor, task_ids in by_executor.items():
+        with suppress(ExecutorError, OSError):
+            found |= await executor.measure(task_ids)
+    return found
 
 
 class UsageMeter:

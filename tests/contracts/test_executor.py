@@ -512,3 +512,18 @@ async def test_a_shim_is_small_and_idle(real: Harness) -> None:
     # A bare interpreter has 8.4 MB resident, 2.6 MB of them its own; the rest is shared by all shims.
     assert memory.rss < 11 * 1024**2
     assert memory.uss < 4.5 * 1024**2
+
+
+async def test_an_end_is_told_though_the_disk_takes_no_exit_code(real: Harness) -> None:
+    await start_shell(real, "while [ ! -e go ]; do sleep 0.01; done; exit 7")
+    home, directory = root_of(real) / "t1" / "home", root_of(real) / "t1" / "1"
+    (directory / "exit.json").mkdir()  # a file cannot be renamed to it
+    (home / "go").touch()
+    ended = await real.wait()
+    assert (ended.running, ended.exit_code, ended.signal) == (False, 7, 0)
+    real.restart()
+    (adopted,) = await real.executor.adopt()
+    assert (adopted.running, adopted.exit_code) == (False, 7), "the next life of the agent is told the same"
+    (directory / "exit.json").rmdir()
+    await until(lambda: (directory / "exit.json").is_file())
+    assert (await real.wait()).exit_code == 7

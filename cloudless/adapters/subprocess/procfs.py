@@ -26,6 +26,14 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def name_of(pid: int) -> str:
+    """Return what a process is called now, "" if it is gone."""
+    try:
+        return (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def find_by_environment(entry: str, *, since_ticks: int) -> list[int]:
     """Return the processes started at or after `since_ticks` whose environment holds `entry` (NAME=value)."""
     needle = entry.encode()
