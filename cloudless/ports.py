@@ -7,13 +7,14 @@ still kept. Its semantics are etcd's (v3 API); `cloudless.testing.MemoryStore` i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from cloudless.core.model import Instance, TaskSpec
+from cloudless.core.usage import Usage
 
 # --- identity -----------------------------------------------------------------------------------
 
@@ -356,6 +357,10 @@ class Executor(Protocol):
 
     async def remove(self, task_id: str) -> None:
         """Forget an ended task and delete its files."""
+        ...
+
+    async def measure(self, task_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what those of the tasks use that run here; of a moment ago at most. Raises ExecutorError."""
         ...
 
     def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:

@@ -88,6 +88,7 @@ class AgentSettings:
     one, `true` the same with a warning while there is none, `false` never.
     `cgroup_parent`: where tasks' control groups are made, a path below the mounted hierarchies (`none`: no groups, so
     no limits). Tasks that run while it is changed keep their groups until the machine restarts.
+    `disk_reserve_mb`: with less left on the disk of `data_dir` nothing is started; what runs goes on.
     """
 
     node_id: str
@@ -107,6 +108,7 @@ class AgentSettings:
     docker: str = "auto"
     docker_host: str = DOCKER_HOST
     cgroup_parent: str = CGROUP_PARENT
+    disk_reserve_mb: int = 64
     join_token: str = field(default="", repr=False)
     join_token_file: Path | None = None
     enrol_addresses: tuple[str, ...] = ()
@@ -255,6 +257,7 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
     "DOCKER_ENABLED": ("docker", _choice("auto", "true", "false")),
     "DOCKER_HOST": ("docker_host", _docker_host),
+    "DISK_RESERVE_MB": ("disk_reserve_mb", _integer(0, 1 << 20)),
     "CGROUP_PARENT": ("cgroup_parent", _cgroup_parent),
 }
 

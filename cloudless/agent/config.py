@@ -50,6 +50,7 @@ class AgentLimits:
     probe_starts_max: int = 8
     journal_threads_max: int = 4
     journal_retry_s: float = 5.0
+    room_retry_s: float = 2.0
     wait_retry_s: float = 1.0
     remove_retry_s: float = 5.0
     log_streams_max: int = 64
@@ -63,7 +64,11 @@ class AgentLimits:
 
 
 def build_node_info(
-    settings: AgentSettings, executors: tuple[str, ...], agent_id: str, abilities: Mapping[str, str]
+    settings: AgentSettings,
+    executors: tuple[str, ...],
+    agent_id: str,
+    abilities: Mapping[str, str],
+    incarnation: int = 0,
 ) -> NodeInfo:
     """Return what the agent says of its machine in every session. `abilities`: each with why it is lacking, or ""."""
     address = settings.advertise_address or settings.listen_address
@@ -80,6 +85,7 @@ def build_node_info(
         version=cloudless.__version__,
         boot_id=read_boot_id(),
         agent_id=agent_id,
+        incarnation=incarnation,
         capabilities=tuple(sorted(name for name, why_not in abilities.items() if not why_not)),
         unable={name: why_not for name, why_not in sorted(abilities.items()) if why_not},
     )

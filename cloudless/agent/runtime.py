@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -36,10 +37,12 @@ from cloudless.agent.links import Links
 from cloudless.agent.meeting import refuse_two_clusters
 from cloudless.agent.metrics import AgentMetrics
 from cloudless.agent.reports import ReportBook
+from cloudless.agent.room import DiskRoom
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
-from cloudless.core.abilities import WORDS
+from cloudless.agent.usage import UsageMeter, measure_tasks
+from cloudless.core.abilities import START, WORDS
 from cloudless.core.discovery.seeds import parse_seed
 from cloudless.core.model import NodeInfo
 from cloudless.ports import Clock, Executor
@@ -68,7 +71,8 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         stack.callback(journal.close)
         executors: dict[str, Executor] = {process.name: process}
         reports, clock = ReportBook(), SystemClock()
-        runner = TaskRunner(settings, limits, executors, journal, reports, clock)
+        room = DiskRoom(settings.data_dir, settings.disk_reserve_mb, reports.changed.set)
+        runner = TaskRunner(settings, limits, executors, journal, reports, clock, room.look)
         server, port = await start_server(settings.listen_address, settings.node_id, runner, limits, credentials)
         settings = _with_port(settings, port)
         stack.push_async_callback(server.stop, SERVER_STOP_S)
@@ -88,15 +92,18 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         await runner.recover(tasks, incarnation=head.incarnation, awaited=docker.awaited, on_known=contact.look)
         await docker.look_first()
 
-        info = build_node_info(settings, tuple(executors), head.agent_id, process.abilities)
+        info = build_node_info(settings, tuple(executors), head.agent_id, process.abilities, head.incarnation)
         for ability, why_not in info.unable.items():
             logger.warning("this node cannot {}: {}", WORDS[ability], why_not)
-        info_with_docker = replace(info, executors=(*executors, DOCKER))
+
+        def tell_info() -> NodeInfo:
+            unable = {**info.unable, **({START: room.fault} if room.fault else {})}
+            return replace(info, executors=(*executors, DOCKER) if docker.offered else info.executors, unable=unable)
 
         links = Links(
             seeds,
             _build_parts(
-                lambda: info_with_docker if docker.offered else info,
+                tell_info,
                 limits,
                 runner,
                 reports,
@@ -105,6 +112,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 clock,
                 Dialler(credentials),
                 contact.hear,
+                UsageMeter(settings.node_id, settings.data_dir, partial(measure_tasks, runner), clock),
             ),
         )
         metrics.watch(runner, links)
@@ -115,9 +123,8 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 name="credentials",
             )
             stack.callback(renewing.cancel)
-        await _run_until(
-            stop, runner, [links.run(), docker.run(), contact.run()], end_tasks=settings.stop_tasks_on_exit
-        )
+        parts = [links.run(), docker.run(), contact.run(), room.run()]
+        await _run_until(stop, runner, parts, end_tasks=settings.stop_tasks_on_exit)
         runner.leave()
 
 
@@ -181,6 +188,7 @@ def _build_parts(
     clock: Clock,
     dialler: Dialler,
     on_heard: Callable[[], None],
+    meter: UsageMeter,
 ) -> SessionParts:
     return SessionParts(
         info=info,
@@ -195,4 +203,5 @@ def _build_parts(
         on_refused=lambda kind: metrics.refused.labels(kind).inc(),
         on_resent=metrics.resent.inc,
         on_heard=on_heard,
+        measure=meter.measure,
     )

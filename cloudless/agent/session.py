@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -25,7 +26,7 @@ from cloudless.core.model import NodeInfo, TaskObserved
 from cloudless.errors import FormationRefused
 from cloudless.ports import Clock
 from cloudless.rpc.codec import to_message
-from cloudless.rpc.v1 import agent_pb2, objects_pb2
+from cloudless.rpc.v1 import agent_pb2, objects_pb2, usage_pb2
 
 PRIMARY = agent_pb2.SESSION_ROLE_PRIMARY
 WARM = agent_pb2.SESSION_ROLE_WARM
@@ -78,6 +79,7 @@ class SessionOwner(Protocol):
 class SessionParts:
     """What every session of an agent shares. `random` draws pauses and the order of coordinators.
 
+    `measure` returns what the node uses (None: questions for it go unanswered).
     `info` returns the facts of now; whoever changes them sets `reports.changed`, so that they are told. `on_heard` is
     called with every word of a coordinator that serves us.
     """
@@ -94,6 +96,7 @@ class SessionParts:
     on_refused: Callable[[str], None]
     on_resent: Callable[[int], None]
     on_heard: Callable[[], None] = lambda: None
+    measure: Callable[[], Awaitable[usage_pb2.NodeUsage]] | None = None
 
 
 class Session:
@@ -116,6 +119,7 @@ class Session:
         self._writing = asyncio.Lock()
         self._stream: SessionStream | None = None
         self._told: NodeInfo | None = None
+        self._answering: asyncio.Task[None] | None = None
 
     def promote(self) -> None:
         """Make this the PRIMARY session; tells the coordinator at once and then everything about all tasks."""
@@ -140,6 +144,8 @@ class Session:
             end = self._end_of(error)
         finally:
             stream.cancel()
+            if self._answering is not None:
+                self._answering.cancel()
             self._owner.on_end(self, end)
             await stream.close()
         return end
@@ -279,6 +285,15 @@ class Session:
     async def _on_coordinators(self, message: agent_pb2.CoordinatorMessage) -> None:
         await self._owner.on_coordinators(read_told(message.coordinators))
 
+    async def _on_usage_asked(self, message: agent_pb2.CoordinatorMessage) -> None:
+        # Apart: it takes a while, and the reader has more to do. Asked again meanwhile, one answer does.
+        if self._parts.measure is not None and (self._answering is None or self._answering.done()):
+            self._answering = asyncio.create_task(self._answer_usage(self._parts.measure), name="usage-answer")
+
+    async def _answer_usage(self, measure: Callable[[], Awaitable[usage_pb2.NodeUsage]]) -> None:
+        with suppress(StreamBroken):  # the reader tells
+            await self._write(agent_pb2.AgentMessage(usage=await measure()))
+
     async def _on_shed(self, message: agent_pb2.CoordinatorMessage) -> None:
         raise SessionOver(EndKind.SHED, message.shed.reason)
 
@@ -291,6 +306,7 @@ class Session:
         "reports_ack": _on_reports_ack,
         "coordinators": _on_coordinators,
         "shed": _on_shed,
+        "usage_asked": _on_usage_asked,
         "welcome": _on_other,
         None: _on_other,
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -59,8 +59,15 @@ from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
 
+async def no_fault() -> str:
+    return ""
+
+
 class TaskRunner:
-    """All tasks of this node. Create it inside the event loop; `recover` first, then `run` in the background."""
+    """All tasks of this node. Create it inside the event loop; `recover` first, then `run` in the background.
+
+    `find_fault` returns why nothing can be started now, "" if it can.
+    """
 
     def __init__(
         self,
@@ -70,8 +77,9 @@ class TaskRunner:
         journal: Journal,
         reports: ReportBook,
         clock: Clock,
+        find_fault: Callable[[], Awaitable[str]] = no_fault,
     ) -> None:
-        self._clock = clock
+        self._clock, self._find_fault = clock, find_fault
         self._settings = settings
         self._limits = limits
         self._executors = dict(executors)
@@ -84,6 +92,7 @@ class TaskRunner:
         self._listed: set[str] | None = None
         self._watched: set[tuple[str, int]] = set()
         self._unsaved: set[str] = set()
+        self._held_up: set[str] = set()
         self._ports: dict[str, dict[str, int]] = {}
         self._journal_fault = ""
         self._sequence_floor = 0
@@ -266,6 +275,7 @@ class TaskRunner:
                 return
             if after != before and not await self._save(after) and any(isinstance(a, Start) for a in actions):
                 # Nothing is started that a crash would forget: take the step as a start that failed.
+                self._held_up.add(task_id)
                 fault = StartFailed(after.attempt, StartFault.AGENT, self._journal_fault)
                 after, actions = step(after, fault, read_clock(self._clock))
             self._tasks[task_id] = after
@@ -324,6 +334,9 @@ class TaskRunner:
 
     async def _try_start(self, task: LocalTask, attempt: int) -> Started | StartFailed:
         try:
+            if fault := await self._find_hindrance():
+                self._held_up.add(task.id)
+                raise ExecutorAway(fault)
             executor = self._executor(task)
             ports = self._ports[task.id] = self._resolve_ports(task)
             return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))
@@ -335,6 +348,12 @@ class TaskRunner:
             return StartFailed(attempt, StartFault.PERMANENT, str(error))
         except (ExecutorError, OSError) as error:
             return StartFailed(attempt, StartFault.TEMPORARY, str(error))
+
+    async def _find_hindrance(self) -> str:
+        """Return why nothing can be started on this node now, "" if it can."""
+        if self._unsaved and self._journal_fault:
+            return self._journal_fault
+        return await self._find_fault()
 
     def _resolve_ports(self, task: LocalTask) -> dict[str, int]:
         # Also what tasks that are only now being started were given: nobody listens there yet.
@@ -390,6 +409,10 @@ class TaskRunner:
 
     async def _schedule(self, task_id: str, monotonic_s: float, attempt: int) -> None:
         await asyncio.sleep(max(0.0, monotonic_s - self._clock.monotonic_s()))
+        # Who has said what it waits for tries no more before that is over: each try would be written and reported.
+        while task_id in self._held_up and await self._find_hindrance():
+            await asyncio.sleep(self._limits.room_retry_s)
+        self._held_up.discard(task_id)
         await self._feed(task_id, BackoffOver(attempt))
 
     async def _remove(self, task: LocalTask) -> None:

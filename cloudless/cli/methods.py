@@ -19,6 +19,7 @@ from cloudless.rpc.v1 import (
     identity_pb2,
     maintenance_pb2,
     node_pb2,
+    usage_pb2,
     workload_pb2,
 )
 
@@ -108,6 +109,12 @@ GET_ROLLOUT = _method("WorkloadService/GetRollout", _w.GetRolloutRequest, _w.Get
 UPDATE_ROLLOUT = _method("WorkloadService/UpdateRollout", _w.UpdateRolloutRequest, _w.UpdateRolloutResponse)
 LIST_REVISIONS = _method("WorkloadService/ListRevisions", _w.ListRevisionsRequest, _w.ListRevisionsResponse)
 READ_LOGS = _method("WorkloadService/ReadLogs", _w.ReadLogsRequest, _w.ReadLogsResponse)
+READ_NODE_USAGE = _method(
+    "UsageService/ReadNodeUsage", usage_pb2.ReadNodeUsageRequest, usage_pb2.ReadNodeUsageResponse, attempt_s=4.0
+)
+READ_TASK_USAGE = _method(
+    "UsageService/ReadTaskUsage", usage_pb2.ReadTaskUsageRequest, usage_pb2.ReadTaskUsageResponse, attempt_s=4.0
+)
 LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksResponse)
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 # Tried on the next coordinator only as long as nobody has said that it has begun.

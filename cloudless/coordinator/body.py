@@ -32,6 +32,7 @@ from cloudless.coordinator.api.rollouts import Rollouts
 from cloudless.coordinator.api.scheduler import SchedulerCalls
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.upgrade import UpgradeCalls
+from cloudless.coordinator.api.usage import UsageCalls
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.autopilot import Autopilot
@@ -55,10 +56,12 @@ from cloudless.coordinator.peer_stream import grpc_dial
 from cloudless.coordinator.peers import Peers
 from cloudless.coordinator.progress import ProgressNotes
 from cloudless.coordinator.recorder import Recorder
+from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.coordinator.space import SpaceWatch
 from cloudless.coordinator.trust import Trust
+from cloudless.coordinator.usage import UsageCollector
 from cloudless.core import keys
 from cloudless.core.discovery.addresses import reachable_at
 from cloudless.core.model import CoordinatorRecord
@@ -190,6 +193,9 @@ class Body:
             self.space.require_room,
         )
         members = MemberCalls(access, self.members, self.departure)
+        usage = UsageCollector(
+            self.settings.node_id, self.replica, self.sessions.usage, self.sessions.ask_usage, self._own.dialler
+        )
         return {
             "cluster": (
                 Cluster(access, self.leadership, self.members, self.peers, self.clock, __version__, self.space),
@@ -201,6 +207,7 @@ class Body:
             "nodes": (Nodes(access, self.heard.find_silence_s),),
             "workloads": (Workloads(access), Rollouts(access), Logs(access, self._own.dialler)),
             "tasks": (Tasks(access), Execs(access, self._own.dialler)),
+            "usage": (UsageCalls(access, usage),),
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
@@ -233,6 +240,7 @@ class Body:
             LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
             self.orchestrator,
             Reaper(replica, clock),
+            ReliabilityKeeper(replica, clock),
             self.autopilot,
             HygieneController(self.hygiene, self.space, clock),
             Recorder(own_id, replica, self.leases.events, clock, self.ids),

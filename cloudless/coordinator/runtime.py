@@ -42,6 +42,7 @@ from cloudless.rpc.v1 import (
     maintenance_pb2,
     node_pb2,
     peer_pb2,
+    usage_pb2,
     workload_pb2,
 )
 from cloudless.settings import CoordinatorSettings
@@ -56,6 +57,7 @@ SERVICES = {
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
     "backups": backup_pb2.DESCRIPTOR.services_by_name["BackupService"],
     "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    "usage": usage_pb2.DESCRIPTOR.services_by_name["UsageService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
     "maintenance": maintenance_pb2.DESCRIPTOR.services_by_name["MaintenanceService"],
 }

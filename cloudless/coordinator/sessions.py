@@ -20,6 +20,7 @@ from cloudless.coordinator.commit import Committer, PreconditionFailed
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.reports import ReportWriter
+from cloudless.coordinator.usage import UsageDesk
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Desired, NodeInfo, TaskDesired, TaskObserved
@@ -33,6 +34,7 @@ from cloudless.rpc.v1 import objects_pb2
 
 SESSIONS_MAX = 10_000
 LABELS_MAX = 64
+WORDS_MAX = 128
 LABEL_LENGTH_MAX = 253
 TEXT_LENGTH_MAX = 1_024
 """Of any text that an agent says of its machine; the record of each is held by every coordinator."""
@@ -64,6 +66,7 @@ class AgentSession:
         self.acks: dict[str, int] = {}
         self.beat_due = 0
         self.addresses_due = False
+        self.usage_due = False
         self.shed_reason = ""
         self.closed = False
         self.wake = asyncio.Event()
@@ -107,6 +110,7 @@ class Sessions:
         self._lists_living = list_coordinators is None
         self._sessions: dict[str, AgentSession] = {}
         self._stopping = ""
+        self.usage = UsageDesk()
 
     @property
     def count(self) -> int:
@@ -149,6 +153,15 @@ class Sessions:
         for session in self._sessions.values():
             session.addresses_due = True
             session.wake.set()
+
+    def ask_usage(self, node_id: str) -> bool:
+        """Ask a node's agent what it uses; `usage` gets the answer. False: its primary session is not here."""
+        session = self._sessions.get(node_id)
+        if session is None or not session.primary:
+            return False
+        session.usage_due = True
+        session.wake.set()
+        return True
 
     # --- one session ---
 
@@ -283,6 +296,8 @@ class Sessions:
                         session.become(message.change_role.role)
                     case "info":
                         await self._take_info(codec.from_message(message.info, NodeInfo), session)
+                    case "usage":
+                        self.usage.take(session.node_id, message.usage)
             session.end("the agent closed the session")
         except asyncio.CancelledError:
             raise
@@ -308,6 +323,9 @@ class Sessions:
                 session.addresses_due = False
                 told = pb.CoordinatorList(addresses=self._addresses(), coordinators=self._known())
                 yield pb.CoordinatorMessage(coordinators=told)
+            if session.usage_due:
+                session.usage_due = False
+                yield pb.CoordinatorMessage(usage_asked=pb.UsageAsked())
             if session.primary and (session.complete_due or session.changed):
                 yield pb.CoordinatorMessage(assignments=self._assignments(session))
 
@@ -403,5 +421,9 @@ def _check_info(info: NodeInfo) -> None:
         value = getattr(info, field.name)
         if isinstance(value, str) and len(value) > TEXT_LENGTH_MAX:
             problems.append(Problem(f"info.{field.name}", f"at most {TEXT_LENGTH_MAX} characters"))
+    words = (*info.executors, *info.capabilities, *info.unable, *info.unable.values())
+    if len(words) > WORDS_MAX or any(len(word) > TEXT_LENGTH_MAX for word in words):
+        problem = f"executors and abilities: at most {WORDS_MAX}, of {TEXT_LENGTH_MAX} characters each"
+        problems.append(Problem("info.capabilities", problem))
     if problems:
         raise InvalidSpec(problems)

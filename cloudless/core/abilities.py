@@ -13,6 +13,8 @@ from cloudless.core.model import ExecutorKind, TaskSpec, WorkloadSpec
 LIMIT_CPU, LIMIT_MEMORY, LIMIT_PIDS = "limit-cpu", "limit-memory", "limit-pids"
 RUN_AS_USER = "run-as-user"
 MOUNTS = "mounts"
+START = "start-tasks"
+"""Had by every node that does not say that it cannot."""
 
 WORDS: Mapping[str, str] = {
     LIMIT_CPU: "limit cpu",
@@ -20,6 +22,7 @@ WORDS: Mapping[str, str] = {
     LIMIT_PIDS: "limit pids",
     RUN_AS_USER: "run tasks as other users",
     MOUNTS: "give tasks mounts of their own",
+    START: "start tasks",
 }
 """Every ability, as it goes on after "cannot"."""
 

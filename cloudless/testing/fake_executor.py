@@ -18,15 +18,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from cloudless.adapters.system import SystemClock
 from cloudless.core.model import Instance
 from cloudless.core.task_environment import TASK_ID_VARIABLE
+from cloudless.core.usage import Usage
 from cloudless.errors import ExecutorError, NotFound, Permanent, Temporary
 from cloudless.ports import Clock, ExecRequest, LogChunk, LogQuery, StartRequest, TerminalSize
+
+FAKE_MEMORY_BYTES = 8 * 1024**2
+"""What each running attempt uses, with a whole core."""
 
 
 @dataclass(slots=True)
@@ -124,6 +128,14 @@ class FakeExecutor:
             raise Temporary(f"task {task_id} still runs")
         for key in keys:
             del self.machine.attempts[key]
+
+    async def measure(self, task_ids: Collection[str]) -> Mapping[str, Usage]:
+        now_s = self.machine.clock.monotonic_s()
+        return {
+            task_id: Usage(now_s - attempt.started_s, FAKE_MEMORY_BYTES)
+            for (task_id, _), attempt in sorted(self.machine.attempts.items())
+            if task_id in task_ids and attempt.instance.running
+        }
 
     async def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         numbers = [number for known, number in self.machine.attempts if known == task_id]

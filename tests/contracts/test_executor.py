@@ -312,6 +312,17 @@ async def test_output_can_be_read_from_a_moment_on(harness: Harness) -> None:
     assert b"".join(part.data for part in last) == b"line 9\n"
 
 
+async def test_what_a_task_uses_is_told_while_it_runs(harness: Harness) -> None:
+    await harness.start("run")
+    before = (await harness.executor.measure(["t1", "t9"]))["t1"]
+    assert before.cpu_s >= 0
+    assert before.memory_bytes > 10_000
+    assert (await harness.executor.measure(["t1"]))["t1"].cpu_s >= before.cpu_s
+    await harness.executor.stop("t1", 1, grace_s=1)
+    await harness.wait()
+    assert await harness.executor.measure(["t1"]) == {}
+
+
 # --- real processes -----------------------------------------------------------------------------
 
 
@@ -565,3 +576,18 @@ async def test_a_shim_is_small_and_idle(real: Harness) -> None:
     # A bare interpreter has 8.4 MB resident, 2.6 MB of them its own; the rest is shared by all shims.
     assert memory.rss < 11 * 1024**2
     assert memory.uss < 4.5 * 1024**2
+
+
+async def test_an_end_is_told_though_the_disk_takes_no_exit_code(real: Harness) -> None:
+    await start_shell(real, "while [ ! -e go ]; do sleep 0.01; done; exit 7")
+    home, directory = root_of(real) / "t1" / "home", root_of(real) / "t1" / "1"
+    (directory / "exit.json").mkdir()  # a file cannot be renamed to it
+    (home / "go").touch()
+    ended = await real.wait()
+    assert (ended.running, ended.exit_code, ended.signal) == (False, 7, 0)
+    real.restart()
+    (adopted,) = await real.executor.adopt()
+    assert (adopted.running, adopted.exit_code) == (False, 7), "the next life of the agent is told the same"
+    (directory / "exit.json").rmdir()
+    await until(lambda: (directory / "exit.json").is_file())
+    assert (await real.wait()).exit_code == 7

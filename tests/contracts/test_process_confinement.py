@@ -163,6 +163,20 @@ async def test_usage_is_of_all_processes_together(limiting: Rig) -> None:
     assert len(limiting.group.members()) >= 1
 
 
+async def test_without_a_group_the_usage_is_summed_over_the_processes(directory: Path) -> None:
+    rig = Rig(directory / "tasks", parent="none")
+    await rig.start("sh -c 'while :; do :; done' & sleep 600")
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while (used := (await rig.executor.measure(["t1"]))["t1"]).cpu_s < 0.2:
+                await asyncio.sleep(0.05)
+        assert used.memory_bytes > 500_000
+    finally:
+        await rig.executor.stop("t1", 1, grace_s=0)
+        await rig.wait()
+        rig.executor.close()
+
+
 async def test_what_hides_from_its_killed_supervisor_is_found_in_the_group(limiting: Rig) -> None:
     await limiting.start("setsid env -i sh -c 'echo $$ > left; exec sleep 600' & exec sleep 600")
     left = limiting.home / "left"

@@ -20,8 +20,6 @@ class Fault:
     waiting_for: str = ""
 
 
-_ROOM = "room kept free on an agent's disk"
-
 _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
     (
         "Process",
@@ -64,7 +62,7 @@ _ROWS: tuple[tuple[str, tuple[tuple[int, str, str], ...]], ...] = (
             (26, "two of three deleted: no empty cluster is formed, a restore is asked for", ""),
             (27, "an old copy of a data directory put back: detected, the member is replaced", ""),
             (28, "the wall clock off by an hour or a day: elections and time-outs unaffected", ""),
-            (29, "an agent's disk full or read-only: reported, nothing claimed to be started, no crash loop", _ROOM),
+            (29, "an agent's disk full or read-only: reported, nothing claimed to be started, no crash loop", ""),
         ),
     ),
     (

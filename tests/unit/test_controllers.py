@@ -12,6 +12,7 @@ from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper, commit_changes
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.orchestrator import Orchestrator
+from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec, TaskState
 from cloudless.core.orchestration import OrchestrationPlan, plan_workloads
@@ -274,3 +275,22 @@ async def test_a_leader_that_was_frozen_does_not_take_its_own_sleep_for_everybod
             async with running(beat(heard, "n1", "n2")):
                 await eventually(lambda: {"n3"} <= cluster.unreachable(), within_s=NEVER_HEARD_S + 1)
                 assert not cluster.unreachable() & {"n1", "n2"}
+
+
+@virtually
+async def test_the_leader_writes_how_far_a_node_can_be_relied_on_and_seldom() -> None:
+    async with leading() as cluster:
+        await three_nodes(cluster)
+        for node_id in ("n1", "n2", "n3"):
+            await cluster.set_reachable(node_id, True)
+
+        def reliability() -> list[float]:
+            return [node.status.reliability for node in cluster.replica.machine.nodes.values() if node.status]
+
+        async with running(ReliabilityKeeper(cluster.replica, CLOCK).run(TERM, cluster.committer)):
+            await asyncio.sleep(1)
+            await cluster.set_reachable("n2", False)
+            await eventually(lambda: reliability() == [1.0, 0.7, 1.0], within_s=6)
+            writes = await cluster.memory.current_revision(timeout_s=1)
+            await asyncio.sleep(600)
+            assert await cluster.memory.current_revision(timeout_s=1) - writes <= 2

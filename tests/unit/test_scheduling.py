@@ -75,6 +75,12 @@ def test_a_task_is_placed_only_where_its_limits_can_be_kept() -> None:
     assert nodes_for(cluster, ask(needs=("limit-cpu", "limit-memory"))) == [words]
 
 
+def test_a_node_that_can_start_nothing_is_given_nothing() -> None:
+    cluster = TestCluster()
+    cluster.add_node("n1", unable={"start-tasks": "12Mi are left on its disk"})
+    assert nodes_for(cluster, ask()) == ["0 of 1 node fits: 1 cannot start tasks now"]
+
+
 def test_a_process_needs_what_bounds_it_and_a_container_nothing() -> None:
     security = SecurityContext(run_as_group=1, private_tmp=True)
     process = WorkloadSpec(limits=Limits(memory_mb=64), security_context=security)

@@ -16,7 +16,7 @@ import functools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ from cloudless.adapters.docker.engine import Engine
 from cloudless.adapters.docker.execution import DockerExecution
 from cloudless.adapters.docker.faults import Refused, Unanswered, explain_start
 from cloudless.adapters.docker.images import Images
-from cloudless.adapters.docker.instance import Container, read_container
+from cloudless.adapters.docker.instance import Container, read_container, read_usage
 from cloudless.adapters.docker.request import (
     LABEL_AGENT,
     LABEL_ATTEMPT,
@@ -41,6 +41,7 @@ from cloudless.adapters.docker.request import (
 from cloudless.adapters.docker.stream import ask_stream, json_lines
 from cloudless.adapters.docker.tasklogs import ask_logs, read_frames
 from cloudless.core.model import Instance
+from cloudless.core.usage import Usage
 from cloudless.errors import NotFound, Temporary
 from cloudless.ports import ExecRequest, LogChunk, LogQuery, StartRequest
 
@@ -144,6 +145,25 @@ class DockerExecutor:
             volumes = await self._engine.call(lambda client: client.volumes(filters=filters))
             for volume in volumes.get("Volumes") or ():
                 await self._engine.call(functools.partial(_remove_volume, volume["Name"]))
+
+    async def measure(self, task_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what the running containers of the tasks use, as the engine counts it."""
+        rows = {row["Labels"][LABEL_TASK]: row for row in await self._list() if row.get("State") == "running"}
+        wanted = sorted(rows.keys() & set(task_ids))
+        found = await asyncio.gather(*(self._measure(rows[task_id]["Id"]) for task_id in wanted))
+        return {task_id: usage for task_id, usage in zip(wanted, found, strict=True) if usage is not None}
+
+    async def _measure(self, container_id: str) -> Usage | None:
+        try:
+            # One look: without `one_shot` the engine waits a second for another one.
+            document = await self._engine.call(
+                lambda client: client.stats(container_id, decode=False, stream=False, one_shot=True)
+            )
+        except Refused as refused:
+            if refused.status in (404, 409):  # gone meanwhile
+                return None
+            raise
+        return read_usage(document)
 
     async def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output, both streams in the order written; followed, go on with later attempts.

@@ -11,6 +11,7 @@ from typing import Any
 
 from cloudless.adapters.docker.request import LABEL_AGENT, LABEL_ATTEMPT, LABEL_PORTS, LABEL_TASK, MIB
 from cloudless.core.model import Instance
+from cloudless.core.usage import UNKNOWN, Usage
 
 SIGNAL_BASE = 128
 SIGNAL_HIGHEST = 31
@@ -82,6 +83,18 @@ def _describe(document: Mapping[str, Any], state: Mapping[str, Any], number: int
     if number == signal.SIGKILL:
         return f"killed: out of memory{limit}"
     return f"ended after a process of it was killed: out of memory{limit}"
+
+
+def read_usage(document: Mapping[str, Any]) -> Usage:
+    """Return what a container uses by the engine's account; files in its cache that could go at once do not count."""
+    cpu_ns = ((document.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage")
+    memory = document.get("memory_stats") or {}
+    used, more = memory.get("usage"), memory.get("stats") or {}
+    idle = more.get("total_inactive_file", more.get("inactive_file", 0))
+    return Usage(
+        UNKNOWN if cpu_ns is None else int(cpu_ns) / 1e9,
+        UNKNOWN if used is None else max(0, int(used) - int(idle)),
+    )
 
 
 def _read_ports(text: str) -> dict[str, int]:

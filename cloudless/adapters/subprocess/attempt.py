@@ -8,6 +8,8 @@
                                exit.json  how it ended; written last
                                stdout.log stdout.log.1 stderr.log stderr.log.1 grace shim.log
 
+A shim that cannot write exit.json for a sick disk lives on, trying, and is called "ended CODE SIGNAL" meanwhile.
+
 The lock is taken before the shim is spawned and inherited by it, so a crash of the agent anywhere in between
 is told afterwards: a directory that nobody holds and that has no state was never started.
 """
@@ -46,6 +48,10 @@ class State:
     started_at_ms: int
     started_boottime_s: float
     ports: Mapping[str, int] = field(default_factory=dict)
+
+    def command_lives(self) -> bool:
+        """Return whether this very command still runs."""
+        return procfs.boot_id() == self.boot_id and procfs.start_ticks(self.pid) == self.start_ticks
 
     def lives(self) -> bool:
         """Return whether this very shim still runs."""
@@ -112,6 +118,9 @@ class Attempt:
             return None
         ended = self._read_end(state)
         if ended is None and state.lives():
+            if (words := procfs.name_of(state.shim_pid).split())[:1] == ["ended"] and len(words) == 3:
+                # The disk takes no exit.json.
+                return self._instance(state, running=False, exit_code=int(words[1]), signal=int(words[2]))
             ran_s = max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - state.started_boottime_s)
             return self._instance(state, running=True, ran_s=ran_s)
         # It may have ended between the two looks.

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from cloudless.core.model import Limits, Resources
+from cloudless.core.usage import UNKNOWN, Usage
 from cloudless.errors import Permanent, Temporary
 
 CONTROLLERS = ("cpu", "memory", "pids")
@@ -47,14 +48,6 @@ class Hierarchy:
     mount: Path
     controllers: frozenset[str]
     unified: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a task's processes use together. `cpu_s` only grows; -1: not known."""
-
-    cpu_s: float
-    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +109,17 @@ class TaskGroup:
 
     def _read_cpu_s(self) -> float:
         if self.unified:
-            return _read_entry(self.places.get("cpu"), "cpu.stat", "usage_usec") / 1e6
+            microseconds = _read_entry(self.places.get("cpu"), "cpu.stat", "usage_usec")
+            return microseconds / 1e6 if microseconds >= 0 else UNKNOWN
         nanoseconds = _read_number(self.places.get("cpuacct"), "cpuacct.usage")
-        return nanoseconds / 1e9 if nanoseconds >= 0 else -1.0
+        return nanoseconds / 1e9 if nanoseconds >= 0 else UNKNOWN
 
     def _read_memory_bytes(self) -> int:
         """Return what is in use, without the files' pages that could be given up at once."""
         place = self.places.get("memory")
         used = _read_number(place, "memory.current" if self.unified else "memory.usage_in_bytes")
         if used < 0:
-            return -1
+            return UNKNOWN
         idle = _read_entry(place, "memory.stat", "inactive_file" if self.unified else "total_inactive_file")
         return max(0, used - max(0, int(idle)))
 

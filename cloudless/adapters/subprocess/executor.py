@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
@@ -33,16 +33,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from cloudless.adapters.subprocess.attempt import Attempt, State, end_leftovers
+from cloudless.adapters.subprocess import procfs
+from cloudless.adapters.subprocess.attempt import Attempt, end_leftovers
 from cloudless.adapters.subprocess.cgroups import CONTROLLERS, ControlGroups, look_for_hierarchies
 from cloudless.adapters.subprocess.command import build_argv, build_environment, find_executable
 from cloudless.adapters.subprocess.confinement import build_confinement, find_powers, give_directories
 from cloudless.adapters.subprocess.exec_order import build_exec_order
 from cloudless.adapters.subprocess.execution import ProcessExecution, Streams
 from cloudless.adapters.subprocess.launches import Launches
+from cloudless.adapters.subprocess.pidfds import open_command, open_shim, send, until_readable
 from cloudless.adapters.subprocess.shim_code import BOOT, shim_code
 from cloudless.adapters.subprocess.tasklogs import LogReader
 from cloudless.core.model import Instance
+from cloudless.core.usage import UNKNOWN, Usage
 from cloudless.errors import NotFound, Permanent, Temporary
 from cloudless.ports import ExecRequest, LogChunk, LogQuery, StartRequest
 from cloudless.settings import CGROUP_PARENT
@@ -120,7 +123,7 @@ class ProcessExecutor:
             if not instance.running:
                 self._end_force(place)
                 return instance
-            await self._until_shim_ended(place)
+            await self._until_news(place)
 
     async def adopt(self) -> tuple[Instance, ...]:
         """Return all attempts that are on disk, in order of task and attempt; those never begun are wiped."""
@@ -133,6 +136,10 @@ class ProcessExecutor:
                 await self._run(self._remove, self._task_dir(task_id))
             except OSError as error:
                 raise Temporary(f"cannot remove the files of task {task_id}: {error.strerror}") from error
+
+    async def measure(self, task_ids: Collection[str]) -> Mapping[str, Usage]:
+        """Return what the tasks use: by their control groups, or, without those, summed over their processes."""
+        return await self._run(self._measure, sorted(task_ids))
 
     async def read_logs(self, task_id: str, query: LogQuery) -> AsyncGenerator[LogChunk, None]:
         """Yield the newest attempt's output; when followed, go on with later attempts until none is running.
@@ -298,7 +305,7 @@ class ProcessExecutor:
         with suppress(OSError):
             # Without it the shim takes the grace it was started with.
             (attempt.path / "grace").write_text(f"{grace_s:.3f}", encoding="ascii")
-        return _send(state, signal.SIGTERM)
+        return send(state, signal.SIGTERM)
 
     def _force(self, attempt: Attempt) -> None:
         self._forced.pop(attempt, None)
@@ -306,7 +313,7 @@ class ProcessExecutor:
 
     def _kill_shim(self, attempt: Attempt) -> None:
         state = attempt.read_state()
-        if state is not None and _send(state, signal.SIGKILL):
+        if state is not None and send(state, signal.SIGKILL):
             self._groups.find(attempt.task_id).end()
             end_leftovers(attempt.task_id, state)
 
@@ -315,19 +322,22 @@ class ProcessExecutor:
         if handle:
             handle.cancel()
 
-    async def _until_shim_ended(self, attempt: Attempt) -> None:
+    async def _until_news(self, attempt: Attempt) -> None:
+        """Return when the shim has ended, and a moment after its command has: the shim may be held up by the disk."""
         state = await self._run(attempt.read_state)
-        pidfd = _open(state) if state else None
-        if state is None or pidfd is None:
+        if state is None:
             return
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(pidfd, ended.cancel)
+        shim, command = open_shim(state), open_command(state)
         try:
-            await asyncio.wait({ended})
+            if shim is None:
+                return
+            if command is not None:
+                await until_readable(shim, command)
+            await until_readable(shim, timeout_s=LAST_MOMENT_S)
         finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
+            for pidfd in (shim, command):
+                if pidfd is not None:
+                    os.close(pidfd)
         self._reap()
 
     def _reap(self) -> None:
@@ -357,6 +367,23 @@ class ProcessExecutor:
                 return False
             select.select([], [], [], 0.01)
         return True
+
+    def _measure(self, task_ids: Sequence[str]) -> dict[str, Usage]:
+        found: dict[str, Usage] = {}
+        supervised: dict[str, int] = {}
+        for task_id in task_ids:
+            place = self._newest(task_id, 0)
+            state = place.read_state() if place is not None else None
+            if state is None or not state.lives():
+                continue
+            usage = self._groups.find(task_id).read_usage()
+            if UNKNOWN in (usage.cpu_s, usage.memory_bytes):
+                supervised[task_id] = state.shim_pid
+            found[task_id] = usage
+        if supervised:
+            summed = procfs.sum_usage(supervised.values())
+            found |= {task_id: summed[pid] for task_id, pid in supervised.items()}
+        return found
 
     # --- output ---------------------------------------------------------------------------------
 
@@ -400,32 +427,6 @@ def _attempt_numbers(task_dir: Path) -> list[int]:
         return sorted(int(entry) for entry in os.listdir(task_dir) if entry.isdigit())
     except OSError:
         return []
-
-
-def _open(state: State) -> int | None:
-    """Return a pidfd of the shim, or None if it is gone."""
-    try:
-        pidfd = os.pidfd_open(state.shim_pid)
-    except ProcessLookupError:
-        return None
-    # Only now is the pid pinned: look again whether it is still the same process.
-    if state.lives():
-        return pidfd
-    os.close(pidfd)
-    return None
-
-
-def _send(state: State, number: signal.Signals) -> bool:
-    pidfd = _open(state)
-    if pidfd is None:
-        return False
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(pidfd)
-    return True
 
 
 def _explain(number: int, command: str, stage: str) -> Permanent | Temporary:

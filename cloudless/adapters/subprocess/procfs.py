@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from cloudless.core.usage import Usage
 
 _PROC = Path("/proc")
 
@@ -22,6 +25,14 @@ def start_ticks(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def name_of(pid: int) -> str:
+    """Return what a process is called now, "" if it is gone."""
+    try:
+        return (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def find_by_environment(entry: str, *, since_ticks: int) -> list[int]:
@@ -53,3 +64,33 @@ def kill_marked(prefix: str) -> None:
                 os.kill(int(directory.name), signal.SIGKILL)
         except OSError:
             continue
+
+
+def sum_usage(roots: Iterable[int]) -> Mapping[int, Usage]:
+    """Return what the descendants of each of `roots` use together, without the roots themselves.
+
+    Of processes that have ended only those count that were waited for. Memory that several share counts for each.
+    """
+    parents: dict[int, int] = {}
+    used: dict[int, Usage] = {}
+    ticks_s, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    for directory in _PROC.iterdir():
+        if directory.name.isdigit():
+            try:
+                fields = (directory / "stat").read_bytes().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            pid = int(directory.name)
+            parents[pid] = int(fields[1])
+            used[pid] = Usage(sum(int(ticks) for ticks in fields[11:15]) / ticks_s, int(fields[21]) * page)
+    below: dict[int, list[Usage]] = {root: [] for root in roots}
+    for pid, usage in used.items():
+        above, seen = parents[pid], 0
+        while above in parents and above not in below and seen < len(parents):
+            above, seen = parents[above], seen + 1
+        if above in below and pid not in below:
+            below[above].append(usage)
+    return {
+        root: Usage(sum(one.cpu_s for one in usages), sum(one.memory_bytes for one in usages))
+        for root, usages in below.items()
+    }

@@ -379,7 +379,16 @@ class Shim:
                 # The task was removed with us still here.
                 return
             except OSError:
+                self.tell_end(code, number)
                 time.sleep(1)
+
+    def tell_end(self, code: int, number: int) -> None:
+        """Tell how it ended by our own name, for an agent that would otherwise take it for running: see `Attempt`."""
+        try:
+            with open("/proc/self/comm", "w") as file:
+                file.write(f"ended {code} {number}")
+        except OSError:
+            return
 
 
 def answer(text: str) -> None:

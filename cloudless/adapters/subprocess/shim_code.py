@@ -1,4 +1,4 @@
-"""The shim's code as a bare interpreter takes it: compiled once by the agent, sent through the shim's standard input."""
+"""The shim's code as a bare interpreter takes it: compiled once by the agent, sent through standard input."""
 
 from __future__ import annotations
 

@@ -56,6 +56,28 @@ def get(node_id: str) -> None:
         show_list(options, NODES, [found])
 
 
+@node.command("top", cls=Command)
+@click.argument("node_ids", nargs=-1)
+def top(node_ids: tuple[str, ...]) -> None:
+    """Show what NODE_IDS (all nodes without) use now, of what they have."""
+    from cloudless.cli.methods import LIST_NODES, READ_NODE_USAGE
+    from cloudless.cli.paging import pages
+    from cloudless.cli.usage import NODE_TOP, NodeTop, show_tops
+    from cloudless.core.model import Resources
+    from cloudless.rpc.codec import from_message
+    from cloudless.rpc.v1.node_pb2 import ListNodesRequest
+    from cloudless.rpc.v1.usage_pb2 import ReadNodeUsageRequest
+
+    options = current()
+    with options.client() as client:
+        listed = pages(client, LIST_NODES, ListNodesRequest(read=options.read()))
+        capacity = {found.id: from_message(found.info.capacity, Resources) for page in listed for found in page.nodes}
+        answer = client.call(READ_NODE_USAGE, ReadNodeUsageRequest(read=options.read(), node_ids=node_ids))
+    tops = [NodeTop(used, capacity.get(used.node_id, Resources())) for used in answer.nodes]
+    tops.sort(key=lambda top: -top.used.usage.cpu_millicores)
+    show_tops(options, NODE_TOP, tops, answer.silent_node_ids, "no node has answered")
+
+
 @node.command("describe", cls=Command)
 @click.argument("node_id")
 def describe(node_id: str) -> None:
@@ -99,6 +121,7 @@ def _show_facts(found: Node) -> None:
             ("phase", found.phase),
             ("reason", found.status.reason),
             ("since", format_age(found.status.since_ms, now_ms())),
+            ("reliability", f"{found.status.reliability:.0%}" if found.status.HasField("reliability") else "100%"),
             ("heard", f"{format_span(heard_s)} ago" if heard_s >= 0 else "not by the coordinator asked"),
             ("place", f"region {info.region or '-'}, zone {info.zone or '-'}, type {info.type or '-'}"),
             ("capacity", format_resources(info.capacity)),

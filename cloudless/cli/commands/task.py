@@ -42,6 +42,16 @@ def list_tasks(workload: str, node_id: str, ended_too: bool) -> None:
     show_list(options, TASKS, tasks)
 
 
+@task.command("top", cls=Command)
+@click.option("--workload", "-w", default="", metavar="NAME", help="Only of this workload (NAME or NAMESPACE/NAME).")
+def top(workload: str) -> None:
+    """Show what tasks use now, of what they may."""
+    from cloudless.cli.usage import show_task_usage
+
+    options = current()
+    show_task_usage(options, *(options.target(workload) if workload else (options.namespace, "")))
+
+
 @task.command("get", cls=Command)
 @click.argument("task_id")
 def get(task_id: str) -> None:

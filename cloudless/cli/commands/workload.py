@@ -222,6 +222,16 @@ def explain(name: str) -> None:
             click.echo(f"  waits for {line}")
 
 
+@workload.command("top", cls=Command)
+@click.argument("name", default="")
+def top(name: str) -> None:
+    """Show what the tasks of workload NAME (all without) use now, of what they may."""
+    from cloudless.cli.usage import show_task_usage
+
+    options = current()
+    show_task_usage(options, *(options.target(name) if name else (options.namespace, "")))
+
+
 @workload.command("logs", cls=Command)
 @click.argument("name")
 @log_options

@@ -49,6 +49,10 @@ def _list(request: Any, view: View | None) -> RequestFacts:
     return RequestFacts(namespaces=(request.namespace,) if request.namespace else None)
 
 
+def _usage(request: Any, view: View | None) -> RequestFacts:
+    return _one(request, view) if request.workload else _list(request, view)
+
+
 def _manifest(request: Any, view: View | None) -> RequestFacts:
     try:
         return RequestFacts(namespaces=tuple(m.namespace for m in parse_manifests(load_documents(request.manifest))))
@@ -98,4 +102,5 @@ _FACTS: dict[str, Callable[[Any, View | None], RequestFacts]] = {
     "TaskService/ListTasks": _list,
     "TaskService/GetTask": _task,
     "TaskService/ExecTask": _exec,
+    "UsageService/ReadTaskUsage": _usage,
 }

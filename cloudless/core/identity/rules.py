@@ -98,6 +98,9 @@ _OWN_RULES: dict[str, Rule] = {
     "TaskService/ListTasks": _READ,
     "TaskService/GetTask": _READ,
     "TaskService/ExecTask": _WRITE,
+    "UsageService/ReadNodeUsage": _SEE,
+    "UsageService/ReadTaskUsage": _READ,
+    "UsageService/CollectUsage": _COORDINATORS,
     "EventService/ListEvents": _VIEWER,
     "EventService/Watch": _VIEWER,
     # A backup is the whole cluster, keys included: who may have one may do anything.

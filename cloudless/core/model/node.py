@@ -60,7 +60,7 @@ class NodeInfo(Evolving):
     run, `capabilities` what else it can do. `boot_id` changes when the machine reboots, which is how tasks
     that cannot have survived are told. `agent_id` is random and kept in the agent's data directory, so two
     agents of one node id are told apart. `unable` says of each ability (`core.abilities`) that is not
-    among the capabilities why not.
+    among the capabilities why not. `incarnation` grows with every start of the agent.
     """
 
     id: str
@@ -79,6 +79,7 @@ class NodeInfo(Evolving):
     agent_id: str = ""
     capabilities: tuple[str, ...] = ()
     unable: Mapping[str, str] = field(default_factory=dict)
+    incarnation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ _OFFLINE = Obstacle("offline", "is offline", "are offline")
 _ENROLLING = Obstacle("enrolling", "has not been reached yet", "have not been reached yet")
 _DRAINING = Obstacle("draining", "is being drained", "are being drained")
 _CORDONED = Obstacle("cordoned", "is cordoned", "are cordoned")
+_NOT_STARTING = Obstacle("not-starting", "cannot start tasks now", "cannot start tasks now")
 
 
 def reachable(ask: Ask, site: Site) -> Obstacle | None:
@@ -56,6 +57,11 @@ def open_for_tasks(ask: Ask, site: Site) -> Obstacle | None:
     if site.draining:
         return _DRAINING
     return _CORDONED if site.cordoned else None
+
+
+def starting(ask: Ask, site: Site) -> Obstacle | None:
+    """A node says itself when it can start nothing: its disk is full."""
+    return None if site.starts_tasks else _NOT_STARTING
 
 
 def executor(ask: Ask, site: Site) -> Obstacle | None:
@@ -145,6 +151,7 @@ def host_ports(ask: Ask, room: Room, neighbours: Neighbours) -> Obstacle | None:
 SITE_FILTERS: tuple[SiteFilter, ...] = (
     reachable,
     open_for_tasks,
+    starting,
     executor,
     ability,
     region,

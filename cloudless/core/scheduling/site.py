@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
+from cloudless.core.abilities import START
 from cloudless.core.model import COST_LABEL, NETWORK_PENALTY_LABEL, NodeInfo, Placement, Taint
 from cloudless.core.state.view import Node
 
@@ -37,6 +38,7 @@ class Site(NamedTuple):
     cordoned: bool
     executors: tuple[str, ...]
     capabilities: tuple[str, ...]
+    starts_tasks: bool
     region: str
     zone: str
     taints: tuple[Taint, ...] = ()
@@ -60,6 +62,7 @@ def site_of(node: Node, info: NodeInfo, labels: Mapping[str, str], label_keys: t
         spec.cordoned,
         info.executors,
         info.capabilities,
+        START not in info.unable,
         info.region,
         info.zone,
         spec.taints,

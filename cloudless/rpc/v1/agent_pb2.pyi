@@ -4,6 +4,7 @@ isort:skip_file
 Between agents and coordinators."""
 
 from cloudless.rpc.v1 import objects_pb2 as _objects_pb2
+from cloudless.rpc.v1 import usage_pb2 as _usage_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -46,6 +47,7 @@ class AgentMessage(_message.Message):
     REPORTS_FIELD_NUMBER: _builtins.int
     CHANGE_ROLE_FIELD_NUMBER: _builtins.int
     INFO_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___AgentHello: ...
     @_builtins.property
@@ -60,6 +62,10 @@ class AgentMessage(_message.Message):
         it with the next hello.
         """
 
+    @_builtins.property
+    def usage(self) -> _usage_pb2.NodeUsage:
+        """Answer to UsageAsked."""
+
     def __init__(
         self,
         *,
@@ -68,12 +74,13 @@ class AgentMessage(_message.Message):
         reports: Global___TaskReports | None = ...,
         change_role: Global___ChangeRole | None = ...,
         info: _objects_pb2.NodeInfo | None = ...,
+        usage: _usage_pb2.NodeUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "info", b"info", "reports", b"reports"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "info", b"info", "reports", b"reports", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "info", b"info", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "change_role", b"change_role", "heartbeat", b"heartbeat", "hello", b"hello", "info", b"info", "reports", b"reports", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "reports", "change_role", "info"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "reports", "change_role", "info", "usage"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -195,6 +202,7 @@ class CoordinatorMessage(_message.Message):
     REPORTS_ACK_FIELD_NUMBER: _builtins.int
     COORDINATORS_FIELD_NUMBER: _builtins.int
     SHED_FIELD_NUMBER: _builtins.int
+    USAGE_ASKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -209,6 +217,10 @@ class CoordinatorMessage(_message.Message):
     def shed(self) -> Global___Shed:
         """The coordinator cannot serve agents now (stopping, or cut off from its store): go elsewhere at once."""
 
+    @_builtins.property
+    def usage_asked(self) -> Global___UsageAsked:
+        """Somebody wants to see what this node uses. Agents of before do not answer."""
+
     def __init__(
         self,
         *,
@@ -218,12 +230,13 @@ class CoordinatorMessage(_message.Message):
         reports_ack: Global___ReportsAck | None = ...,
         coordinators: Global___CoordinatorList | None = ...,
         shed: Global___Shed | None = ...,
+        usage_asked: Global___UsageAsked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "coordinators", b"coordinators", "heartbeat_ack", b"heartbeat_ack", "reports_ack", b"reports_ack", "shed", b"shed", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "coordinators", b"coordinators", "heartbeat_ack", b"heartbeat_ack", "reports_ack", b"reports_ack", "shed", b"shed", "usage_asked", b"usage_asked", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "coordinators", b"coordinators", "heartbeat_ack", b"heartbeat_ack", "reports_ack", b"reports_ack", "shed", b"shed", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "coordinators", b"coordinators", "heartbeat_ack", b"heartbeat_ack", "reports_ack", b"reports_ack", "shed", b"shed", "usage_asked", b"usage_asked", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "heartbeat_ack", "reports_ack", "coordinators", "shed"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "assignments", "heartbeat_ack", "reports_ack", "coordinators", "shed", "usage_asked"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -444,6 +457,21 @@ class KnownCoordinator(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KnownCoordinator: _TypeAlias = KnownCoordinator  # noqa: Y015
+
+@_typing.final
+class UsageAsked(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageAsked: _TypeAlias = UsageAsked  # noqa: Y015
 
 @_typing.final
 class Shed(_message.Message):

@@ -980,6 +980,7 @@ class NodeInfo(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     UNABLE_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     type: _builtins.str
@@ -992,6 +993,8 @@ class NodeInfo(_message.Message):
     enrolled_at_ms: _builtins.int
     agent_id: _builtins.str
     """Random, kept in the agent's data directory: tells two agents of one node id apart."""
+    incarnation: _builtins.int
+    """Grows with every start of the agent process."""
     @_builtins.property
     def capacity(self) -> Global___Resources: ...
     @_builtins.property
@@ -1025,10 +1028,11 @@ class NodeInfo(_message.Message):
         agent_id: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         unable: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        incarnation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "capabilities", b"capabilities", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "unable", b"unable", "version", b"version", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "capabilities", b"capabilities", "capacity", b"capacity", "enrolled_at_ms", b"enrolled_at_ms", "executors", b"executors", "id", b"id", "incarnation", b"incarnation", "labels", b"labels", "metrics_address", b"metrics_address", "name", b"name", "region", b"region", "type", b"type", "unable", b"unable", "version", b"version", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,7 @@ from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.coordinator.peer_stream import LinkBroken, PeerStream
 from cloudless.coordinator.peers import Peers, PeerSettings
 from cloudless.coordinator.recorder import Recorder
+from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.core import keys
@@ -190,6 +191,7 @@ class CoordinatorLife:
             LivenessController(replica, self.heard, clock, world.node_timeout_s),
             self.orchestrator,
             Reaper(replica, clock),
+            ReliabilityKeeper(replica, clock),
             *((self.care.autopilot,) if self.care else ()),
             Recorder(self.id, replica, self.leases.events, clock, self.ids),
         )

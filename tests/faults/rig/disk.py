@@ -37,6 +37,26 @@ class Disk:
         finally:
             _run("fsfreeze", "-u", str(self.path))
 
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let nothing new be opened for writing until the end of the block; what is open stays so."""
+        _run("mount", "--bind", str(self.path), str(self.path))
+        try:
+            _run("mount", "-o", "remount,bind,ro", str(self.path))
+            yield
+        finally:
+            # Lazily: what was opened there meanwhile, a lock for one, is kept open.
+            _run("umount", "-l", str(self.path))
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Leave no free block until the end of the block."""
+        self.fill()
+        try:
+            yield
+        finally:
+            self.free()
+
     def fill(self) -> None:
         """Leave no free block."""
         with (self.path / _BALLAST).open("ab") as file:
