@@ -11,7 +11,16 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from cloudless.rpc.v1 import backup_pb2, cluster_pb2, event_pb2, identity_pb2, maintenance_pb2, node_pb2, workload_pb2
+from cloudless.rpc.v1 import (
+    backup_pb2,
+    cluster_pb2,
+    event_pb2,
+    identity_pb2,
+    maintenance_pb2,
+    names_pb2,
+    node_pb2,
+    workload_pb2,
+)
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -43,6 +52,7 @@ def _method(
 
 
 _c, _n, _w, _e, _i, _b = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2, backup_pb2
+_na = names_pb2
 _m = maintenance_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
@@ -94,6 +104,8 @@ SCALE_WORKLOAD = _method("WorkloadService/ScaleWorkload", _w.ScaleWorkloadReques
 DELETE_WORKLOAD = _method("WorkloadService/DeleteWorkload", _w.DeleteWorkloadRequest, _w.DeleteWorkloadResponse)
 EXPLAIN_WORKLOAD = _method("WorkloadService/ExplainWorkload", _w.ExplainWorkloadRequest, _w.ExplainWorkloadResponse)
 READ_LOGS = _method("WorkloadService/ReadLogs", _w.ReadLogsRequest, _w.ReadLogsResponse)
+LIST_ENDPOINTS = _method("NameService/ListEndpoints", _na.ListEndpointsRequest, _na.ListEndpointsResponse)
+WATCH_ENDPOINTS = _method("NameService/WatchEndpoints", _na.WatchEndpointsRequest, _na.WatchEndpointsResponse)
 LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksResponse)
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 LIST_EVENTS = _method("EventService/ListEvents", _e.ListEventsRequest, _e.ListEventsResponse)

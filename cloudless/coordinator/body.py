@@ -26,6 +26,7 @@ from cloudless.coordinator.api.events import Events
 from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
+from cloudless.coordinator.api.names import Names
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.tasks import Tasks
 from cloudless.coordinator.api.upgrade import UpgradeCalls
@@ -194,6 +195,7 @@ class Body:
                 AutopilotCalls(access, self.members, members),
                 UpgradeCalls(access, self.members),
             ),
+            "names": (Names(access),),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
             "workloads": (Workloads(access), Logs(access, self._own.dialler)),
             "tasks": (Tasks(access),),

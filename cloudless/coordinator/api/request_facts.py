@@ -86,6 +86,8 @@ _FACTS: dict[str, Callable[[Any, View | None], RequestFacts]] = {
     "WorkloadService/DeleteWorkload": _one,
     "WorkloadService/ExplainWorkload": _one,
     "WorkloadService/ReadLogs": _logs,
+    "NameService/ListEndpoints": _one,
+    "NameService/WatchEndpoints": _one,
     "TaskService/ListTasks": _list,
     "TaskService/GetTask": _task,
 }

@@ -89,6 +89,8 @@ _OWN_RULES: dict[str, Rule] = {
     "WorkloadService/DeleteWorkload": _WRITE,
     "WorkloadService/ExplainWorkload": _READ,
     "WorkloadService/ReadLogs": _READ,
+    "NameService/ListEndpoints": _READ,
+    "NameService/WatchEndpoints": _READ,
     "TaskService/ListTasks": _READ,
     "TaskService/GetTask": _READ,
     "EventService/ListEvents": _VIEWER,
