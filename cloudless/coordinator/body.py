@@ -228,7 +228,9 @@ class Body:
         controllers: tuple[Controller, ...] = (
             ClusterNamer(own_id, replica, clock, self.ids, lambda: self.trust.issuer.cluster_id, level_of(__version__)),
             *self.trust.controllers(),
-            LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
+            LivenessController(
+                replica, self.heard, clock, self.settings.node_timeout_s, self.settings.heartbeat_period_s
+            ),
             self.orchestrator,
             Reaper(replica, clock),
             self.autopilot,
