@@ -26,6 +26,8 @@ ENROL_PORT = 8070
 COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
 AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
 CGROUP_PARENT = "cloudless"
+# Short, so that names of workloads under it stay below the 255 bytes that DNS allows.
+_DOMAIN = re.compile(r"(?=.{1,63}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
@@ -38,7 +40,8 @@ class CoordinatorSettings:
     each as text. `bootstrap_expect` is the number of coordinators to wait for when nobody is the chosen first one
     (0: not used). `dns_servers` (address, port) are asked in place of this machine's own. `rejoin` lets one whose
     member was removed from the cluster put its old data aside and join as a new one.
-    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods.
+    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods. With more than 1,500
+    nodes both are longer than set here (`core.orchestration.heartbeats`).
     `etcd_quota_mb` is the size of the store at which etcd refuses writes; users' are refused from nine tenths of it.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
@@ -46,6 +49,9 @@ class CoordinatorSettings:
     `enrol_addresses` (seeds; default: where `join_addresses` lead, port 8070). Whoever has no certificate yet comes
     to its own `enrol_address`. `backup_key_file` holds the passphrase that backups are encrypted with (None: they are
     not).
+    `dns_address`: where names of workloads are answered, over UDP and TCP ("": nowhere), to anybody who reaches it.
+    They end in `dns_domain`; resolvers may keep an answer for `dns_ttl_s`. A coordinator whose state is older than
+    `dns_stale_max_s`, because it is cut off from the others, refuses to answer.
     """
 
     node_id: str
@@ -76,6 +82,10 @@ class CoordinatorSettings:
     join_token: str = field(default="", repr=False)
     join_token_file: Path | None = None
     enrol_addresses: tuple[str, ...] = ()
+    dns_address: str = ""
+    dns_domain: str = "cloudless"
+    dns_ttl_s: int = 5
+    dns_stale_max_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +144,13 @@ def _name(raw: str) -> str:
     if not NAME_PATTERN.fullmatch(raw):
         raise ValueError("must be 1 to 63 of a-z, 0-9, '-' and '.', starting and ending with a letter or digit")
     return raw
+
+
+def _dns_domain(raw: str) -> str:
+    domain = raw.rstrip(".").lower()
+    if not _DOMAIN.fullmatch(domain):
+        raise ValueError("must be a domain of at most 63 characters, such as cloudless or cluster.example.org")
+    return domain
 
 
 def parse_address(raw: str) -> str:
@@ -230,6 +247,10 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ENROL_AT": ("enrol_addresses", _enrol_addresses),
     "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
     "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
+    "DNS_ADDR": ("dns_address", parse_address),
+    "DNS_DOMAIN": ("dns_domain", _dns_domain),
+    "DNS_TTL": ("dns_ttl_s", _integer(0, 3600)),
+    "DNS_STALE_MAX": ("dns_stale_max_s", _seconds(1, 86_400)),
     "BACKUP_KEY_FILE": ("backup_key_file", Path),
 }
 _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {

@@ -20,10 +20,11 @@ class AgentLimits:
     """Bounds of the agent's loops, waits and queues; seconds unless the name says otherwise.
 
     Sessions: `connect_timeout_s` runs from dialling to the Welcome, and doubles with each failure of that address up to
-    `connect_timeout_max_s`; `silent_periods_max` heartbeat periods without a word make a coordinator count as broken;
-    dialling an address again waits a random part of `retry_first_s` doubled per failure, up to `retry_max_s` or, while
-    there is a primary, `retry_second_max_s`. The first dial waits `seeds_first_wait_s` at most for names among the
-    seeds to be looked up.
+    `connect_timeout_max_s`. `silent_periods_max` heartbeat periods without a word make a coordinator count as broken,
+    `silent_periods_alone_max` if it is the primary and there is no other. Dialling an address again waits a random part
+    of `retry_first_s` doubled per failure, up to `retry_max_s`, up to `retry_late_max_s` if that coordinator was too
+    slow to answer, and up to `retry_second_max_s` while there is a primary. The first dial waits `seeds_first_wait_s`
+    at most for names among the seeds to be looked up.
     Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each (at a few KB a task far less
     than a coordinator reads at once); not acknowledged within `report_resend_s` they are sent again.
     Probes: at most `probe_starts_max` commands of each executor are being started at once; running ones do not count.
@@ -34,8 +35,10 @@ class AgentLimits:
     heartbeat_period_default_s: float = 1.0
     heartbeat_period_max_s: float = 60.0
     silent_periods_max: int = 3
+    silent_periods_alone_max: int = 10
     retry_first_s: float = 0.2
     retry_max_s: float = 2.0
+    retry_late_max_s: float = 6.0
     retry_second_max_s: float = 15.0
     shed_pause_s: float = 2.0
     refused_pause_s: float = 1.0

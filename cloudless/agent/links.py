@@ -6,9 +6,10 @@ replaced as fast as its end is noticed. The old stream is always cancelled befor
 
 Addresses come from `phonebook`: the settings' seeds and what the coordinators say of each other. Names among the
 seeds are looked up while a slot seeks an address, never while both sessions stand. An address that failed rests for a
-random part of a growing pause (full jitter), so that a thousand agents do not come back in step. While a primary stands
-the pause grows further, and each try to connect is given more time than the last: a coordinator that is slow because
-thousands knock must not be kept slow by tries that are given up half done.
+random part of a growing pause (full jitter), so that a thousand agents do not come back in step. While a primary
+stands, and for one that is there but slow to answer, the pause grows further, and each try to connect is given more
+time than the last: a coordinator that is slow because thousands knock must not be kept slow by tries that are given up
+half done.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ SLOTS = 2
 
 @dataclass(slots=True)
 class _Address:
-    """What the agent knows of one coordinator's address. `retryable`: it rests because it could not be reached."""
+    """What the agent knows of one coordinator's address. `hurries`: without a primary it is tried again soon."""
 
     failures: int = 0
     rest_until_s: float = 0.0
-    retryable: bool = True
+    hurries: bool = True
 
 
 class Links:
@@ -123,6 +124,9 @@ class Links:
         if await self._book.follow(told):
             self._freed.set()
 
+    def has_other(self, session: Session) -> bool:
+        return any(other.welcomed and other is not session for other in self._open)
+
     def on_end(self, session: Session, end: SessionEnd) -> None:
         """Rest the address, and promote the warm session if this was the primary."""
         self._open.remove(session)
@@ -130,9 +134,9 @@ class Links:
             return
         self.ends[end.kind] += 1
         address = self._address(session.address)
-        address.rest_until_s = self._parts.clock.monotonic_s() + self._pause_s(address, end.kind)
+        address.rest_until_s = self._parts.clock.monotonic_s() + self._pause_s(address, end)
         address.failures += 1
-        address.retryable = end.kind in (EndKind.UNREACHABLE, EndKind.BROKEN, EndKind.SILENT)
+        address.hurries = end.kind in (EndKind.UNREACHABLE, EndKind.BROKEN, EndKind.SILENT) and not end.late
         was_primary = session is self._primary
         if was_primary:
             self._primary = None
@@ -188,10 +192,10 @@ class Links:
         return self._known.setdefault(address, _Address())
 
     def _hurry(self) -> None:
-        """Without a primary nothing rests for longer than `retry_max_s`."""
+        """Without a primary, none that is not known to be slow rests for longer than `retry_max_s`."""
         latest_s = self._parts.clock.monotonic_s() + self._limits.retry_max_s
         for known in self._known.values():
-            if known.rest_until_s > latest_s and known.retryable:
+            if known.rest_until_s > latest_s and known.hurries:
                 known.rest_until_s = latest_s - self._parts.random.uniform(0, self._limits.retry_max_s)
 
     def _connect_timeout_s(self, address: str) -> float:
@@ -203,8 +207,8 @@ class Links:
         if len(self._known) > self._limits.addresses_kept_max:
             self._known = {address: known for address, known in self._known.items() if address in addresses}
 
-    def _pause_s(self, address: _Address, kind: EndKind) -> float:
-        match kind:
+    def _pause_s(self, address: _Address, end: SessionEnd) -> float:
+        match end.kind:
             case EndKind.SHED:
                 pause_s = self._limits.shed_pause_s
             case EndKind.REFUSED:
@@ -212,7 +216,9 @@ class Links:
             case EndKind.FOREIGN | EndKind.DUPLICATE:
                 pause_s = self._limits.foreign_pause_s
             case _:
-                longest_s = self._limits.retry_max_s if self._primary is None else self._limits.retry_second_max_s
+                longest_s = self._limits.retry_late_max_s if end.late else self._limits.retry_max_s
+                if self._primary is not None:
+                    longest_s = self._limits.retry_second_max_s
                 pause_s = min(longest_s, self._limits.retry_first_s * 2.0 ** min(address.failures, 16))
                 return self._parts.random.uniform(0, pause_s)
         return self._parts.random.uniform(pause_s / 2, pause_s)

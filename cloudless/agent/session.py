@@ -47,15 +47,18 @@ class EndKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
+    """`late`: the coordinator is there and takes too long, so that others who knock may be why."""
+
     kind: EndKind
     message: str
+    late: bool = False
 
 
 class SessionOver(Exception):
     """Leaves the session's tasks with its end."""
 
-    def __init__(self, kind: EndKind, message: str) -> None:
-        self.end = SessionEnd(kind, message)
+    def __init__(self, kind: EndKind, message: str, *, late: bool = False) -> None:
+        self.end = SessionEnd(kind, message, late)
         super().__init__(message)
 
 
@@ -68,6 +71,10 @@ class SessionOwner(Protocol):
 
     async def on_coordinators(self, told: Mapping[str, str]) -> None:
         """Take in the list of all coordinators, id → address."""
+        ...
+
+    def has_other(self, session: Session) -> bool:
+        """Return whether another session is welcomed."""
         ...
 
     def on_end(self, session: Session, end: SessionEnd) -> None:
@@ -135,7 +142,7 @@ class Session:
                 async with asyncio.timeout(self._connect_timeout_s):
                     await self._open()
             except TimeoutError:
-                end = SessionEnd(EndKind.UNREACHABLE, f"no answer within {self._connect_timeout_s:g} s")
+                end = SessionEnd(EndKind.UNREACHABLE, f"no answer within {self._connect_timeout_s:g} s", late=True)
             else:
                 await self._serve()
         except SessionOver as over:
@@ -175,9 +182,7 @@ class Session:
             raise SessionOver(EndKind.SHED, message.shed.reason)
         if message.WhichOneof("body") != "welcome":
             raise SessionOver(EndKind.BROKEN, "did not begin with a welcome")
-        period_s = message.welcome.heartbeat_period_s
-        if 0 < period_s <= self._parts.limits.heartbeat_period_max_s:
-            self._period_s = period_s
+        self._take_period(message.welcome.heartbeat_period_s)
         self.coordinator_id = message.welcome.coordinator_id
         await self._owner.on_welcome(self, message.welcome)
         self._parts.on_heard()
@@ -206,10 +211,14 @@ class Session:
             self._handling = False
 
     async def _beat(self) -> None:
-        """Beat at once, then every period; count the periods in which nothing came back."""
+        """Beat at once, then every period; count the periods in which nothing came back.
+
+        A silent PRIMARY is held on to for longer while there is no other: leaving it would gain nothing, and when a
+        coordinator is slow because of its many agents, all of them coming again would keep it so.
+        """
         sequence = 0
         writing: asyncio.Future[None] | None = None
-        while self._silent_periods < self._parts.limits.silent_periods_max:
+        while self._silent_periods < self._silence_max():
             # While a slow disk holds our own reader up, the silence is not the coordinator's.
             self._silent_periods += not self._handling
             # A stopped coordinator does not read either: the periods are counted though a write is stuck.
@@ -222,7 +231,12 @@ class Session:
                 # What fails to be written is told by the reader; not asked for, asyncio would complain.
                 writing.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.sleep(self._period_s)
-        raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self._period_s:g} s")
+        raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self._period_s:g} s", late=True)
+
+    def _silence_max(self) -> int:
+        limits = self._parts.limits
+        alone = self.role == PRIMARY and not self._owner.has_other(self)
+        return limits.silent_periods_alone_max if alone else limits.silent_periods_max
 
     async def _tell(self) -> None:
         """As PRIMARY: report all tasks, then every change, conflated; repeat what is not acknowledged."""
@@ -258,6 +272,10 @@ class Session:
             self._told = info
             await self._write(agent_pb2.AgentMessage(info=to_message(info, objects_pb2.NodeInfo)))
 
+    def _take_period(self, period_s: float) -> None:
+        if 0 < period_s <= self._parts.limits.heartbeat_period_max_s:
+            self._period_s = period_s
+
     def _now_s(self) -> float:
         return self._parts.clock.monotonic_s()
 
@@ -274,6 +292,7 @@ class Session:
             raise SessionOver(EndKind.REFUSED, str(error)) from error
 
     async def _on_heartbeat_ack(self, message: agent_pb2.CoordinatorMessage) -> None:
+        self._take_period(message.heartbeat_ack.heartbeat_period_s)
         sent_s = self._beats.pop(message.heartbeat_ack.sequence, None)
         if sent_s is not None:
             self._parts.on_round_trip(self._now_s() - sent_s)

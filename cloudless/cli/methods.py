@@ -18,6 +18,7 @@ from cloudless.rpc.v1 import (
     exec_pb2,
     identity_pb2,
     maintenance_pb2,
+    names_pb2,
     node_pb2,
     usage_pb2,
     workload_pb2,
@@ -53,7 +54,7 @@ def _method(
 
 
 _c, _n, _w, _e, _i, _b = cluster_pb2, node_pb2, workload_pb2, event_pb2, identity_pb2, backup_pb2
-_m, _x = maintenance_pb2, exec_pb2
+_m, _x, _na = maintenance_pb2, exec_pb2, names_pb2
 
 GET_STATUS = _method("ClusterService/GetStatus", _c.GetStatusRequest, _c.GetStatusResponse)
 LIST_MEMBERS = _method("ClusterService/ListMembers", _c.ListMembersRequest, _c.ListMembersResponse, attempt_s=4.0)
@@ -115,6 +116,8 @@ READ_NODE_USAGE = _method(
 READ_TASK_USAGE = _method(
     "UsageService/ReadTaskUsage", usage_pb2.ReadTaskUsageRequest, usage_pb2.ReadTaskUsageResponse, attempt_s=4.0
 )
+LIST_ENDPOINTS = _method("NameService/ListEndpoints", _na.ListEndpointsRequest, _na.ListEndpointsResponse)
+WATCH_ENDPOINTS = _method("NameService/WatchEndpoints", _na.WatchEndpointsRequest, _na.WatchEndpointsResponse)
 LIST_TASKS = _method("TaskService/ListTasks", _w.ListTasksRequest, _w.ListTasksResponse)
 GET_TASK = _method("TaskService/GetTask", _w.GetTaskRequest, _w.GetTaskResponse)
 # Tried on the next coordinator only as long as nobody has said that it has begun.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
+import click
+
 from cloudless.cli.ages import format_age, format_span
+from cloudless.cli.endpoints import Step, address_of
 from cloudless.cli.output import Column, Listing
 from cloudless.cli.plain import enum_word, to_plain
 from cloudless.rpc.v1.cluster_pb2 import CoordinatorStatus, Joiner, Member
+from cloudless.rpc.v1.names_pb2 import Endpoint
 from cloudless.rpc.v1.node_pb2 import Node
 from cloudless.rpc.v1.objects_pb2 import (
     EventRecord,
@@ -268,3 +273,34 @@ COORDINATORS: Listing[CoordinatorStatus] = Listing(
         Column("PID", lambda c: str(c.record.pid or "-"), wide=True),
     ],
 )
+
+
+ENDPOINTS: Listing[Endpoint] = Listing(
+    kind="endpoint",
+    name=lambda e: f"{e.task_id}/{e.port_name}" if e.port_name else e.task_id,
+    plain=to_plain,
+    columns=[
+        Column("ADDRESS", address_of),
+        Column("PORT", lambda e: e.port_name or "-"),
+        Column("PROTOCOL", lambda e: e.protocol),
+        Column("TASK", lambda e: e.task_id),
+        Column("NODE", lambda e: e.node_id),
+        Column("ZONE", lambda e: e.zone or "-"),
+        Column("NEAR", lambda e: "?" if e.doubtful else e.distance),
+        Column("REGION", lambda e: e.region or "-", wide=True),
+    ],
+)
+
+
+def print_step(output: str, step: Step) -> None:
+    """Print what changed: one line for each endpoint, or an object a line."""
+    if output in ("json", "yaml"):  # a line each: an endless list cannot be closed
+        gone = [{"taskId": endpoint.task_id, "portName": endpoint.port_name} for endpoint in step.gone]
+        click.echo(json.dumps({"put": [to_plain(endpoint) for endpoint in step.put], "gone": gone}))
+        return
+    for sign, changed in (("-", step.gone), ("+", step.put)):
+        for endpoint in changed:
+            node = f"{endpoint.node_id}, unreachable" if endpoint.doubtful else endpoint.node_id
+            click.echo(
+                f"{sign} {address_of(endpoint):<24} {endpoint.port_name or '-':<10} {endpoint.task_id} on {node}"
+            )

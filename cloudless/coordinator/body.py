@@ -27,6 +27,7 @@ from cloudless.coordinator.api.exec import Execs
 from cloudless.coordinator.api.logs import Logs
 from cloudless.coordinator.api.maintenance import Maintenance
 from cloudless.coordinator.api.members import MemberCalls
+from cloudless.coordinator.api.names import Names
 from cloudless.coordinator.api.nodes import Nodes
 from cloudless.coordinator.api.rollouts import Rollouts
 from cloudless.coordinator.api.scheduler import SchedulerCalls
@@ -204,6 +205,7 @@ class Body:
                 SchedulerCalls(access),
                 UpgradeCalls(access, self.members),
             ),
+            "names": (Names(access),),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
             "workloads": (Workloads(access), Rollouts(access), Logs(access, self._own.dialler)),
             "tasks": (Tasks(access), Execs(access, self._own.dialler)),
@@ -237,7 +239,9 @@ class Body:
         controllers: tuple[Controller, ...] = (
             ClusterNamer(own_id, replica, clock, self.ids, lambda: self.trust.issuer.cluster_id, level_of(__version__)),
             *self.trust.controllers(),
-            LivenessController(replica, self.heard, clock, self.settings.node_timeout_s),
+            LivenessController(
+                replica, self.heard, clock, self.settings.node_timeout_s, self.settings.heartbeat_period_s
+            ),
             self.orchestrator,
             Reaper(replica, clock),
             ReliabilityKeeper(replica, clock),

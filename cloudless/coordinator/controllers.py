@@ -19,6 +19,7 @@ from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.model import ClusterRecord, NodeStatus
 from cloudless.core.orchestration import plan_event_reap, plan_liveness, plan_reap
+from cloudless.core.orchestration.heartbeats import node_timeout_s
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.errors import CloudlessError, CommitUncertain, Fenced, LeaseLost, Unavailable
 from cloudless.ports import Clock, Ids
@@ -94,8 +95,12 @@ class LivenessController:
     # An agent that lost its last coordinator tries again within its longest pause (2 s) and time to connect (1.5 s).
     RETURN_GRACE_S = 3.5
 
-    def __init__(self, replica: Replica, heard: HeardTable, clock: Clock, timeout_s: float) -> None:
-        self._replica, self._heard, self._clock, self._timeout_s = replica, heard, clock, timeout_s
+    def __init__(
+        self, replica: Replica, heard: HeardTable, clock: Clock, timeout_s: float, period_s: float = 1.0
+    ) -> None:
+        """`timeout_s`, `period_s`: the least silence and heartbeat period; in large clusters both are longer."""
+        self._replica, self._heard, self._clock = replica, heard, clock
+        self._timeout_s, self._period_s = timeout_s, period_s
 
     async def run(self, term: int, committer: Committer) -> None:
         began_s = looked_s = self._clock.monotonic_s()
@@ -104,11 +109,10 @@ class LivenessController:
             if now_s - looked_s > self.FROZEN_AFTER_S + self.PERIOD_S:
                 began_s = now_s
             looked_s = now_s
-            recent = {node: silent for node, silent in self._heard.silent_s().items() if silent < self._timeout_s}
+            timeout_s = node_timeout_s(len(self._replica.machine.nodes), self._period_s, self._timeout_s)
+            recent = {node: silent for node, silent in self._heard.silent_s().items() if silent < timeout_s}
             listening_s = max(0.0, now_s - began_s - self.RETURN_GRACE_S)
-            plan = plan_liveness(
-                self._replica.machine, recent, self._clock.wall_ms(), term, self._timeout_s, listening_s
-            )
+            plan = plan_liveness(self._replica.machine, recent, self._clock.wall_ms(), term, timeout_s, listening_s)
             if plan.changes:
                 for change in plan.changes:
                     _log_status(change)

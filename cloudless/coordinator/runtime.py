@@ -14,6 +14,7 @@ from typing import Any
 
 from loguru import logger
 
+from cloudless.adapters.dns.server import DnsServer
 from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
@@ -28,6 +29,7 @@ from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
 from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
 from cloudless.coordinator.inspection import Inspector
+from cloudless.coordinator.names import NameAnswers
 from cloudless.core.membership.founding import Standing
 from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
@@ -40,6 +42,7 @@ from cloudless.rpc.v1 import (
     event_pb2,
     identity_pb2,
     maintenance_pb2,
+    names_pb2,
     node_pb2,
     peer_pb2,
     usage_pb2,
@@ -57,6 +60,7 @@ SERVICES = {
     "sessions": agent_pb2.DESCRIPTOR.services_by_name["AgentService"],
     "backups": backup_pb2.DESCRIPTOR.services_by_name["BackupService"],
     "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    "names": names_pb2.DESCRIPTOR.services_by_name["NameService"],
     "usage": usage_pb2.DESCRIPTOR.services_by_name["UsageService"],
     "peers": peer_pb2.DESCRIPTOR.services_by_name["PeerService"],
     "maintenance": maintenance_pb2.DESCRIPTOR.services_by_name["MaintenanceService"],
@@ -126,6 +130,7 @@ class Coordinator:
             http = HttpServer(address, routes, taken, tls=self._own.http, open=OPEN_PATHS)
             stack.push_async_callback(http.stop)
             await http.start()
+        await self._answer_names(stack)
         self._server = server = GrpcServer(
             self._settings.bind_address,
             self._settings.node_id,
@@ -145,6 +150,21 @@ class Coordinator:
             self._settings.bind_address,
             self._settings.http_address,
         )
+
+    async def _answer_names(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        if not settings.dns_address:
+            return
+        answers = NameAnswers(
+            lambda: self._body.replica if self._body else None,
+            settings.dns_domain,
+            settings.dns_ttl_s,
+            settings.dns_stale_max_s,
+        )
+        server = DnsServer(settings.dns_address, answers.respond, SystemClock())
+        stack.push_async_callback(server.stop)
+        await server.start()
+        logger.info("{} answers names under {} on {}", settings.node_id, settings.dns_domain, settings.dns_address)
 
     def _tell_refusal(self, subject: str, actor: str, method: str, reason: str) -> None:
         if self._body is not None:

@@ -24,6 +24,7 @@ from cloudless.coordinator.usage import UsageDesk
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Desired, NodeInfo, TaskDesired, TaskObserved
+from cloudless.core.orchestration.heartbeats import heartbeat_period_s
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import Applied, Task, View
 from cloudless.errors import Conflict, FormationRefused, InvalidSpec, Problem, Unavailable
@@ -48,7 +49,7 @@ NAMESAKE_PERIODS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
-    """`heartbeat_period_s` is told to agents. `coordinator_id` is ours."""
+    """`heartbeat_period_s` is told to agents, a longer one in large clusters. `coordinator_id` is ours."""
 
     coordinator_id: str
     heartbeat_period_s: float = 1.0
@@ -65,6 +66,7 @@ class AgentSession:
         self.changed: dict[str, None] = {}
         self.acks: dict[str, int] = {}
         self.beat_due = 0
+        self.period_told_s = 0.0
         self.addresses_due = False
         self.usage_due = False
         self.shed_reason = ""
@@ -178,7 +180,7 @@ class Sessions:
         reading = asyncio.create_task(self._read(requests, session, writer), name=f"session-read-{info.id}")
         try:
             self._heard.hear(info.id, own=True)
-            yield self._welcome()
+            yield self._welcome(session)
             async for message in self._outgoing(session):
                 yield message
         finally:
@@ -251,7 +253,7 @@ class Sessions:
         if known is None or "" in (known.agent_id, info.agent_id) or known.agent_id == info.agent_id:
             return
         silence_s = self._heard.find_silence_s(info.id)
-        if silence_s is not None and silence_s < NAMESAKE_PERIODS * self._settings.heartbeat_period_s:
+        if silence_s is not None and silence_s < NAMESAKE_PERIODS * self._period_s():
             raise Conflict(
                 f"another agent with the node id {info.id} is alive (at {known.address})",
                 hint="give this one its own CLOUDLESS_NODE_ID, or stop the other",
@@ -311,7 +313,7 @@ class Sessions:
             session.wake.clear()
             if session.beat_due:
                 sequence, session.beat_due = session.beat_due, 0
-                yield pb.CoordinatorMessage(heartbeat_ack=pb.HeartbeatAck(sequence=sequence))
+                yield pb.CoordinatorMessage(heartbeat_ack=self._heartbeat_ack(session, sequence))
             if session.acks:
                 entries = [pb.ReportsAck.Entry(task_id=task_id, sequence=n) for task_id, n in session.acks.items()]
                 session.acks.clear()
@@ -331,13 +333,25 @@ class Sessions:
 
     # --- messages ---
 
-    def _welcome(self) -> pb.CoordinatorMessage:
+    def _period_s(self) -> float:
+        return heartbeat_period_s(len(self._replica.machine.nodes), self._settings.heartbeat_period_s)
+
+    def _heartbeat_ack(self, session: AgentSession, sequence: int) -> pb.HeartbeatAck:
+        """Return the answer to a heartbeat; it says how often to beat if that has changed."""
+        period_s = self._period_s()
+        if period_s == session.period_told_s:
+            return pb.HeartbeatAck(sequence=sequence)
+        session.period_told_s = period_s
+        return pb.HeartbeatAck(sequence=sequence, heartbeat_period_s=period_s)
+
+    def _welcome(self, session: AgentSession) -> pb.CoordinatorMessage:
+        session.period_told_s = self._period_s()
         cluster = self._replica.machine.cluster
         return pb.CoordinatorMessage(
             welcome=pb.Welcome(
                 coordinator_id=self._settings.coordinator_id,
                 cluster_id=cluster.id if cluster else "",
-                heartbeat_period_s=self._settings.heartbeat_period_s,
+                heartbeat_period_s=session.period_told_s,
                 coordinator_addresses=self._addresses(),
                 coordinators=self._known(),
             )

@@ -42,6 +42,9 @@ class World:
     clusters: dict[str, str] = field(default_factory=dict)
     refusing: set[str] = field(default_factory=set)
     dialled: list[str] = field(default_factory=list)
+    mute: set[str] = field(default_factory=set)
+    beats: list[float] = field(default_factory=list)
+    new_period_s: float = 0.0
     streams: list[Stream] = field(default_factory=list)
 
     def dial(self, address: str) -> Stream:
@@ -86,8 +89,9 @@ class Stream:
                 coordinators=self._world.known(),
             )
             self.queue.put_nowait(pb.CoordinatorMessage(welcome=welcome))
-        elif message.WhichOneof("body") == "heartbeat":
-            ack = pb.HeartbeatAck(sequence=message.heartbeat.sequence)
+        elif message.WhichOneof("body") == "heartbeat" and self.address not in self._world.mute:
+            self._world.beats.append(CLOCK.monotonic_s())
+            ack = pb.HeartbeatAck(sequence=message.heartbeat.sequence, heartbeat_period_s=self._world.new_period_s)
             self.queue.put_nowait(pb.CoordinatorMessage(heartbeat_ack=ack))
 
     async def read(self) -> pb.CoordinatorMessage:
@@ -360,3 +364,58 @@ async def test_a_coordinator_that_is_slow_to_answer_is_given_more_time_with_each
         await eventually(lambda: links.primary is not None)
     assert times[0][1] - times[0][0] < 2.0, "the first try is given up early"
     assert times[1][1] - times[1][0] >= 2.9, "the second is not"
+
+
+@virtually
+async def test_a_silent_primary_is_held_on_to_while_there_is_no_other_and_left_at_once_when_there_is() -> None:
+    """When a coordinator is slow because of its many agents, all of them coming again would keep it so."""
+    world = World({"a:1": "c1"}, {})
+    links, _ = linking(world, FixedSeeds(["a:1", "b:1"]))
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None)
+        world.mute.add("a:1")
+        await asyncio.sleep(8)
+        assert links.primary is not None
+        assert not links.ends[EndKind.SILENT]
+        world.at["b:1"] = "c2"
+        await eventually(lambda: links.primary is not None and links.primary.coordinator_id == "c2")
+        assert links.ends[EndKind.SILENT] == 1
+
+
+@virtually
+async def test_one_that_answers_too_late_is_tried_ever_more_seldom_even_by_who_has_nobody() -> None:
+    dialled: list[float] = []
+
+    class Stuck(Stream):
+        async def write(self, message: pb.AgentMessage) -> None:
+            await asyncio.sleep(3600)
+
+    world = World()
+
+    def dial(address: str) -> Stream:
+        dialled.append(CLOCK.monotonic_s())
+        world.streams.append(Stuck(world, address))
+        return world.streams[-1]
+
+    links, _ = linking(world, FixedSeeds(["a:1"]), dial=dial)
+    async with running(links.run()):
+        await asyncio.sleep(120)
+        began = len(dialled)
+        await asyncio.sleep(600)
+        limits = AgentLimits()
+        longest_s = limits.retry_late_max_s + limits.connect_timeout_max_s
+        assert 600 / longest_s <= len(dialled) - began <= 600 / limits.connect_timeout_max_s
+
+
+@virtually
+async def test_an_agent_beats_as_often_as_it_was_told_last() -> None:
+    world = World({"a:1": "c1"}, {})
+    links, _ = linking(world, FixedSeeds(["a:1"]))
+    async with running(links.run()):
+        await eventually(lambda: len(world.beats) > 3)
+        world.new_period_s = 5.0
+        await asyncio.sleep(6)
+        began = len(world.beats)
+        await asyncio.sleep(50)
+        assert 9 <= len(world.beats) - began <= 11
+        assert links.primary is not None

@@ -31,6 +31,7 @@ class Agent:
         self._said: asyncio.Queue[agent_pb2.AgentMessage] = asyncio.Queue()
         self.heard: list[str | None] = []
         self.terms: list[int] = []
+        self.periods_s: list[float] = []
         info = to_message(build_node("n1"), objects_pb2.NodeInfo)
         hello = agent_pb2.AgentHello(info=info, role=agent_pb2.SESSION_ROLE_PRIMARY)
         self.say(agent_pb2.AgentMessage(hello=hello))
@@ -46,6 +47,10 @@ class Agent:
     async def run(self) -> None:
         async for message in self._sessions.Session(self._words(), None):
             self.heard.append(message.WhichOneof("body"))
+            if message.WhichOneof("body") == "welcome":
+                self.periods_s.append(message.welcome.heartbeat_period_s)
+            if message.heartbeat_ack.heartbeat_period_s:
+                self.periods_s.append(message.heartbeat_ack.heartbeat_period_s)
             if message.WhichOneof("body") == "assignments":
                 self.terms.append(message.assignments.term)
 
@@ -136,5 +141,25 @@ async def test_facts_of_a_node_that_change_during_a_session_are_written_and_only
         agent.say(agent_pb2.AgentMessage(info=to_message(build_node("n2"), objects_pb2.NodeInfo)))
         await eventually(lambda: "shed" in agent.heard)
         assert known("n2") == ()
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
+
+
+@virtually
+async def test_agents_are_told_once_when_the_cluster_has_become_so_large_that_they_are_to_beat_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cloudless.core.orchestration.heartbeats.BEATS_PER_S_MAX", 1)
+    async with serving() as (cluster, sessions):
+        agent = Agent(sessions)
+        stream = asyncio.create_task(agent.run())
+        await eventually(lambda: agent.periods_s == [1.0])
+        for number in range(4):
+            await cluster.add_node(f"more-{number}")
+        await eventually(lambda: len(cluster.replica.machine.nodes) == 5)
+        for sequence in range(1, 4):
+            agent.say(agent_pb2.AgentMessage(heartbeat=agent_pb2.Heartbeat(sequence=sequence)))
+            await eventually(lambda n=sequence: agent.heard.count("heartbeat_ack") == n)  # type: ignore[misc]
+        assert agent.periods_s == [1.0, 5.0]
         stream.cancel()
         await asyncio.gather(stream, return_exceptions=True)

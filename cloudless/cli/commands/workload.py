@@ -232,6 +232,36 @@ def top(name: str) -> None:
     show_task_usage(options, *(options.target(name) if name else (options.namespace, "")))
 
 
+@workload.command("endpoints", cls=Command)
+@click.argument("name")
+@click.option("--near", default="", metavar="NODE", help="Nearest to this node first.")
+@click.option("--watch", "-w", is_flag=True, help="Go on with what changes until interrupted.")
+def endpoints(name: str, near: str, watch: bool) -> None:
+    """List where workload NAME can be reached: its tasks that run and are ready, best first."""
+    from cloudless.cli.endpoints import follow_endpoints
+    from cloudless.cli.methods import LIST_ENDPOINTS
+    from cloudless.cli.output import show_list
+    from cloudless.cli.views import ENDPOINTS, print_step
+    from cloudless.rpc.v1.names_pb2 import ListEndpointsRequest, WatchEndpointsRequest
+
+    options = current()
+    namespace, name = options.target(name)
+    with options.client() as client:
+        if watch:
+            request = WatchEndpointsRequest(namespace=namespace, workload=name, near_node_id=near)
+            for step in follow_endpoints(client, request):
+                print_step(options.output, step)
+            return
+        listed = client.call(
+            LIST_ENDPOINTS,
+            ListEndpointsRequest(read=options.read(), namespace=namespace, workload=name, near_node_id=near),
+        )
+    show_list(
+        options, ENDPOINTS, listed.endpoints,
+        empty=f"no task of {name} is ready: `cloudless workload explain {name}` says why",
+    )  # fmt: skip
+
+
 @workload.command("logs", cls=Command)
 @click.argument("name")
 @log_options

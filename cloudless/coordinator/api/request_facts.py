@@ -99,6 +99,8 @@ _FACTS: dict[str, Callable[[Any, View | None], RequestFacts]] = {
     "WorkloadService/UpdateRollout": _one,
     "WorkloadService/ListRevisions": _one,
     "WorkloadService/ReadLogs": _logs,
+    "NameService/ListEndpoints": _one,
+    "NameService/WatchEndpoints": _one,
     "TaskService/ListTasks": _list,
     "TaskService/GetTask": _task,
     "TaskService/ExecTask": _exec,

@@ -95,6 +95,8 @@ _OWN_RULES: dict[str, Rule] = {
     "WorkloadService/UpdateRollout": _WRITE,
     "WorkloadService/ListRevisions": _READ,
     "WorkloadService/ReadLogs": _READ,
+    "NameService/ListEndpoints": _READ,
+    "NameService/WatchEndpoints": _READ,
     "TaskService/ListTasks": _READ,
     "TaskService/GetTask": _READ,
     "TaskService/ExecTask": _WRITE,

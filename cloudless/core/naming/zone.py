@@ -28,8 +28,8 @@ from cloudless.core.discovery.addresses import split_address
 from cloudless.core.naming.endpoints import Asker, Distance, Endpoint, find_endpoints, usable_endpoints
 from cloudless.core.state.view import View
 
-ANSWERS_MAX = 64
-"""Endpoints told of at once, the best ones."""
+ADDRESSES_MAX, SERVICES_MAX = 16, 64
+"""Told of at once, the best ones: so many addresses fit the smallest datagram, long lists of services need TCP."""
 LABELS_MAX = 40
 """Names of more labels do not exist: bounds how many ways there are to read one."""
 SERVICES, SERVERS = "svc", "dns"
@@ -139,7 +139,7 @@ def _find_service(view: View, zone: Zone, labels: tuple[str, ...], asker: Asker)
         return _find_port(view, zone, labels, asker)
     if (ref := _find_workload(view, labels)) is not None:
         endpoints = usable_endpoints(find_endpoints(view, *ref, asker))
-        return list(_addresses(dict.fromkeys(endpoint.host for endpoint in endpoints)))[:ANSWERS_MAX]
+        return list(_addresses(dict.fromkeys(endpoint.host for endpoint in endpoints)))[:ADDRESSES_MAX]
     for size in range(1, len(labels) - 1):
         if (ref := _find_workload(view, labels[size:])) is not None:
             task_id = ".".join(labels[:size])
@@ -174,7 +174,7 @@ def _find_port(view: View, zone: Zone, labels: tuple[str, ...], asker: Asker) ->
     )
     if not endpoints and not declared:
         return None
-    return [_service(zone, endpoint) for endpoint in endpoints[:ANSWERS_MAX]]
+    return [_service(zone, endpoint) for endpoint in endpoints[:SERVICES_MAX]]
 
 
 def _find_workload(view: View, labels: tuple[str, ...]) -> tuple[str, str] | None:

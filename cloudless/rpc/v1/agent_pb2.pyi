@@ -349,15 +349,19 @@ class HeartbeatAck(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_PERIOD_S_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
+    heartbeat_period_s: _builtins.float
+    """Beat this often from now on; 0: as often as before. Large clusters beat more slowly."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
+        heartbeat_period_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period_s", b"heartbeat_period_s", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
