@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 _WAIT_S = 120.0
 
 
-@click.group(cls=LazyGroup, aliases={"create": "apply", "describe": "explain"})
+_LAZY = {"plan": ("cloudless.cli.commands.plan:plan", "Show what applying a manifest would do, without doing it.")}
+
+
+@click.group(cls=LazyGroup, lazy=_LAZY, aliases={"create": "apply", "describe": "explain"})
 def workload() -> None:
     """What runs: apply a manifest, look, scale, explain, read logs, delete."""
 
@@ -199,12 +202,13 @@ def explain(name: str) -> None:
     unplaced: dict[tuple[str, ...], list[str]] = {}
     for slot in answer.unplaced:
         why = [f"    {reason.count} of {slot.nodes_total} nodes: {reason.reason}" for reason in slot.reasons]
-        unplaced.setdefault((slot.text, *why), []).append(str(slot.slot))
-    for (text, *reasons), slots in unplaced.items():
-        if text in answer.verdict and len(reasons) < 2 and len(unplaced) == 1:
+        near = [f"    nearest {miss.node_id}: {'; '.join(miss.obstacles)}" for miss in slot.nearest]
+        unplaced.setdefault((slot.text, *why, *near), []).append(str(slot.slot))
+    for (text, *details), slots in unplaced.items():
+        if text in answer.verdict and len(details) < 2 and len(unplaced) == 1:
             continue
         click.echo(f"  slot {', '.join(slots)}: {text}")
-        for line in reasons:
+        for line in details:
             click.echo(line)
     for line in answer.waiting:
         if line not in answer.verdict:

@@ -18,6 +18,7 @@ from cloudless.coordinator.api.access import (
     read_selector,
     with_puts,
 )
+from cloudless.coordinator.api.planning import Wanted, plan_manifests, to_diagnosis
 from cloudless.coordinator.api.workload_messages import WorkloadMessages
 from cloudless.core import keys
 from cloudless.core.manifest import WorkloadManifest, diff_fields, parse_manifests, same_task_template, to_manifest
@@ -70,18 +71,21 @@ class Workloads:
             header=self._access.header(),
             workload=self._messages.of(workload),
             verdict="\n".join(explained.lines),
-            unplaced=[
-                pb.SlotDiagnosis(
-                    slot=slot,
-                    text=diagnosis.text,
-                    nodes_total=diagnosis.nodes_total,
-                    reasons=[pb.ReasonCount(reason=reason, count=count) for reason, count in diagnosis.reasons],
-                )
-                for diagnosis, slots in explained.unplaced
-                for slot in slots
-            ],
+            unplaced=[to_diagnosis(slot, diagnosis) for diagnosis, slots in explained.unplaced for slot in slots],
             waiting=list(explained.waiting),
         )
+
+    async def PlanWorkload(self, request: pb.PlanWorkloadRequest, context: Any) -> pb.PlanWorkloadResponse:
+        manifests = parse_manifests(load_documents(request.manifest))
+        view = await self._access.settle(request.read, context)
+        wanted = []
+        for manifest in manifests:
+            _refuse_unreadable(view, manifest)
+            held = view.workloads.get((manifest.namespace, manifest.name))
+            record, result = self._apply_one(held, manifest)
+            wanted.append(Wanted(manifest, held, _either(record, held), result["action"]))
+        planned = plan_manifests(view, wanted, self._access.clock.wall_ms())
+        return pb.PlanWorkloadResponse(header=self._access.header(), workloads=planned)
 
     # --- writes ---
 
@@ -221,6 +225,13 @@ class Workloads:
         makes_room = isinstance(request, pb.DeleteWorkloadRequest)
         written = await self._access.write(request.options, content, decide, context, makes_room=makes_room)
         return written.revision
+
+
+def _either(changed: WorkloadRecord | None, held: Workload | None) -> WorkloadRecord:
+    """Return the record as it would be: the changed one, or the held one if nothing changes."""
+    record = changed or (held.record if held is not None else None)
+    assert record is not None, "what does not exist is made anew"
+    return record
 
 
 def _refuse_unreadable(view: View, manifest: WorkloadManifest) -> None:

@@ -6,6 +6,7 @@ All are level-triggered: they look at what is, not at what happened, so a lost e
 """
 
 from cloudless.core.orchestration.liveness import LivenessPlan, plan_liveness
+from cloudless.core.orchestration.preview import Preview, preview_workloads
 from cloudless.core.orchestration.reap import plan_event_reap, plan_reap
 from cloudless.core.orchestration.replicas import OrchestrationPlan, WorkloadPlan, plan_workload, plan_workloads
 from cloudless.core.orchestration.summary import (
@@ -24,6 +25,7 @@ __all__ = [
     "LivenessPlan",
     "NodeSummary",
     "OrchestrationPlan",
+    "Preview",
     "WorkloadPlan",
     "WorkloadState",
     "WorkloadSummary",
@@ -33,6 +35,7 @@ __all__ = [
     "plan_reap",
     "plan_workload",
     "plan_workloads",
+    "preview_workloads",
     "summarise_node",
     "summarise_workload",
     "task_state_word",

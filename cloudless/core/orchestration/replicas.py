@@ -53,19 +53,34 @@ class OrchestrationPlan:
 
 
 def plan_workloads(
-    view: View, refs: Iterable[tuple[str, str]], now_ms: int, term: int, unreachable_s: Mapping[str, float]
+    view: View,
+    refs: Iterable[tuple[str, str]],
+    now_ms: int,
+    term: int,
+    unreachable_s: Mapping[str, float],
+    scratch: Scratch | None = None,
 ) -> OrchestrationPlan:
-    """Plan the workloads `refs` (namespace, name) in that order, each once."""
-    scratch = Scratch(view, unreachable_s)
+    """Plan the workloads `refs` (namespace, name), each once: higher priorities first, else in that order."""
+    scratch = scratch or Scratch(view, unreachable_s)
     results = tuple(
         plan_workload(view, namespace, name, now_ms, term, unreachable_s, scratch)
-        for namespace, name in dict.fromkeys(refs)
+        for namespace, name in in_order_of_priority(view, refs)
     )
     return OrchestrationPlan(
         Plan(revision=view.revision, changes=tuple(change for result in results for change in result.changes)),
         results,
         min((result.next_deadline_s for result in results if result.next_deadline_s is not None), default=None),
     )
+
+
+def in_order_of_priority(view: View, refs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return workloads with the highest priority first, each once; a name without a workload counts as 0."""
+
+    def urgency(ref: tuple[str, str]) -> int:
+        workload = view.workloads.get(ref)
+        return -workload.record.spec.priority if workload is not None else 0
+
+    return sorted(dict.fromkeys(refs), key=urgency)
 
 
 def plan_workload(

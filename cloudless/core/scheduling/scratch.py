@@ -52,10 +52,12 @@ class Scratch:
     """The rooms of all known nodes, and how many tasks of a workload are where.
 
     `unreachable_s` is how long each unreachable node has been so; one that is missing there has just become so.
+    `explains`: a diagnosis also names the nodes that nearly fit, which costs a look at all that is in the way.
     """
 
-    def __init__(self, view: View, unreachable_s: Mapping[str, float] | None = None) -> None:
+    def __init__(self, view: View, unreachable_s: Mapping[str, float] | None = None, *, explains: bool = False) -> None:
         self._view = view
+        self.explains = explains
         self._unreachable_s = unreachable_s or {}
         self._counts: dict[SpreadKey, dict[str, int]] = {}
         self._label_keys: tuple[str, ...] = ()
