@@ -43,7 +43,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "rollout.canary": NOBODY,
     "rollout.autoPromote": NOBODY,
     "mode": NOBODY,
-    "priority": NOBODY,
     "reconcile": NOBODY,
     "stopAfter": NOBODY,
 }

@@ -8,7 +8,13 @@ All are level-triggered: they look at what is, not at what happened, so a lost e
 from cloudless.core.orchestration.liveness import LivenessPlan, plan_liveness
 from cloudless.core.orchestration.preview import Preview, preview_workloads
 from cloudless.core.orchestration.reap import plan_event_reap, plan_reap
-from cloudless.core.orchestration.replicas import OrchestrationPlan, WorkloadPlan, plan_workload, plan_workloads
+from cloudless.core.orchestration.replicas import (
+    OrchestrationPlan,
+    WorkloadPlan,
+    in_order_of_priority,
+    plan_workload,
+    plan_workloads,
+)
 from cloudless.core.orchestration.summary import (
     Explanation,
     NodeSummary,
@@ -30,6 +36,7 @@ __all__ = [
     "WorkloadState",
     "WorkloadSummary",
     "explain_workload",
+    "in_order_of_priority",
     "plan_event_reap",
     "plan_liveness",
     "plan_reap",

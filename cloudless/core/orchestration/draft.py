@@ -29,8 +29,21 @@ from cloudless.core.orchestration.census import Census, Occupant, Slot
 from cloudless.core.orchestration.changes import Decider, build_task_id, create_task, newest_by_slot, stop_task
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
-from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, fixed_ports, place, why_leave
+from cloudless.core.scheduling import (
+    Ask,
+    Diagnosis,
+    Placed,
+    Scratch,
+    find_way,
+    fixed_ports,
+    place,
+    priority_words,
+    why_leave,
+)
 from cloudless.core.state.view import Task, View, Workload
+
+CLAIMS_MAX = 10
+"""Tasks of one workload that lower priorities make room for in one plan; the next ones have their turn after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,7 @@ class Draft:
     unplaced: list[tuple[int, Diagnosis]] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
+    claims: int = 0
     _stopped: dict[str, Occupant] = field(default_factory=dict)
     _newest: dict[int, int] | None = None
 
@@ -244,8 +258,24 @@ class Draft:
                 )
             else:
                 self.unplaced.append((number, outcome.diagnosis))
+                self._make_way(number, outcome.ask)
             self._give_up(want, placed=isinstance(outcome, Placed))
         return frozenset(started)
+
+    def _make_way(self, number: int, ask: Ask) -> None:
+        """Let tasks of lower priority make room, if the settings allow it and it helps, and reserve that room."""
+        if not self.scratch.settings.preemption or self.claims >= CLAIMS_MAX:
+            return
+        way = find_way(ask, self.scratch, self.view)
+        if way is None:
+            return
+        self.claims += 1
+        self.scratch.reserve(ask, way.room)
+        for victim in way.victims:
+            self.scratch.leaving.add(victim.id)
+            self.changes.append(stop_task(victim, self.decider, priority_words(ask, self.view, victim)))
+        count = len(way.victims) + way.leaving
+        self.waiting.append(f"slot {number} gets node {way.room.node.id} when {count} tasks there have ended")
 
     def _give_up(self, want: Want, *, placed: bool) -> None:
         old = want.instead_of

@@ -40,7 +40,7 @@ def preview_workloads(view: View, records: Iterable[WorkloadRecord], now_ms: int
     scratch = Scratch(cast("View", supposed), away_s, explains=True)
     plan: OrchestrationPlan = plan_workloads(cast("View", supposed), refs, now_ms, 0, away_s, scratch)
     plans = {(planned.namespace, planned.name): planned for planned in plan.workloads}
-    return tuple(_preview(plans[ref]) for ref in refs)
+    return tuple(_preview(plans.get(ref) or WorkloadPlan(*ref)) for ref in refs)
 
 
 class _Supposed:

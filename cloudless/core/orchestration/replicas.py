@@ -32,7 +32,8 @@ class WorkloadPlan:
     """What to do for one workload.
 
     `unplaced` are slots for which no node fits; `waiting` says in words what is waited for;
-    `next_deadline_s` is when to plan again at the latest even if nothing changes.
+    `next_deadline_s` is when to plan again at the latest even if nothing changes. `claims` counts the tasks that room
+    is being made for: it is reserved for them in this plan, and the workload must be in every plan until it has it.
     """
 
     namespace: str
@@ -41,6 +42,7 @@ class WorkloadPlan:
     unplaced: tuple[tuple[int, Diagnosis], ...] = ()
     waiting: tuple[str, ...] = ()
     next_deadline_s: float | None = None
+    claims: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +62,18 @@ def plan_workloads(
     unreachable_s: Mapping[str, float],
     scratch: Scratch | None = None,
 ) -> OrchestrationPlan:
-    """Plan the workloads `refs` (namespace, name), each once: higher priorities first, else in that order."""
+    """Plan the workloads `refs` (namespace, name), each once: higher priorities first, else in that order.
+
+    One whose task makes way for a higher priority is left out: what it does next follows from that stop.
+    """
     scratch = scratch or Scratch(view, unreachable_s)
-    results = tuple(
-        plan_workload(view, namespace, name, now_ms, term, unreachable_s, scratch)
-        for namespace, name in in_order_of_priority(view, refs)
-    )
+    results: list[WorkloadPlan] = []
+    for namespace, name in in_order_of_priority(view, refs):
+        if scratch.leaving.isdisjoint(view.tasks_of(namespace, name)):
+            results.append(plan_workload(view, namespace, name, now_ms, term, unreachable_s, scratch))
     return OrchestrationPlan(
         Plan(revision=view.revision, changes=tuple(change for result in results for change in result.changes)),
-        results,
+        tuple(results),
         min((result.next_deadline_s for result in results if result.next_deadline_s is not None), default=None),
     )
 
@@ -117,6 +122,7 @@ def plan_workload(
         tuple(draft.unplaced),
         _shorten(draft.waiting),
         min(draft.deadlines, default=None),
+        draft.claims,
     )
 
 

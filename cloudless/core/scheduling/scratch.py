@@ -58,6 +58,8 @@ class Scratch:
     def __init__(self, view: View, unreachable_s: Mapping[str, float] | None = None, *, explains: bool = False) -> None:
         self._view = view
         self.explains = explains
+        self.leaving: set[str] = set()
+        """Tasks that the plan at hand stops to make room; others are not to count on them."""
         self._unreachable_s = unreachable_s or {}
         self._counts: dict[SpreadKey, dict[str, int]] = {}
         self._label_keys: tuple[str, ...] = ()
