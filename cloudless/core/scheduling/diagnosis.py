@@ -43,9 +43,13 @@ def diagnose(ask: Ask, scratch: Scratch) -> Diagnosis:
     neighbours = scratch.neighbours_of(ask)
     held: dict[Obstacle, list[Room]] = {}
     for site, shelves in scratch.sites.items():
+        rooms = [room for shelf in shelves for room in shelf.rooms()]
         common = find_site_obstacle(ask, site)
-        for room in (room for shelf in shelves for room in shelf.rooms()):
-            obstacle = common or find_room_obstacle(ask, room, neighbours)
+        if common is not None:
+            held.setdefault(common, []).extend(rooms)
+            continue
+        for room in rooms:
+            obstacle = find_room_obstacle(ask, room, neighbours)
             if obstacle is not None:
                 held.setdefault(obstacle, []).append(room)
     ranked = sorted(held.items(), key=lambda item: (len(item[1]), item[0].many))

@@ -124,6 +124,7 @@ class Tallies:
         self._view, self._places, self._given_up = view, places, given_up
         self._held: dict[tuple[Selection, Topology, bool], Tally] = {}
         self._fed_by: dict[tuple[str, str], tuple[Tally, ...]] = {}
+        self._noted: dict[tuple[str, str], tuple[Ask, list[Places]]] = {}
 
     def neighbours_of(self, ask: Ask) -> Neighbours:
         """Return what an ask wants of other tasks, and they of it."""
@@ -141,6 +142,7 @@ class Tallies:
     def note(self, ask: Ask, places: Places) -> None:
         """Count a task that was just placed."""
         ref = ask.namespace, ask.workload
+        self._noted.setdefault(ref, (ask, []))[1].append(places)
         fed = self._fed_by.get(ref)
         if fed is None:
             fed = tuple(tally for (selection, _, _), tally in self._held.items() if selection.holds(*ref, ask.labels))
@@ -190,6 +192,10 @@ class Tallies:
                 places = self._places.get(task.desired.node_id)
                 if places and not task.ended and (task.wanted or not staying_only) and not self._given_up(task):
                     held.add(places)
+            for asked, noted in self._noted.values():  # what was placed before anybody asked about it
+                if selection.holds(asked.namespace, asked.workload, asked.labels):
+                    for places in noted:
+                        held.add(places)
         return held
 
     def _tasks_of(self, selection: Selection) -> Iterable[Task]:
