@@ -107,7 +107,7 @@ class Draw(random.Random):
         pack = self.choice([0, 50])
         weights = {name: self.choice([0, 50]) for name in ("affinity", "locality", "reliability", "cost", "network")}
         balance = 0 if pack else self.choice([0, 50])
-        return SchedulerRecord(pack=pack, balance=balance, preemption=self.random() < 0.5, **weights)
+        return replace(SchedulerRecord(pack=pack, balance=balance, preemption=self.random() < 0.5), **weights)
 
     def placement(self) -> Placement:
         return Placement(
