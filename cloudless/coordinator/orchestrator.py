@@ -21,6 +21,8 @@ from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Reachability, TaskDesired, WorkloadRecord
 from cloudless.core.orchestration import WorkloadPlan, in_order_of_priority, plan_workloads
+from cloudless.core.scheduling import Scratch
+from cloudless.core.scheduling.touched import find_touched
 from cloudless.core.scheduling.wakes import Happening, unblocking
 from cloudless.core.state import Applied
 from cloudless.ports import Clock
@@ -54,6 +56,8 @@ class Orchestrator:
         self._claiming: dict[Ref, None] = {}
         self._due_s: dict[Ref, float] = {}
         self._unreachable_since_s: dict[str, float] = {}
+        self._scratch: Scratch | None = None
+        self._touched: set[str] = set()
         self._wake = asyncio.Event()
         self._pause_s = self._settings.retry_pause_s
         self.placed_total = 0
@@ -100,7 +104,9 @@ class Orchestrator:
                 held.pop(ref, None)
         now_s = self._clock.monotonic_s()
         absent = {node_id: now_s - since_s for node_id, since_s in self._unreachable_since_s.items()}
-        result = plan_workloads(self._replica.machine, refs, self._clock.wall_ms(), term, absent)
+        result = plan_workloads(
+            self._replica.machine, refs, self._clock.wall_ms(), term, absent, self._renew_scratch(absent)
+        )
         for workload in result.workloads:
             ref = (workload.namespace, workload.name)
             if workload.unplaced or workload.waiting:
@@ -124,15 +130,26 @@ class Orchestrator:
             await self._clock.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, self._settings.retry_pause_max_s)
 
+    def _renew_scratch(self, absent_s: dict[str, float]) -> Scratch:
+        """Return what is free on the nodes now: of the last plan's, looked at anew where anything has changed."""
+        if self._scratch is None:
+            self._scratch = Scratch(self._replica.machine, absent_s)
+        else:
+            self._scratch.renew(self._touched, absent_s)
+        self._touched.clear()
+        return self._scratch
+
     # --- what to plan ---
 
     def _forget_last_term(self) -> None:
         """What this one saw when it led before says nothing of the time between."""
         for held in (self._dirty, self._blocked, self._claiming, self._due_s, self._unreachable_since_s):
             held.clear()
+        self._scratch = None
 
     def _mark_all(self) -> None:
         machine = self._replica.machine
+        self._scratch = None  # so that nothing is carried on for ever that a notification too few has left wrong
         for ref in machine.workloads:
             self._dirty[ref] = None
         for task in machine.tasks.values():
@@ -152,6 +169,7 @@ class Orchestrator:
         machine = self._replica.machine
         happened: set[Happening] = set()
         for transition in applied.transitions:
+            self._touched.update(find_touched(transition, machine))
             match transition.kind:
                 case Kind.WORKLOAD:
                     self._mark_records(transition.before, transition.after)

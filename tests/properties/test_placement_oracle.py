@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cloudless.core import keys
 from cloudless.core.model import (
@@ -105,7 +105,9 @@ class Draw(random.Random):
 
     def settings(self) -> SchedulerRecord:
         pack = self.choice([0, 50])
-        weights = {name: self.choice([0, 50]) for name in ("affinity", "locality", "reliability", "cost", "network")}
+        weights: dict[str, Any] = {
+            name: self.choice([0, 50]) for name in ("affinity", "locality", "reliability", "cost", "network")
+        }
         balance = 0 if pack else self.choice([0, 50])
         return replace(SchedulerRecord(pack=pack, balance=balance, preemption=self.random() < 0.5), **weights)
 
