@@ -31,7 +31,7 @@ class Keeper:
                 self.touched.update(find_touched(transition, cluster.machine))
             return applied
 
-        cluster.machine.apply = listen  # type: ignore[method-assign]
+        cluster.machine.apply = listen  # type: ignore[method-assign, assignment]
         self.scratch = Scratch(cluster.machine)
 
     def plan(self) -> None:
