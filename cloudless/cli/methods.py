@@ -105,6 +105,7 @@ LIST_WORKLOADS = _method("WorkloadService/ListWorkloads", _w.ListWorkloadsReques
 GET_WORKLOAD = _method("WorkloadService/GetWorkload", _w.GetWorkloadRequest, _w.GetWorkloadResponse)
 SCALE_WORKLOAD = _method("WorkloadService/ScaleWorkload", _w.ScaleWorkloadRequest, _w.ScaleWorkloadResponse)
 DELETE_WORKLOAD = _method("WorkloadService/DeleteWorkload", _w.DeleteWorkloadRequest, _w.DeleteWorkloadResponse)
+PLAN_WORKLOAD = _method("WorkloadService/PlanWorkload", _w.PlanWorkloadRequest, _w.PlanWorkloadResponse)
 EXPLAIN_WORKLOAD = _method("WorkloadService/ExplainWorkload", _w.ExplainWorkloadRequest, _w.ExplainWorkloadResponse)
 GET_ROLLOUT = _method("WorkloadService/GetRollout", _w.GetRolloutRequest, _w.GetRolloutResponse)
 UPDATE_ROLLOUT = _method("WorkloadService/UpdateRollout", _w.UpdateRolloutRequest, _w.UpdateRolloutResponse)

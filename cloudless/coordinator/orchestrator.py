@@ -1,14 +1,15 @@
 """The leader's care for workloads: which of them to plan, and when.
 
 What to do is decided by `core.orchestration`. Here stands what makes a workload worth planning again: a
-change of its own, of a task, of a node; room made where something waits; a deadline; and now and then
-everything, so that no lost notification loses work.
+change of its own, of a task, of a node; what can take away the obstacle that it waits for (`scheduling.wakes`); a
+deadline; and now and then everything, so that no lost notification loses work. Higher priorities are planned first, and
+those that room is being made for in every round, so that it stays reserved for them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from loguru import logger
@@ -19,8 +20,11 @@ from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Reachability, TaskDesired, WorkloadRecord
-from cloudless.core.orchestration import plan_workloads
+from cloudless.core.orchestration import WorkloadPlan, in_order_of_priority, plan_workloads
 from cloudless.core.plan import Change
+from cloudless.core.scheduling import Scratch
+from cloudless.core.scheduling.touched import find_touched
+from cloudless.core.scheduling.wakes import Happening, unblocking
 from cloudless.core.state import Applied
 from cloudless.ports import Clock
 
@@ -31,10 +35,12 @@ class OrchestratorSettings:
     `report_delay_share`, `report_delay_max_s`: reports of tasks that go on wait for so many times what a round takes
     before their workload is planned again, so that a thousand reports of a large workload cost a few rounds and new
     workloads do not stand behind them.
+    `round_claiming_max`: workloads whose reserved room is looked after in every round; others' may be taken.
     `resync_period_s`: everything is planned again this often, whatever was missed."""
 
     round_size_max: int = 200
     round_tasks_max: int = 500
+    round_claiming_max: int = 20
     report_delay_share: float = 4.0
     report_delay_max_s: float = 0.5
     resync_period_s: float = 30.0
@@ -56,9 +62,12 @@ class Orchestrator:
         self._replica, self._clock = replica, clock
         self._settings = settings or OrchestratorSettings()
         self._dirty: dict[Ref, None] = {}
-        self._blocked: dict[Ref, None] = {}
+        self._blocked: dict[Ref, frozenset[Happening]] = {}
+        self._claiming: dict[Ref, None] = {}
         self._due_s: dict[Ref, float] = {}
         self._unreachable_since_s: dict[str, float] = {}
+        self._scratch: Scratch | None = None
+        self._touched: set[str] = set()
         self._wake = asyncio.Event()
         self._round_s = 0.0
         self._pause_s = self._settings.retry_pause_s
@@ -92,7 +101,7 @@ class Orchestrator:
         """Return the workloads of the next round: bounded in number and in tasks, at least one."""
         refs: list[Ref] = []
         tasks = 0
-        for ref in self._dirty:
+        for ref in in_order_of_priority(self._replica.machine, self._dirty):
             workload = self._replica.machine.workloads.get(ref)
             tasks += max(len(self._replica.machine.tasks_of(*ref)), workload.record.spec.replicas if workload else 0)
             if refs and (len(refs) >= self._settings.round_size_max or tasks > self._settings.round_tasks_max):
@@ -101,24 +110,28 @@ class Orchestrator:
         return refs
 
     async def _plan_round(self, term: int, committer: Committer) -> None:
-        refs = self._next_refs()
+        claiming = in_order_of_priority(self._replica.machine, self._claiming)[: self._settings.round_claiming_max]
+        refs = [*claiming, *self._next_refs()]
         for ref in refs:
-            self._dirty.pop(ref)
-            self._blocked.pop(ref, None)
-            self._due_s.pop(ref, None)
+            for held in (self._dirty, self._blocked, self._due_s, self._claiming):
+                held.pop(ref, None)
         now_s = self._clock.monotonic_s()
         absent = {node_id: now_s - since_s for node_id, since_s in self._unreachable_since_s.items()}
         now_ms = int(now_s * 1000) + self._wall_offset_ms  # the wall clock as this term began: it does not jump
-        result = plan_workloads(self._replica.machine, refs, now_ms, term, absent)
+        result = plan_workloads(self._replica.machine, refs, now_ms, term, absent, self._renew_scratch(absent))
         self._round_s = self._clock.monotonic_s() - now_s
         for workload in result.workloads:
             ref = (workload.namespace, workload.name)
             if workload.unplaced or workload.waiting:
-                self._blocked[ref] = None
+                self._blocked[ref] = _awaited(workload)
+            if workload.claims:
+                self._claiming[ref] = None
             if workload.next_deadline_s is not None:
                 self._due_s[ref] = now_s + max(0.05, workload.next_deadline_s)
             if workload.changes:
                 self._dirty[ref] = None  # deletion and moves take several rounds
+        planned = {(workload.namespace, workload.name) for workload in result.workloads}
+        self._dirty.update(dict.fromkeys(ref for ref in refs if ref not in planned))
         if not result.plan.changes:
             return
         _log(result.plan.changes)
@@ -129,15 +142,26 @@ class Orchestrator:
             await self._clock.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, self._settings.retry_pause_max_s)
 
+    def _renew_scratch(self, absent_s: dict[str, float]) -> Scratch:
+        """Return what is free on the nodes now: of the last plan's, looked at anew where anything has changed."""
+        if self._scratch is None:
+            self._scratch = Scratch(self._replica.machine, absent_s)
+        else:
+            self._scratch.renew(self._touched, absent_s)
+        self._touched.clear()
+        return self._scratch
+
     # --- what to plan ---
 
     def _forget_last_term(self) -> None:
         """What this one saw when it led before says nothing of the time between."""
-        for held in (self._dirty, self._blocked, self._due_s, self._unreachable_since_s):
+        for held in (self._dirty, self._blocked, self._claiming, self._due_s, self._unreachable_since_s):
             held.clear()
+        self._scratch = None
 
     def _mark_all(self) -> None:
         machine = self._replica.machine
+        self._scratch = None  # so that nothing is carried on for ever that a notification too few has left wrong
         for ref in machine.workloads:
             self._dirty[ref] = None
         for task in machine.tasks.values():
@@ -155,28 +179,34 @@ class Orchestrator:
 
     def _on_applied(self, applied: Applied) -> None:
         machine = self._replica.machine
-        nodes_changed = False
+        happened: set[Happening] = set()
         for transition in applied.transitions:
+            self._touched.update(find_touched(transition, machine))
             match transition.kind:
                 case Kind.WORKLOAD:
                     self._mark_records(transition.before, transition.after)
+                    happened.add(Happening.WORKLOAD_CHANGED)
                 case Kind.TASK_DESIRED:
                     self._mark_records(transition.before, transition.after)
-                    if transition.after is None:
-                        self._dirty.update(self._blocked)  # room was made
+                    happened.add(Happening.ROOM_MADE if transition.after is None else Happening.TASK_DECIDED)
+                case Kind.SCHEDULER:
+                    happened.add(Happening.NODE_CHANGED)
                 case Kind.TASK_OBSERVED:
                     parsed = keys.parse(transition.key)
                     task = machine.tasks.get(parsed.parts[0]) if parsed else None
                     if task is not None:
                         self._mark_report((task.desired.namespace, task.desired.workload), ended=task.ended)
+                        if task.ended:
+                            happened.add(Happening.ROOM_MADE)
                 case Kind.NODE_SPEC | Kind.NODE_INFO | Kind.NODE_STATUS:
                     parsed = keys.parse(transition.key)
                     if parsed is not None:
                         self._mark_node(parsed.parts[0])
-                        nodes_changed = True
-        if nodes_changed:  # once for all of them: each looks at every node
-            self._dirty.update(self._blocked)
+                        happened.add(Happening.NODE_CHANGED)
+        if Happening.NODE_CHANGED in happened:  # once for all of them: it looks at every node
             self._note_unreachable()
+        if happened:
+            self._wake_blocked(happened)
         if self._dirty:
             self._wake.set()
 
@@ -190,8 +220,6 @@ class Orchestrator:
             if due_s < self._due_s.get(ref, float("inf")):
                 self._due_s[ref] = due_s
                 self._wake.set()
-        if ended:
-            self._dirty.update(self._blocked)
 
     def _mark_records(self, *records: object) -> None:
         for record in records:
@@ -206,6 +234,12 @@ class Orchestrator:
         for task_id in machine.tasks_on(node_id):
             desired = machine.tasks[task_id].desired
             self._dirty[desired.namespace, desired.workload] = None
+
+    def _wake_blocked(self, happened: Set[Happening]) -> None:
+        """Have those planned again for which this may take away what is in the way."""
+        self._dirty.update(
+            dict.fromkeys(ref for ref, awaited in self._blocked.items() if not awaited.isdisjoint(happened))
+        )
 
     def _note_unreachable(self) -> None:
         """Count absence on the monotonic clock from when this leader first saw it."""
@@ -227,3 +261,13 @@ def _log(changes: Sequence[Change]) -> None:
         logger.info("{}", change.reason)
     if len(changes) > LOGGED_MAX:
         logger.info("and {} more changes to tasks", len(changes) - LOGGED_MAX)
+
+
+def _awaited(workload: WorkloadPlan) -> frozenset[Happening]:
+    """Return after what a workload that waits is worth planning again.
+
+    What it waits for besides nodes may end with any task, or with a node's return.
+    """
+    codes = [code for _, diagnosis in workload.unplaced for code in diagnosis.codes]
+    awaited = unblocking(codes)
+    return awaited | {Happening.ROOM_MADE} if workload.waiting else awaited

@@ -302,6 +302,48 @@ def test_waiting_for_a_workload_ends_with_the_reason_why_not(coordinator: FakeCo
     assert "no node has cpu left" in result.stderr
 
 
+def test_plan_shows_what_would_happen_and_exits_with_1_if_anything_would(
+    coordinator: FakeCoordinator, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "web.yaml"
+    manifest.write_text("kind: Workload")
+    planned = workload_pb2.PlannedWorkload(
+        namespace="default",
+        name="web",
+        action="changed",
+        fields=[workload_pb2.PlannedField(path="replicas", before="2", after="5")],
+        starts=[workload_pb2.PlannedTask(slot=n, node_id="agent-1") for n in (2, 3)],
+        stops=[
+            workload_pb2.PlannedTask(task_id="job-x", node_id="agent-2", reason="makes room", workload="default/job")
+        ],
+        unplaced=[
+            workload_pb2.SlotDiagnosis(
+                slot=4,
+                text="0 of 2 nodes fit: 2 lack cpu",
+                nearest=[workload_pb2.NearMiss(node_id="agent-2", obstacles=["lacks cpu", "is cordoned"])],
+            )
+        ],
+    )
+    coordinator.answer(methods.PLAN_WORKLOAD, workload_pb2.PlanWorkloadResponse(workloads=[planned]))
+    result = run(coordinator, "workload", "plan", str(manifest))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "workload/web changed",
+        "  replicas: 2 -> 5",
+        "  start slot 2, 3 on agent-1",
+        "  stop job-x of default/job on agent-2: makes room",
+        "  pending slot 4: 0 of 2 nodes fit: 2 lack cpu",
+        "    nearest agent-2: lacks cpu; is cordoned",
+        "plan: 1 of 1 workloads change; tasks: 2 start, 1 stop, 1 pending",
+    ]
+    same = workload_pb2.PlannedWorkload(namespace="default", name="web", action="unchanged")
+    coordinator.answer(methods.PLAN_WORKLOAD, workload_pb2.PlanWorkloadResponse(workloads=[same]))
+    result = run(coordinator, "workload", "plan", "-f", str(manifest))
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "plan: nothing would change")
+    assert run(coordinator, "workload", "plan").exit_code == 2
+    assert run(coordinator, "workload", "plan", str(tmp_path / "none.yaml")).exit_code == 2
+
+
 def test_drain_waits_until_the_node_is_empty(coordinator: FakeCoordinator) -> None:
     left = iter([2, 1, 0])
     coordinator.answer(methods.UPDATE_NODE, node_pb2.UpdateNodeResponse(node=node_pb2.Node(phase="DRAINING")))

@@ -11,10 +11,10 @@ import pytest
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper, commit_changes
 from cloudless.coordinator.hearing import HeardTable
-from cloudless.coordinator.orchestrator import Orchestrator
+from cloudless.coordinator.orchestrator import Orchestrator, OrchestratorSettings
 from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.core import keys
-from cloudless.core.model import NodeSpec, TaskState
+from cloudless.core.model import NodeSpec, Placement, Resources, SchedulerRecord, TaskState, WorkloadTerm
 from cloudless.core.orchestration import OrchestrationPlan, plan_workloads
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.errors import CloudlessError, Fenced, InvariantBroken, LeaseLost, NoSpace, TooLarge, Unavailable
@@ -64,6 +64,46 @@ async def test_replicas_are_placed_when_asked_for_and_when_room_appears() -> Non
             await three_nodes(cluster)
             assert await eventually(lambda: len(cluster.wanted()) == 3) < 1
             assert {task.desired.term for task in cluster.replica.machine.tasks.values()} == {TERM}
+
+
+@virtually
+async def test_what_waits_is_planned_again_only_when_something_can_unblock_it() -> None:
+    async with leading() as cluster:
+        orchestrator = Orchestrator(cluster.replica, CLOCK, OrchestratorSettings(resync_period_s=1_000))
+        near = Placement(workload_affinity=(WorkloadTerm(workload="db"),))
+        async with running(orchestrator.run(TERM, cluster.committer)):
+            await cluster.add_node("n1")
+            await cluster.add_workload(build_workload("vast", uid="v", requests=Resources(cpu_millicores=64_000)))
+            await cluster.add_workload(build_workload("shop", uid="s", placement=near))
+            await asyncio.sleep(1)
+            blocked, vast = orchestrator._blocked, ("default", "vast")
+            since = blocked[vast]
+            await cluster.add_workload(build_workload("db", uid="d"))
+            await eventually(lambda: len(cluster.wanted()) == 2, within_s=1)
+            assert blocked[vast] is since, "neither a workload nor a task gives it room: it was not looked at again"
+            await cluster.set_reachable("n1", False)
+            await eventually(lambda: vast in blocked and blocked[vast] is not since, within_s=1)
+
+
+@virtually
+async def test_a_higher_priority_displaces_a_lower_one_once_the_settings_allow_it() -> None:
+    async with leading() as cluster:
+        await cluster.add_node("n1")
+        orchestrator = Orchestrator(cluster.replica, CLOCK)
+        large = Resources(cpu_millicores=4_000, memory_mb=64)
+        async with running(orchestrator.run(TERM, cluster.committer)):
+            await cluster.add_workload(build_workload("low", uid="l", requests=large))
+            await eventually(lambda: len(cluster.wanted()) == 1, within_s=1)
+            (low,) = cluster.wanted()
+            await cluster.add_workload(build_workload("high", uid="h", requests=large, priority=1))
+            await asyncio.sleep(1)
+            assert list(cluster.wanted()) == [low]
+            await cluster.put(keys.SCHEDULER, SchedulerRecord(preemption=True))
+            await eventually(lambda: not cluster.wanted(), within_s=1)
+            await cluster.put(keys.task_observed(low), report(low, 1, TaskState.STOPPED))
+            await eventually(lambda: [name.partition("-")[0] for name in cluster.wanted()] == ["high"], within_s=1)
+            await asyncio.sleep(1)
+            assert len(cluster.wanted()) == 1
 
 
 @virtually

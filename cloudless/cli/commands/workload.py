@@ -21,6 +21,7 @@ _WAIT_S = 120.0
 
 
 _LAZY = {
+    "plan": ("cloudless.cli.commands.plan:plan", "Show what applying a manifest would do, without doing it."),
     "rollout": ("cloudless.cli.commands.rollout:rollout", "Its newest change: status, pause, resume, promote, undo."),
     "history": ("cloudless.cli.commands.rollout:history", "List the templates it had."),
     "diff": ("cloudless.cli.commands.rollout:diff", "Show what differs between two of them."),
@@ -210,12 +211,13 @@ def explain(name: str) -> None:
     unplaced: dict[tuple[str, ...], list[str]] = {}
     for slot in answer.unplaced:
         why = [f"    {reason.count} of {slot.nodes_total} nodes: {reason.reason}" for reason in slot.reasons]
-        unplaced.setdefault((slot.text, *why), []).append(str(slot.slot))
-    for (text, *reasons), slots in unplaced.items():
-        if text in answer.verdict and len(reasons) < 2 and len(unplaced) == 1:
+        near = [f"    nearest {miss.node_id}: {'; '.join(miss.obstacles)}" for miss in slot.nearest]
+        unplaced.setdefault((slot.text, *why, *near), []).append(str(slot.slot))
+    for (text, *details), slots in unplaced.items():
+        if text in answer.verdict and len(details) < 2 and len(unplaced) == 1:
             continue
         click.echo(f"  slot {', '.join(slots)}: {text}")
-        for line in reasons:
+        for line in details:
             click.echo(line)
     for line in answer.waiting:
         if line not in answer.verdict:

@@ -18,6 +18,7 @@ from cloudless.coordinator.api.access import (
     read_selector,
     with_puts,
 )
+from cloudless.coordinator.api.planning import Wanted, plan_manifests, to_diagnosis
 from cloudless.coordinator.api.workload_messages import WorkloadMessages
 from cloudless.core import keys
 from cloudless.core.manifest import WorkloadManifest, diff_fields, parse_manifests, to_manifest
@@ -70,18 +71,21 @@ class Workloads:
             header=self._access.header(),
             workload=self._messages.of(workload),
             verdict="\n".join(explained.lines),
-            unplaced=[
-                pb.SlotDiagnosis(
-                    slot=slot,
-                    text=diagnosis.text,
-                    nodes_total=diagnosis.nodes_total,
-                    reasons=[pb.ReasonCount(reason=reason, count=count) for reason, count in diagnosis.reasons],
-                )
-                for diagnosis, slots in explained.unplaced
-                for slot in slots
-            ],
+            unplaced=[to_diagnosis(slot, diagnosis) for diagnosis, slots in explained.unplaced for slot in slots],
             waiting=list(explained.waiting),
         )
+
+    async def PlanWorkload(self, request: pb.PlanWorkloadRequest, context: Any) -> pb.PlanWorkloadResponse:
+        manifests = parse_manifests(load_documents(request.manifest))
+        view = await self._access.settle(request.read, context)
+        wanted = []
+        for manifest in manifests:
+            _refuse_unreadable(view, manifest)
+            held = view.workloads.get((manifest.namespace, manifest.name))
+            changed, result = self._apply_one(view, held, manifest)
+            wanted.append(Wanted(manifest, held, changed or _unchanged(held), result["action"]))
+        planned = plan_manifests(view, wanted, self._access.clock.wall_ms())
+        return pb.PlanWorkloadResponse(header=self._access.header(), workloads=planned)
 
     # --- writes ---
 
@@ -212,6 +216,11 @@ class Workloads:
         makes_room = isinstance(request, pb.DeleteWorkloadRequest)
         written = await self._access.write(request.options, content, decide, context, makes_room=makes_room)
         return written.revision
+
+
+def _unchanged(held: Workload | None) -> SpecChange:
+    assert held is not None, "what does not exist is made anew"
+    return SpecChange(held.record)
 
 
 def _refuse_unreadable(view: View, manifest: WorkloadManifest) -> None:

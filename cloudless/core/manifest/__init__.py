@@ -18,7 +18,7 @@ from cloudless.core.manifest.document import (
     parse_manifests,
 )
 from cloudless.core.manifest.spec import REPLICAS_MAX
-from cloudless.core.manifest.text import diff_fields, to_manifest
+from cloudless.core.manifest.text import diff_fields, diff_values, to_manifest
 from cloudless.core.template import build_task_spec, same_task_template
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "WorkloadManifest",
     "build_task_spec",
     "diff_fields",
+    "diff_values",
     "parse_manifest",
     "parse_manifests",
     "same_task_template",

@@ -6,6 +6,7 @@ checks that none is missing. What most workloads use is always shown, the rest w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -105,6 +106,17 @@ _SHOWN_IF_SET: _Table = (
 def diff_fields(before: WorkloadSpec, after: WorkloadSpec) -> tuple[str, ...]:
     """Return the manifest paths of the fields that differ, like `resources.requests.cpu`."""
     return tuple(path for path, write in _SHOWN + _SHOWN_IF_SET if write(before) != write(after))
+
+
+def diff_values(before: WorkloadSpec | None, after: WorkloadSpec) -> tuple[tuple[str, str, str], ...]:
+    """Return (path, before, after) of the fields that differ, as text; without `before`, of those not as by default."""
+    held = before or WorkloadSpec()
+    differing = ((path, write(held), write(after)) for path, write in _SHOWN + _SHOWN_IF_SET)
+    return tuple((path, _as_text(old) if before else "", _as_text(new)) for path, old, new in differing if old != new)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def to_manifest(record: WorkloadRecord) -> dict[str, Any]:

@@ -24,7 +24,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "ports[].protocol": PROCESS,
     "volumes[].size": PROCESS,
     "mode": NOBODY,
-    "priority": NOBODY,
     "reconcile": NOBODY,
 }
 """Each path with the executors that do not honour it."""

@@ -6,8 +6,15 @@ All are level-triggered: they look at what is, not at what happened, so a lost e
 """
 
 from cloudless.core.orchestration.liveness import LivenessPlan, plan_liveness
+from cloudless.core.orchestration.preview import Preview, preview_workloads
 from cloudless.core.orchestration.reap import plan_event_reap, plan_reap
-from cloudless.core.orchestration.replicas import OrchestrationPlan, WorkloadPlan, plan_workload, plan_workloads
+from cloudless.core.orchestration.replicas import (
+    OrchestrationPlan,
+    WorkloadPlan,
+    in_order_of_priority,
+    plan_workload,
+    plan_workloads,
+)
 from cloudless.core.orchestration.revisions import SpecChange, change_spec, find_revision, find_rollout
 from cloudless.core.orchestration.summary import (
     Explanation,
@@ -25,6 +32,7 @@ __all__ = [
     "LivenessPlan",
     "NodeSummary",
     "OrchestrationPlan",
+    "Preview",
     "SpecChange",
     "WorkloadPlan",
     "WorkloadState",
@@ -33,11 +41,13 @@ __all__ = [
     "explain_workload",
     "find_revision",
     "find_rollout",
+    "in_order_of_priority",
     "plan_event_reap",
     "plan_liveness",
     "plan_reap",
     "plan_workload",
     "plan_workloads",
+    "preview_workloads",
     "summarise_node",
     "summarise_workload",
     "task_state_word",

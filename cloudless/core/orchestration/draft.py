@@ -42,9 +42,22 @@ from cloudless.core.orchestration.course import OPEN, Course
 from cloudless.core.orchestration.revisions import find_template
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
-from cloudless.core.scheduling import Ask, Diagnosis, Placed, Scratch, fixed_ports, place, why_leave
+from cloudless.core.scheduling import (
+    Ask,
+    Diagnosis,
+    Placed,
+    Scratch,
+    find_way,
+    fixed_ports,
+    place,
+    priority_words,
+    why_leave,
+)
 from cloudless.core.state.view import Task, View, Workload
 from cloudless.core.template import build_task_spec
+
+CLAIMS_MAX = 10
+"""Tasks of one workload that lower priorities make room for in one plan; the next ones have their turn after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ class Draft:
     unplaced: list[tuple[int, Diagnosis]] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     deadlines: list[float] = field(default_factory=list)
+    claims: int = 0
     _stopped: dict[str, Occupant] = field(default_factory=dict)
     _newest: dict[int, int] | None = None
     _templates: dict[int, Template] = field(default_factory=dict)
@@ -279,8 +293,24 @@ class Draft:
                 )
             else:
                 self.unplaced.append((number, outcome.diagnosis))
+                self._make_way(number, outcome.ask)
             self._give_up(want, placed=isinstance(outcome, Placed))
         return frozenset(started)
+
+    def _make_way(self, number: int, ask: Ask) -> None:
+        """Let tasks of lower priority make room, if the settings allow it and it helps, and reserve that room."""
+        if not self.scratch.settings.preemption or self.claims >= CLAIMS_MAX:
+            return
+        way = find_way(ask, self.scratch, self.view)
+        if way is None:
+            return
+        self.claims += 1
+        self.scratch.reserve(ask, way.room)
+        for victim in way.victims:
+            self.scratch.leaving.add(victim.id)
+            self.changes.append(stop_task(victim, self.decider, priority_words(ask, self.view, victim)))
+        count = len(way.victims) + way.leaving
+        self.waiting.append(f"slot {number} gets node {way.room.node.id} when {count} tasks there have ended")
 
     def _give_up(self, want: Want, *, placed: bool) -> None:
         old = want.instead_of

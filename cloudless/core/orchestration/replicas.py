@@ -36,7 +36,8 @@ class WorkloadPlan:
     """What to do for one workload.
 
     `unplaced` are slots for which no node fits; `waiting` says in words what is waited for;
-    `next_deadline_s` is when to plan again at the latest even if nothing changes.
+    `next_deadline_s` is when to plan again at the latest even if nothing changes. `claims` counts the tasks that room
+    is being made for: it is reserved for them in this plan, and the workload must be in every plan until it has it.
     """
 
     namespace: str
@@ -45,6 +46,7 @@ class WorkloadPlan:
     unplaced: tuple[tuple[int, Diagnosis], ...] = ()
     waiting: tuple[str, ...] = ()
     next_deadline_s: float | None = None
+    claims: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +59,37 @@ class OrchestrationPlan:
 
 
 def plan_workloads(
-    view: View, refs: Iterable[tuple[str, str]], now_ms: int, term: int, unreachable_s: Mapping[str, float]
+    view: View,
+    refs: Iterable[tuple[str, str]],
+    now_ms: int,
+    term: int,
+    unreachable_s: Mapping[str, float],
+    scratch: Scratch | None = None,
 ) -> OrchestrationPlan:
-    """Plan the workloads `refs` (namespace, name) in that order, each once."""
-    scratch = Scratch(view, unreachable_s)
-    results = tuple(
-        plan_workload(view, namespace, name, now_ms, term, unreachable_s, scratch)
-        for namespace, name in dict.fromkeys(refs)
-    )
+    """Plan the workloads `refs` (namespace, name), each once: higher priorities first, else in that order.
+
+    One whose task makes way for a higher priority is left out: what it does next follows from that stop.
+    """
+    scratch = scratch or Scratch(view, unreachable_s)
+    results: list[WorkloadPlan] = []
+    for namespace, name in in_order_of_priority(view, refs):
+        if scratch.leaving.isdisjoint(view.tasks_of(namespace, name)):
+            results.append(plan_workload(view, namespace, name, now_ms, term, unreachable_s, scratch))
     return OrchestrationPlan(
         Plan(revision=view.revision, changes=tuple(change for result in results for change in result.changes)),
-        results,
+        tuple(results),
         min((result.next_deadline_s for result in results if result.next_deadline_s is not None), default=None),
     )
+
+
+def in_order_of_priority(view: View, refs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return workloads with the highest priority first, each once; a name without a workload counts as 0."""
+
+    def urgency(ref: tuple[str, str]) -> int:
+        workload = view.workloads.get(ref)
+        return -workload.record.spec.priority if workload is not None else 0
+
+    return sorted(dict.fromkeys(refs), key=urgency)
 
 
 def plan_workload(
@@ -121,6 +141,7 @@ def _plan_living(
         tuple(draft.unplaced),
         _shorten([*step.waiting, *draft.waiting]),
         min(deadlines, default=None),
+        draft.claims,
     )
 
 

@@ -15,7 +15,7 @@ from cloudless.core.orchestration.absence import absence_s
 from cloudless.core.orchestration.census import Census, Slot, take_census
 from cloudless.core.orchestration.replicas import WorkloadPlan, plan_workload
 from cloudless.core.orchestration.revisions import find_rollout
-from cloudless.core.scheduling import Diagnosis
+from cloudless.core.scheduling import Diagnosis, Scratch
 from cloudless.core.state.view import Task, View, Workload
 from cloudless.errors import NotFound
 
@@ -155,8 +155,9 @@ def explain_workload(
     been away.
     """
     summary = summarise_workload(view, namespace, name)
-    away_s = _stored_absence(view, now_ms) if unreachable_s is None else unreachable_s
-    plan = plan_workload(view, namespace, name, now_ms, _noting_term(view, namespace, name), away_s)
+    away_s = stored_absence(view, now_ms) if unreachable_s is None else unreachable_s
+    term, scratch = _noting_term(view, namespace, name), Scratch(view, away_s, explains=True)
+    plan = plan_workload(view, namespace, name, now_ms, term, away_s, scratch)
     slots_by: dict[Diagnosis, list[int]] = {}
     for slot, diagnosis in plan.unplaced:
         slots_by.setdefault(diagnosis, []).append(slot)
@@ -224,11 +225,14 @@ def _explain_lines(
         lines.append(f"{tasks} no node: {diagnosis.text}")
         if "host-port" in diagnosis.codes and summary.active > summary.updated:
             lines.append("a fixed port is held by an old task: allow maxUnavailable 1 or use the RECREATE strategy")
+        if "workload-anti-affinity" in diagnosis.codes and summary.active > summary.updated:
+            lines.append("old tasks keep new ones away: allow maxUnavailable 1 or use the RECREATE strategy")
     lines.extend(plan.waiting)
     return tuple(lines)
 
 
-def _stored_absence(view: View, now_ms: int) -> dict[str, float]:
+def stored_absence(view: View, now_ms: int) -> dict[str, float]:
+    """Return the seconds each unreachable node has been so, by its stored status."""
     return {
         node_id: max(0.0, (now_ms - node.status.since_ms) / 1000)
         for node_id, node in sorted(view.nodes.items())

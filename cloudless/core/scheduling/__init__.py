@@ -7,6 +7,7 @@ decided from one view, without side effects; the same view and asks give the sam
 from cloudless.core.scheduling.ask import Ask, HostPort, fixed_ports
 from cloudless.core.scheduling.diagnosis import Diagnosis
 from cloudless.core.scheduling.placement import Placed, Unplaced, place
+from cloudless.core.scheduling.preemption import Way, find_way, priority_words
 from cloudless.core.scheduling.scratch import Room, Scratch
 from cloudless.core.scheduling.settings import check_scheduler, scheduler_of
 from cloudless.core.scheduling.taints import describe_taint, why_leave
@@ -19,10 +20,13 @@ __all__ = [
     "Room",
     "Scratch",
     "Unplaced",
+    "Way",
     "check_scheduler",
     "describe_taint",
+    "find_way",
     "fixed_ports",
     "place",
+    "priority_words",
     "scheduler_of",
     "why_leave",
 ]

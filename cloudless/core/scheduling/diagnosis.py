@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 from cloudless.core.model import Resources
 from cloudless.core.quantity import format_cpu, format_mb
 from cloudless.core.scheduling.ask import Ask
-from cloudless.core.scheduling.filters import Obstacle, find_room_obstacle, find_site_obstacle
+from cloudless.core.scheduling.filters import Obstacle, find_obstacles, find_room_obstacle, find_site_obstacle
+from cloudless.core.scheduling.neighbours import Neighbours
 from cloudless.core.scheduling.scratch import Room, Scratch
+
+NEAREST_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """How many nodes there are and how many each reason rules out, most frequent first.
 
-    `codes` are the obstacles' stable names in the same order as `reasons`.
+    `codes` are the obstacles' stable names in the same order as `reasons`. `nearest` are the nodes with the least in
+    the way and all of that, if the scratch view explains.
     """
 
     nodes_total: int
     reasons: tuple[tuple[str, int], ...]
     codes: tuple[str, ...] = ()
+    nearest: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def text(self) -> str:
@@ -37,9 +43,13 @@ def diagnose(ask: Ask, scratch: Scratch) -> Diagnosis:
     neighbours = scratch.neighbours_of(ask)
     held: dict[Obstacle, list[Room]] = {}
     for site, shelves in scratch.sites.items():
+        rooms = [room for shelf in shelves for room in shelf.rooms()]
         common = find_site_obstacle(ask, site)
-        for room in (room for shelf in shelves for room in shelf.rooms()):
-            obstacle = common or find_room_obstacle(ask, room, neighbours)
+        if common is not None:
+            held.setdefault(common, []).extend(rooms)
+            continue
+        for room in rooms:
+            obstacle = find_room_obstacle(ask, room, neighbours)
             if obstacle is not None:
                 held.setdefault(obstacle, []).append(room)
     ranked = sorted(held.items(), key=lambda item: (len(item[1]), item[0].many))
@@ -47,6 +57,15 @@ def diagnose(ask: Ask, scratch: Scratch) -> Diagnosis:
         len(scratch.rooms),
         tuple((_words(ask, obstacle, blocked), len(blocked)) for obstacle, blocked in ranked),
         tuple(obstacle.code for obstacle, _ in ranked),
+        _find_nearest(ask, scratch, neighbours) if scratch.explains else (),
+    )
+
+
+def _find_nearest(ask: Ask, scratch: Scratch, neighbours: Neighbours) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    found = ((find_obstacles(ask, room, neighbours), room) for room in scratch.rooms.values())
+    nearest = heapq.nsmallest(NEAREST_MAX, found, key=lambda item: (len(item[0]), item[1].node.id))
+    return tuple(
+        (room.node.id, tuple(_words(ask, obstacle, [room]) for obstacle in obstacles)) for obstacles, room in nearest
     )
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from cloudless.core.abilities import WORDS
 from cloudless.core.model import PortProtocol, Topology
 from cloudless.core.scheduling.ask import Ask, HostPort
-from cloudless.core.scheduling.neighbours import Bond, Neighbours
+from cloudless.core.scheduling.neighbours import Bond, Neighbours, Selection
 from cloudless.core.scheduling.node_terms import describe_term, holds
 from cloudless.core.scheduling.scratch import Room
 from cloudless.core.scheduling.site import Site
@@ -220,13 +220,18 @@ _WITHIN = {Topology.ZONE: "in a zone ", Topology.REGION: "in a region "}
 
 def _estranged(bond: Bond) -> Obstacle:
     """Say which neighbour is missing, or is there and must not be."""
-    asked = bond.selection
-    kind = asked.workload or ", ".join(f"{key}={value}" for key, value in asked.labels)
-    code = "workload-anti-affinity" if bond.against else "workload-affinity"
-    text = f"{'with' if bond.against else 'without'} a task of {kind}"
-    if bond.keeper:
-        text = f"with a task of {bond.keeper}, which keeps such tasks away"
-    place = _WITHIN.get(bond.topology, "")
+    return _describe_neighbour(bond.selection, bond.topology, bond.against, bond.keeper)
+
+
+@lru_cache(maxsize=4_096)
+def _describe_neighbour(selection: Selection, topology: Topology, against: bool, keeper: str) -> Obstacle:
+    """Return one of the few obstacles there are: it is named for thousands of nodes."""
+    kind = selection.workload or ", ".join(f"{key}={value}" for key, value in selection.labels)
+    code = "workload-anti-affinity" if against else "workload-affinity"
+    text = f"{'with' if against else 'without'} a task of {kind}"
+    if keeper:
+        text = f"with a task of {keeper}, which keeps such tasks away"
+    place = _WITHIN.get(topology, "")
     return Obstacle(code, f"is {place}{text}", f"are {place}{text}")
 
 

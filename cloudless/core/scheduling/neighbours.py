@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cloudless.core.model import Topology, WorkloadTerm
 from cloudless.core.scheduling.ask import Ask
@@ -22,6 +22,12 @@ from cloudless.core.scheduling.site import Places
 from cloudless.core.state.view import Task, View
 
 TOPOLOGY_INDEX = {Topology.NODE: 0, Topology.ZONE: 1, Topology.REGION: 2}
+
+
+class HasPlaces(Protocol):
+    """A node's room, as far as it matters here."""
+
+    places: Places
 
 
 class Selection(NamedTuple):
@@ -118,12 +124,13 @@ NO_NEIGHBOURS = Neighbours()
 
 
 class Tallies:
-    """All tallies of one scratch view. `places` are those of the nodes known, by id."""
+    """All tallies of one scratch view, of the nodes in `rooms`."""
 
-    def __init__(self, view: View, places: Mapping[str, Places], given_up: Callable[[Task], bool]) -> None:
-        self._view, self._places, self._given_up = view, places, given_up
+    def __init__(self, view: View, rooms: Mapping[str, HasPlaces], given_up: Callable[[Task], bool]) -> None:
+        self._view, self._rooms, self._given_up = view, rooms, given_up
         self._held: dict[tuple[Selection, Topology, bool], Tally] = {}
         self._fed_by: dict[tuple[str, str], tuple[Tally, ...]] = {}
+        self._noted: dict[tuple[str, str], tuple[Ask, list[Places]]] = {}
 
     def neighbours_of(self, ask: Ask) -> Neighbours:
         """Return what an ask wants of other tasks, and they of it."""
@@ -141,6 +148,7 @@ class Tallies:
     def note(self, ask: Ask, places: Places) -> None:
         """Count a task that was just placed."""
         ref = ask.namespace, ask.workload
+        self._noted.setdefault(ref, (ask, []))[1].append(places)
         fed = self._fed_by.get(ref)
         if fed is None:
             fed = tuple(tally for (selection, _, _), tally in self._held.items() if selection.holds(*ref, ask.labels))
@@ -187,9 +195,13 @@ class Tallies:
             held = self._held[key] = Tally(TOPOLOGY_INDEX[topology])
             self._fed_by.clear()
             for task in self._tasks_of(selection):
-                places = self._places.get(task.desired.node_id)
-                if places and not task.ended and (task.wanted or not staying_only) and not self._given_up(task):
-                    held.add(places)
+                room = self._rooms.get(task.desired.node_id)
+                if room and not task.ended and (task.wanted or not staying_only) and not self._given_up(task):
+                    held.add(room.places)
+            for asked, noted in self._noted.values():  # what was placed before anybody asked about it
+                if selection.holds(asked.namespace, asked.workload, asked.labels):
+                    for places in noted:
+                        held.add(places)
         return held
 
     def _tasks_of(self, selection: Selection) -> Iterable[Task]:

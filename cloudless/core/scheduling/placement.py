@@ -156,7 +156,7 @@ class _Candidates:
         apart = self._scorer.nodes_apart
         only = self._neighbours.only_nodes
         for site, shelves in self._scratch.sites.items():
-            if find_site_obstacle(self._ask, site) is None:
+            if find_site_obstacle(self._ask, site) is None and self._wide.find_broken(places_of("", site)) is None:
                 domain = self._domain_of(site)
                 for shelf in shelves if only is None else ():
                     walk = shelf.walk(

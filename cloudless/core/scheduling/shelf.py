@@ -79,12 +79,23 @@ class Shelf:
         """Put all rooms of the shelf on it at once."""
         self._rooms = sorted((room.free_share, room.point, room.node.id, room) for room in rooms)
 
+    def __bool__(self) -> bool:
+        return bool(self._rooms)
+
+    def add(self, room: Room) -> None:
+        """Put one more room where it belongs."""
+        insort(self._rooms, (room.free_share, room.point, room.node.id, room))
+
+    def remove(self, room: Room) -> None:
+        """Take a room off."""
+        del self._rooms[bisect_left(self._rooms, (room.free_share, room.point, room.node.id))]
+
     def move(self, room: Room, free_share: int) -> None:
         """Put the room where it belongs after its free share has changed."""
         if free_share != room.free_share:
-            del self._rooms[bisect_left(self._rooms, (room.free_share, room.point, room.node.id))]
+            self.remove(room)
             room.free_share = free_share
-            insort(self._rooms, (free_share, room.point, room.node.id, room))
+            self.add(room)
 
     def rooms(self) -> list[Room]:
         return [room for _, _, _, room in self._rooms]

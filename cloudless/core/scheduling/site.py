@@ -8,7 +8,7 @@ only those count that some ask names (see `Scratch.distinguish`): no two nodes h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from cloudless.core.abilities import START
@@ -85,7 +85,7 @@ def label_keys_of(placement: Placement) -> frozenset[str]:
     return frozenset(placement.node_selector) | {term.key for term in placement.node_affinity}
 
 
-@cache
+@lru_cache(maxsize=4_096)
 def millionths(text: str, most: float) -> int | None:
     """Return a number from 0 to `most` in millionths, None if the text is no such number."""
     try:
