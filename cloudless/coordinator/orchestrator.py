@@ -17,7 +17,7 @@ from cloudless.coordinator.controllers import commit_changes, wait_for_any
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.keys import Kind
-from cloudless.core.model import Reachability, TaskDesired, WorkloadRecord
+from cloudless.core.model import Reachability, TaskDesired, WorkloadMode, WorkloadRecord
 from cloudless.core.orchestration import plan_workloads
 from cloudless.core.state import Applied
 from cloudless.ports import Clock
@@ -47,6 +47,7 @@ class Orchestrator:
         self._dirty: dict[Ref, None] = {}
         self._blocked: dict[Ref, None] = {}
         self._due_s: dict[Ref, float] = {}
+        self._per_node: dict[Ref, None] = {}
         self._unreachable_since_s: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._pause_s = self._settings.retry_pause_s
@@ -121,13 +122,14 @@ class Orchestrator:
 
     def _forget_last_term(self) -> None:
         """What this one saw when it led before says nothing of the time between."""
-        for held in (self._dirty, self._blocked, self._due_s, self._unreachable_since_s):
+        for held in (self._dirty, self._blocked, self._due_s, self._per_node, self._unreachable_since_s):
             held.clear()
 
     def _mark_all(self) -> None:
         machine = self._replica.machine
-        for ref in machine.workloads:
+        for ref, workload in machine.workloads.items():
             self._dirty[ref] = None
+            self._note_mode(ref, workload.record)
         for task in machine.tasks.values():
             self._dirty[task.desired.namespace, task.desired.workload] = None
         for key in machine.quarantined:
@@ -147,6 +149,8 @@ class Orchestrator:
             match transition.kind:
                 case Kind.WORKLOAD:
                     self._mark_records(transition.before, transition.after)
+                    if transition.after is None and isinstance(transition.before, WorkloadRecord):
+                        self._per_node.pop((transition.before.namespace, transition.before.name), None)
                 case Kind.TASK_DESIRED:
                     self._mark_records(transition.before, transition.after)
                     if transition.after is None:
@@ -170,6 +174,7 @@ class Orchestrator:
             match record:
                 case WorkloadRecord(namespace=namespace, name=name):
                     self._dirty[namespace, name] = None
+                    self._note_mode((namespace, name), record)
                 case TaskDesired(namespace=namespace, workload=name):
                     self._dirty[namespace, name] = None
 
@@ -179,7 +184,15 @@ class Orchestrator:
             desired = machine.tasks[task_id].desired
             self._dirty[desired.namespace, desired.workload] = None
         self._dirty.update(self._blocked)
+        self._dirty.update(self._per_node)
         self._note_unreachable()
+
+    def _note_mode(self, ref: Ref, record: WorkloadRecord) -> None:
+        """Remember which workloads every node concerns; one too many costs a look."""
+        if record.spec.mode is WorkloadMode.PER_NODE:
+            self._per_node[ref] = None
+        else:
+            self._per_node.pop(ref, None)
 
     def _note_unreachable(self) -> None:
         """Count absence on the monotonic clock from when this leader first saw it."""

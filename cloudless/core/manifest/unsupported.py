@@ -42,7 +42,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "placement.affinity.workloads.preferred": NOBODY,
     "placement.antiAffinity.workloads.required": NOBODY,
     "placement.antiAffinity.workloads.preferred": NOBODY,
-    "mode": NOBODY,
     "priority": NOBODY,
     "reconcile": NOBODY,
     "stopAfter": NOBODY,
