@@ -5,7 +5,8 @@
     a staying task              nothing; whatever else is in the slot stops once this one runs
     a task of a lost node       stop it and start another in the same plan; if no node fits, it stays wanted,
                                 so that it lives on should its node return (not if the node was removed)
-    a task of a draining node   start another; the old one stops once that one was seen running
+    a task of a draining node   start another; the old one stops once that one is available. If no node fits, it
+                                stops as far as enough stay available, and else when the drain's time is over
     an outdated task            as the strategy says; RECREATE: all stop, and nothing starts before they ended
 
 What is outdated depends on the generation that the slot aims at: a rollout may hold slots back (`course`).
@@ -95,6 +96,7 @@ class Draft:
             self._stop_all((o for slot in kept for o in slot.occupants if o.outdated), "outdated")
         self._wait_for_loss(o for slot in kept for o in self._present(slot))
         self._wait_for_availability(kept)
+        self._end_drains(kept)
         leavers = [leaver for slot in kept if (leaver := self._settle(slot)) is not None]
         emptied = [slot for slot in kept if slot.ending.done is None and not self._present(slot)]
         vacant = sorted((*emptied, *vacant_slots(self.census, kept, spec.replicas)), key=lambda slot: slot.number)
@@ -175,6 +177,15 @@ class Draft:
         """Look again when a task has been ready for long enough."""
         self.deadlines.extend(o.available_in_s for slot in kept for o in self._present(slot) if o.available_in_s)
 
+    def _end_drains(self, kept: Iterable[Slot]) -> None:
+        """Stop what is still on a node whose drain has to be over by now."""
+        for occupant in [o for slot in kept for o in self._present(slot) if o.leaves_in_s is not None]:
+            if occupant.leaves_in_s:
+                self.deadlines.append(occupant.leaves_in_s)
+            else:
+                node_id = occupant.task.desired.node_id
+                self._stop(occupant, f"node {node_id} has to be empty by now: the deadline of its drain is over")
+
     # --- who comes ---
 
     def _recreate(self, leavers: Sequence[Leaver], vacant: Sequence[Slot]) -> None:
@@ -192,7 +203,9 @@ class Draft:
         surge = replicas if self.course.beside else rollout.surge_of(replicas)
         budget = replicas + surge - self._held(kept)
         budget -= len(self._start([self._want_instead(leaver) for leaver in leavers if leaver.occupant.lost]))
-        self._start([self._want_instead(leaver) for leaver in leavers if _is_drain_move(leaver.occupant)])
+        movers = [leaver for leaver in leavers if _is_drain_move(leaver.occupant)]
+        started = self._start([self._want_instead(leaver) for leaver in movers])
+        self._stop_movers(kept, [leaver.occupant for leaver in movers if leaver.slot.number not in started])
 
         ready, held_back = self._resumable(vacant)
         budget -= held_back
@@ -201,13 +214,26 @@ class Draft:
         if later:
             self.waiting.append(f"slots {_numbers(later)} are filled when old tasks have ended")
 
-        outdated = {leaver.slot.number: leaver for leaver in leavers if _is_update(leaver.occupant)}
+        updates = sorted(leavers, key=lambda leaver: not leaver.occupant.draining)  # those have to go anyway
+        outdated = {leaver.slot.number: leaver for leaver in updates if _is_update(leaver.occupant)}
         ready, held_back = self._resumable([leaver.slot for leaver in outdated.values()])
         budget -= held_back
         started = self._start([Want(s, f"update to generation {s.target}") for s in ready[: max(0, budget)]])
         left = [leaver for number, leaver in outdated.items() if number not in started]
         if not self.course.beside:
             self._stop_first(kept, [leaver.occupant for leaver in left], rollout.available_least(replicas))
+
+    def _stop_movers(self, kept: Sequence[Slot], movers: Sequence[Occupant]) -> None:
+        """Stop tasks of draining nodes for which there is no room elsewhere, as far as enough stay available."""
+        rollout, replicas = self.workload.record.spec.rollout, self.workload.record.spec.replicas
+        spare = max(0, self._available(kept) - rollout.available_least(replicas))
+        idle = [occupant for occupant in movers if occupant.absent_s is None and not occupant.available]
+        going = [*idle, *[occupant for occupant in movers if occupant.available][:spare]]
+        self._stop_all(going, "its node is being drained; enough others are available")
+        if len(going) < len(movers):
+            self.waiting.append(
+                f"{len(movers) - len(going)} tasks stay on draining nodes until there is room elsewhere"
+            )
 
     def _stop_first(self, kept: Sequence[Slot], outdated: Sequence[Occupant], least: int) -> None:
         """Stop outdated tasks ahead of their replacements, as many as may be missing."""
