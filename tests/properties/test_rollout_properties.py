@@ -7,13 +7,14 @@ pause, promote, undo, scale and change their minds.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudless.core import keys
 from cloudless.core.manifest import parse_manifest, to_manifest
-from cloudless.core.model import RolloutPhase, RolloutStrategy, TaskState, WorkloadMode
+from cloudless.core.model import Reconcile, RolloutPhase, RolloutStrategy, TaskState, WorkloadMode
 from cloudless.core.model import WorkloadRecord as Record
 from cloudless.core.orchestration import WorkloadPlan, find_rollout, plan_reap, plan_workload
 from cloudless.core.orchestration.orders import promote, undo
@@ -178,6 +179,9 @@ class Trial(Stage):
             assert len(living) == len(set(living)), "two tasks on one node"
             return
         lost = sum(1 for task in active if task.desired.node_id in self.down)
+        if self.record.spec.reconcile is not Reconcile.KEEP_REPLACEMENT:  # both run until it is clear who stays
+            held = [(task.desired.slot, task.desired.task_generation) for task in active]
+            lost += len(held) - len(set(held))
         surge = replicas if rollout.strategy is RolloutStrategy.BLUE_GREEN else rollout.surge_of(replicas)
         if rollout.strategy is RolloutStrategy.RECREATE:
             surge = 0
@@ -272,9 +276,15 @@ STRATEGY = st.sampled_from(
 )
 
 
-def staged(rollout: dict, per_node: bool = False) -> Trial:
+AWAY = st.fixed_dictionaries(
+    {"reconcile": st.sampled_from(list(Reconcile)), "lost_after_s": st.sampled_from([0.0, 20.0])}
+)
+
+
+def staged(rollout: dict, per_node: bool = False, **spec: Any) -> Trial:
     trial = Trial.of(0 if per_node else 3, nodes=len(NODES), **rollout)
     assert isinstance(trial, Trial)
+    trial.cluster.update_workload(**spec)
     if per_node:
         trial.cluster.update_workload(mode=WorkloadMode.PER_NODE, replicas=1)
         trial.go_on()
@@ -282,11 +292,11 @@ def staged(rollout: dict, per_node: bool = False) -> Trial:
 
 
 @settings(max_examples=300, deadline=None)
-@given(BOUNDS, PACE, STRATEGY, st.lists(STEP, max_size=40))
+@given(BOUNDS, PACE, STRATEGY, AWAY, st.lists(STEP, max_size=40))
 def test_rollouts_are_safe_at_every_step_and_end_when_the_failures_do(
-    bounds: dict, pace: dict, strategy: dict, steps: list[tuple]
+    bounds: dict, pace: dict, strategy: dict, away: dict, steps: list[tuple]
 ) -> None:
-    trial = staged({**bounds, **pace, **strategy})
+    trial = staged({**bounds, **pace, **strategy}, **away)
     for step in steps:
         trial.run_step(step)
     trial.heal()

@@ -43,7 +43,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "placement.antiAffinity.workloads.required": NOBODY,
     "placement.antiAffinity.workloads.preferred": NOBODY,
     "priority": NOBODY,
-    "reconcile": NOBODY,
     "stopAfter": NOBODY,
 }
 """Each path with the executors that do not honour it."""

@@ -4,7 +4,8 @@
     a task that is done         nothing; anything else in the slot is stopped
     a staying task              nothing; whatever else is in the slot stops once this one runs
     a task of a lost node       stop it and start another in the same plan; if no node fits, it stays wanted,
-                                so that it lives on should its node return (not if the node was removed)
+                                so that it lives on should its node return (not if the node was removed).
+                                `reconcile` may let it stay wanted beside the new one
     a task of a draining node   start another; the old one stops once that one is available. If no node fits, it
                                 stops as far as enough stay available, and else when the drain's time is over
     an outdated task            as the strategy says; RECREATE: all stop, and nothing starts before they ended
@@ -27,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cloudless.core.model import Rollout, RolloutStrategy, TaskState
+from cloudless.core.model import Reconcile, Rollout, RolloutStrategy, TaskState
 from cloudless.core.orchestration.absence import GONE_S, describe_absence
 from cloudless.core.orchestration.census import Census, Occupant, Slot
 from cloudless.core.orchestration.changes import (
@@ -39,6 +40,7 @@ from cloudless.core.orchestration.changes import (
     stop_task,
 )
 from cloudless.core.orchestration.course import OPEN, Course
+from cloudless.core.orchestration.reconcile import choose, find_settling_s, may_return
 from cloudless.core.orchestration.revisions import find_template
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
@@ -132,7 +134,7 @@ class Draft:
         staying = [o for o in present if o.staying]
         leaving = [o for o in present if not o.staying]
         if staying:
-            self._stop_all(staying[1:], f"task {staying[0].task.id} holds its slot")
+            staying = self._keep_one(staying)
             for old in leaving:
                 self._finish_move(old, staying[0])
             return None
@@ -145,9 +147,31 @@ class Draft:
             return None
         return Leaver(slot, first)
 
+    def _keep_one(self, staying: list[Occupant]) -> list[Occupant]:
+        """Stop all but one task of a slot that nothing speaks against: a node has returned, or a drain was ended."""
+        if len(staying) < 2:
+            return staying
+        settling_s = find_settling_s(self.view, staying, self.decider.now_ms)
+        if self._reconcile is not Reconcile.KEEP_REPLACEMENT and settling_s > 0:
+            self.deadlines.append(settling_s)
+            self.waiting.append(
+                f"slot {staying[0].task.desired.slot}: what runs on the node that returned is asked for"
+            )
+            return staying
+        staying = choose(self.view, self._reconcile, staying)
+        for loser in staying[1:]:
+            winner = staying[0]
+            self._stop(loser, f"task {winner.task.id} holds its slot", winner.task if winner.available else None)
+        return staying
+
+    @property
+    def _reconcile(self) -> Reconcile:
+        return self.workload.record.spec.reconcile
+
     def _finish_move(self, old: Occupant, new: Occupant) -> None:
         if old.lost:
-            self._stop(old, self._why_lost(old), new.task if new.available else None)
+            if not may_return(self._reconcile, old):
+                self._stop(old, self._why_lost(old), new.task if new.available else None)
         elif self.course.beside and old.outdated and not old.draining:
             return  # all old ones end together; the rollout says what is waited for
         elif new.available:
@@ -308,6 +332,8 @@ class Draft:
     def _give_up(self, want: Want, *, placed: bool) -> None:
         old = want.instead_of
         if old is None:
+            return
+        if placed and may_return(self._reconcile, old):
             return
         if placed or old.absent_s == GONE_S:
             self._stop(old, self._why_lost(old))

@@ -1770,6 +1770,7 @@ class RolloutRecord(_message.Message):
     PROMOTED_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     workload: _builtins.str
     workload_uid: _builtins.str
@@ -1788,6 +1789,7 @@ class RolloutRecord(_message.Message):
     promoted: _builtins.bool
     term: _builtins.int
     at_ms: _builtins.int
+    cause: _builtins.str
     def __init__(
         self,
         *,
@@ -1809,10 +1811,11 @@ class RolloutRecord(_message.Message):
         promoted: _builtins.bool = ...,
         term: _builtins.int = ...,
         at_ms: _builtins.int = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "at_ms", b"at_ms", "generation", b"generation", "namespace", b"namespace", "phase", b"phase", "progress", b"progress", "progress_at_ms", b"progress_at_ms", "promoted", b"promoted", "reason", b"reason", "rest_from_ms", b"rest_from_ms", "rollback_of", b"rollback_of", "rollout", b"rollout", "since_ms", b"since_ms", "stable_generation", b"stable_generation", "started_at_ms", b"started_at_ms", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "at_ms", b"at_ms", "cause", b"cause", "generation", b"generation", "namespace", b"namespace", "phase", b"phase", "progress", b"progress", "progress_at_ms", b"progress_at_ms", "promoted", b"promoted", "reason", b"reason", "rest_from_ms", b"rest_from_ms", "rollback_of", b"rollback_of", "rollout", b"rollout", "since_ms", b"since_ms", "stable_generation", b"stable_generation", "started_at_ms", b"started_at_ms", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
