@@ -371,8 +371,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Patch(
                 "cloudless.core.orchestration.draft:Draft._roll",
-                "spare=self._available(kept) - rollout.available_least(replicas)",
-                "spare=replicas",
+                "rollout.available_least(replicas)",
+                "0",
             ),
         ),
         by=("FloorKept",),
