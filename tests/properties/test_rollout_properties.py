@@ -50,10 +50,10 @@ class Trial(Stage):
                 self.check_bounds()
                 return plan
             for change in plan.changes:
-                before, available = self.record, self.available()
+                before, available, least = self.record, self.available(), self.least()
                 begun = self.begun()
                 assert not self.cluster.commit([change]), "a plan from the newest view is never refused"
-                self.check_change(change, before, available, begun)
+                self.check_change(change, before, min(len(available), least), begun)
         raise AssertionError("does not come to rest without news")
 
     def report(self, task: Task, fails: bool = False) -> None:
@@ -147,17 +147,17 @@ class Trial(Stage):
         return self.record.spec.mode is WorkloadMode.PER_NODE
 
     def wanted_nodes(self) -> list[str]:
-        return list(NODES)
+        occupied = {task.desired.node_id for task in self.open_tasks() if task.active}
+        return [node_id for node_id in NODES if node_id in occupied or node_id not in self.down]
 
-    def check_change(self, change: Change, before: Record, available: set[int], begun: set[int]) -> None:
+    def check_change(self, change: Change, before: Record, floor: int, begun: set[int]) -> None:
         if self.record != before:
             assert before.rollback_of == 0, "a rollback was rolled back"
             assert before.spec.rollout.auto_rollback
             assert self.record.task_generation in before.history
             return
         if before.spec.rollout.strategy is not RolloutStrategy.RECREATE:
-            floor = min(len(available), self.least())
-            assert len(self.available()) >= floor, "a change took availability below the floor"
+            assert len(self.available()) >= min(floor, self.least()), "a change took availability below the floor"
         noted = find_rollout(self.cluster.machine, self.record)
         if noted is None or noted.record.rollout != self.record.rollout_generation:
             return

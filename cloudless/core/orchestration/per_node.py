@@ -4,13 +4,14 @@ A seat is a node's slot. What is decided follows from the node::
 
     fits, and has no task          start one, as soon as there is room and the last one has ended
     fits, has one                  nothing; of several the best stays
-    cordoned, or out of reach      what is there stays, nothing new
+    cordoned, or out of reach      what is there stays, nothing new; outdated and lost, it is given up, so that a
+                                   rollout ends without the node, which gets its new task when it returns
     drained, or fits no more       what is there stops
     removed                        its task is stopped and forgotten
 
 An outdated task is stopped first and its successor started when it has ended: never two on one node, so that fixed
-ports and devices are free. As many may be missing at a time as the rollout's bounds allow, at least one; surge means
-nothing here. A rollout holds seats back as it does slots (`course`).
+ports and devices are free. As many may be missing at a time as the rollout's bounds allow, at least one, of the nodes
+that have a task or could have one now; surge means nothing here. A rollout holds seats back as it does slots.
 
 The number of a seat is that of the newest task on its node, or the lowest that is free.
 """
@@ -165,6 +166,8 @@ class NodeDraft(Draft):
     def _replace(self, kept: Sequence[Slot]) -> None:
         wanted = len(kept)
         least = min(self.workload.record.spec.rollout.available_least(wanted), max(0, wanted - 1))
+        lost = [o for slot in kept for o in self._present(slot) if o.outdated and o.lost]
+        self._stop_all(lost, "outdated, and its node cannot be reached")
         outdated = [o for slot in kept for o in self._present(slot) if o.outdated and o.absent_s is None]
         idle = [o for o in outdated if self._is_idle(o)]
         self._stop_all(idle, "outdated, and not running")

@@ -155,7 +155,7 @@ def _carry_over(notes: RolloutRecord, decider: Decider) -> RolloutRecord:
         started_at_ms=notes.started_at_ms + shift_ms,
         since_ms=notes.since_ms + shift_ms,
         progress_at_ms=notes.progress_at_ms + shift_ms,
-        rest_from_ms=notes.rest_from_ms + shift_ms if notes.rest_from_ms else 0,
+        rest_from_ms=max(1, notes.rest_from_ms + shift_ms) if notes.rest_from_ms else 0,
     )
 
 
@@ -197,7 +197,7 @@ def _next_batch(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_
         return notes
     pause_ms = int(record.spec.rollout.pause_s * 1000)
     if pause_ms and not notes.rest_from_ms:
-        return replace(notes, rest_from_ms=now_ms)
+        return replace(notes, rest_from_ms=max(1, now_ms))  # 0 would say that it does not rest
     if now_ms - notes.rest_from_ms < pause_ms:
         return notes
     return replace(
