@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudless.cli.methods import DELETE_WORKLOAD, GET_ROLLOUT, LIST_EVENTS
+from cloudless.cli.methods import DELETE_WORKLOAD, GET_ROLLOUT, LIST_EVENTS, UPDATE_NODE
 from cloudless.rpc.v1.event_pb2 import ListEventsRequest
-from cloudless.rpc.v1.objects_pb2 import RolloutPhase
+from cloudless.rpc.v1.node_pb2 import UpdateNodeRequest
+from cloudless.rpc.v1.objects_pb2 import DESIRED_RUNNING, RolloutPhase
 from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest, GetRolloutRequest, Task
 from etcd.find import Found
 from tests.integration.cloudless_cli import must, run_cli
@@ -59,6 +60,8 @@ def cluster(living: LocalCluster) -> Iterator[LocalCluster]:
     yield living
     living.start(*(name for name, process in living.processes.items() if not process.lives))
     living.wait_formed()
+    for agent in AGENTS:
+        living.call(UPDATE_NODE, UpdateNodeRequest(node_id=agent, cordoned=False, draining=False))
     living.call(DELETE_WORKLOAD, DeleteWorkloadRequest(name="web"))
     living.until(lambda: not living.tasks("web", all=True), "the workload is gone")
 
@@ -179,6 +182,55 @@ def test_a_canary_is_tried_promoted_and_undone_by_a_person(cluster: LocalCluster
     assert versions(cluster) == ["1", "1", "1"]
     status = json.loads(must(run_cli(cluster, "workload", "rollout", "status", "web", "-o", "json")))
     assert status["rollout"]["phase"].endswith("COMPLETED")
+
+
+def test_work_that_ends_is_complete_and_waiting_for_it_ends_well(cluster: LocalCluster, tmp_path: Path) -> None:
+    once = {"restartPolicy": {"policy": "ON_FAILURE", "maxRetries": 1, "backoff": "100ms"}}
+    job = write(tmp_path, "job", replicas=3, command=["sh", "-c", "echo done"], **once)
+    said = run_cli(cluster, "workload", "apply", "-f", job, "--wait", "--wait-timeout", "60")
+    assert "3 completed" in must(said)
+    assert "COMPLETED" in must(run_cli(cluster, "workload", "get", "web"))
+    assert [task for task in cluster.tasks("web") if task.desired.desired == DESIRED_RUNNING and running(task)] == []
+    bad = write(tmp_path, "bad", replicas=1, command=["sh", "-c", "exit 3"], **once)
+    said = run_cli(cluster, "workload", "apply", "-f", bad, "--wait", "--wait-timeout", "60")
+    assert said.code == 10, said.text
+
+
+def test_each_node_has_its_task_and_a_drained_one_none(cluster: LocalCluster, tmp_path: Path) -> None:
+    rollout = {"maxSurge": 0, "maxUnavailable": 1}
+    document = json.loads(manifest_of("web", rollout=rollout, mode="PER_NODE"))
+    del document["spec"]["replicas"]
+    path = tmp_path / "each.json"
+    path.write_text(json.dumps(document))
+    must(run_cli(cluster, "workload", "apply", "-f", path, "--wait", "--wait-timeout", "60"))
+    assert sorted(task.desired.node_id for task in serving(cluster)) == list(AGENTS)
+    must(run_cli(cluster, "node", "drain", AGENTS[0], "--deadline", "30s", "--wait"))
+    assert [task.desired.node_id for task in serving(cluster)] == [AGENTS[1]]
+    must(run_cli(cluster, "node", "uncordon", AGENTS[0]))
+    document["spec"]["env"] = {"V": "2"}
+    path.write_text(json.dumps(document))
+    must(run_cli(cluster, "workload", "apply", "-f", path, "--wait", "--wait-timeout", "60"))
+    assert sorted(task.desired.node_id for task in serving(cluster)) == list(AGENTS)
+    assert versions(cluster) == ["2", "2"]
+
+
+def test_a_full_cluster_is_drained_when_the_deadline_is_over(cluster: LocalCluster, tmp_path: Path) -> None:
+    """Each task takes more than half of a node, so that there is no room for a replacement."""
+    large = {"resources": {"requests": {"cpu": "1200m", "memory": "8Mi"}}}
+    must(run_cli(cluster, "workload", "apply", "-f", write(tmp_path, "full", replicas=2, **large), "--wait"))
+    kept = {task.desired.id for task in serving(cluster)}
+    must(run_cli(cluster, "node", "drain", AGENTS[0]))
+    cluster.until(
+        lambda: "until there is room elsewhere" in must(run_cli(cluster, "workload", "explain", "web")),
+        "it says why it stays",
+    )
+    assert {task.desired.id for task in serving(cluster)} == kept
+    must(run_cli(cluster, "node", "drain", AGENTS[0], "--deadline", "1s", "--wait", "--wait-timeout", "60"))
+    assert [task.desired.node_id for task in serving(cluster)] == [AGENTS[1]]
+
+
+def running(task: Task) -> bool:
+    return task.state == "RUNNING"
 
 
 def versions(cluster: LocalCluster) -> list[str]:
