@@ -100,6 +100,7 @@ SET_BACKUP_SCHEDULE = _method(
 LIST_NODES = _method("NodeService/ListNodes", _n.ListNodesRequest, _n.ListNodesResponse)
 GET_NODE = _method("NodeService/GetNode", _n.GetNodeRequest, _n.GetNodeResponse)
 UPDATE_NODE = _method("NodeService/UpdateNode", _n.UpdateNodeRequest, _n.UpdateNodeResponse)
+REMOVE_NODE = _method("NodeService/RemoveNode", _n.RemoveNodeRequest, _n.RemoveNodeResponse)
 APPLY_WORKLOAD = _method("WorkloadService/ApplyWorkload", _w.ApplyWorkloadRequest, _w.ApplyWorkloadResponse)
 LIST_WORKLOADS = _method("WorkloadService/ListWorkloads", _w.ListWorkloadsRequest, _w.ListWorkloadsResponse)
 GET_WORKLOAD = _method("WorkloadService/GetWorkload", _w.GetWorkloadRequest, _w.GetWorkloadResponse)

@@ -19,7 +19,7 @@ from cloudless.coordinator.controllers import commit_changes, wait_for_any
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.keys import Kind
-from cloudless.core.model import Reachability, TaskDesired, WorkloadRecord
+from cloudless.core.model import Reachability, TaskDesired, WorkloadMode, WorkloadRecord
 from cloudless.core.orchestration import WorkloadPlan, in_order_of_priority, plan_workloads
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import Scratch
@@ -65,6 +65,7 @@ class Orchestrator:
         self._blocked: dict[Ref, frozenset[Happening]] = {}
         self._claiming: dict[Ref, None] = {}
         self._due_s: dict[Ref, float] = {}
+        self._per_node: dict[Ref, None] = {}
         self._unreachable_since_s: dict[str, float] = {}
         self._scratch: Scratch | None = None
         self._touched: set[str] = set()
@@ -155,15 +156,23 @@ class Orchestrator:
 
     def _forget_last_term(self) -> None:
         """What this one saw when it led before says nothing of the time between."""
-        for held in (self._dirty, self._blocked, self._claiming, self._due_s, self._unreachable_since_s):
+        for held in (
+            self._dirty,
+            self._blocked,
+            self._claiming,
+            self._due_s,
+            self._per_node,
+            self._unreachable_since_s,
+        ):
             held.clear()
         self._scratch = None
 
     def _mark_all(self) -> None:
         machine = self._replica.machine
         self._scratch = None  # so that nothing is carried on for ever that a notification too few has left wrong
-        for ref in machine.workloads:
+        for ref, workload in machine.workloads.items():
             self._dirty[ref] = None
+            self._note_mode(ref, workload.record)
         for task in machine.tasks.values():
             self._dirty[task.desired.namespace, task.desired.workload] = None
         for key in machine.quarantined:
@@ -186,6 +195,8 @@ class Orchestrator:
                 case Kind.WORKLOAD:
                     self._mark_records(transition.before, transition.after)
                     happened.add(Happening.WORKLOAD_CHANGED)
+                    if transition.after is None and isinstance(transition.before, WorkloadRecord):
+                        self._per_node.pop((transition.before.namespace, transition.before.name), None)
                 case Kind.TASK_DESIRED:
                     self._mark_records(transition.before, transition.after)
                     happened.add(Happening.ROOM_MADE if transition.after is None else Happening.TASK_DECIDED)
@@ -226,6 +237,7 @@ class Orchestrator:
             match record:
                 case WorkloadRecord(namespace=namespace, name=name):
                     self._dirty[namespace, name] = None
+                    self._note_mode((namespace, name), record)
                 case TaskDesired(namespace=namespace, workload=name):
                     self._dirty[namespace, name] = None
 
@@ -234,12 +246,20 @@ class Orchestrator:
         for task_id in machine.tasks_on(node_id):
             desired = machine.tasks[task_id].desired
             self._dirty[desired.namespace, desired.workload] = None
+        self._dirty.update(self._per_node)
 
     def _wake_blocked(self, happened: Set[Happening]) -> None:
         """Have those planned again for which this may take away what is in the way."""
         self._dirty.update(
             dict.fromkeys(ref for ref, awaited in self._blocked.items() if not awaited.isdisjoint(happened))
         )
+
+    def _note_mode(self, ref: Ref, record: WorkloadRecord) -> None:
+        """Remember which workloads every node concerns; one too many costs a look."""
+        if record.spec.mode is WorkloadMode.PER_NODE:
+            self._per_node[ref] = None
+        else:
+            self._per_node.pop(ref, None)
 
     def _note_unreachable(self) -> None:
         """Count absence on the monotonic clock from when this leader first saw it."""

@@ -18,80 +18,17 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cloudless.testing.sim.command import die_with_parent
-from cloudless.testing.sim.options import (
-    FULL,
-    SMALL,
-    Certificates,
-    Membership,
-    Options,
-    build_options,
-    draw_certificates,
-    draw_faults,
-    draw_membership,
-)
+from cloudless.testing.sim.options import FULL
 from cloudless.testing.sim.run import collecting_later, run_seed
+from tests.simulation.mutation import Mutation, Patch
+from tests.simulation.rollout_bugs import QUIET, ROLLOUT_BUGS
 
 PROCESSES = 2
 COLLECT_EVERY = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """`old` becomes `new` in the source of `target`, a function or method named as in `module:Class.method`."""
-
-    target: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """A bug to plant. It must be found within `seeds_max` seeds, from the first on, by one of the checkers `by`.
-
-    `kinds`: the runs have these kinds of faults instead of drawn ones, so that few seeds suffice for what needs
-    several things to come together; the others are as in the options. `acts`, `trust_acts`: the runs are about members
-    or certificates, and that is what is done. `founders`, `min_quorum`: 0 lets the seed say.
-    """
-
-    name: str
-    patches: tuple[Patch, ...]
-    by: tuple[str, ...]
-    seeds_max: int = 200
-    kinds: tuple[str, ...] = ()
-    forgetful: bool = False
-    size: str = SMALL
-    fault_pause_s: float = 0.0
-    acts: tuple[str, ...] = ()
-    trust_acts: tuple[str, ...] | None = None
-    founders: int = 0
-    min_quorum: int = 0
-
-    def options(self, seed: int) -> Options:
-        """Return what a seed is run under."""
-        drawn = draw_faults(seed, size=self.size)
-        drawn = replace(
-            drawn,
-            kinds=self.kinds or drawn.kinds,
-            forgetful=self.forgetful or drawn.forgetful,
-            fault_pause_s=self.fault_pause_s or drawn.fault_pause_s,
-        )
-        membership: Membership | None = None
-        certificates: Certificates | None = None
-        if self.acts:
-            said = draw_membership(seed)
-            membership = replace(
-                said,
-                acts=self.acts,
-                founders=self.founders or said.founders,
-                min_quorum=self.min_quorum or said.min_quorum,
-            )
-        if self.trust_acts is not None:
-            certificates = replace(draw_certificates(seed), acts=self.trust_acts)
-        return build_options(drawn, membership, certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +48,6 @@ LEADERSHIP = "cloudless.coordinator.leadership:Leadership"
 REPLICA = "cloudless.coordinator.replica"
 GATE = "cloudless.agent.assignments:Gate.check"
 MEMBERS = "cloudless.core.membership.planner"
-QUIET = ("end-task",)
-"""Faults that disturb nobody: what is looked for needs time more than trouble."""
-
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "a leader's writes are not fenced",
@@ -371,8 +305,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Patch(
                 "cloudless.core.orchestration.draft:Draft._roll",
-                "spare=self._available(kept) - rollout.available_least(replicas)",
-                "spare=replicas",
+                "rollout.available_least(replicas)",
+                "0",
             ),
         ),
         by=("FloorKept",),
@@ -566,6 +500,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         seeds_max=500,
     ),
 )
+
+MUTATIONS = (*MUTATIONS, *ROLLOUT_BUGS)
 
 MASKED: tuple[Mutation, ...] = (
     Mutation(

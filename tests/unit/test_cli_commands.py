@@ -568,3 +568,15 @@ def test_replace_explains_and_waits_until_it_is_done(coordinator: FakeCoordinato
     assert "export CLOUDLESS_NODE_ID=coordinator-9" in result.stdout
     assert "coordinator/coordinator-3 is replaced" in result.stdout
     assert "coordinator-9 becomes a learner" in result.stderr
+
+
+def test_a_drain_may_have_a_deadline_and_a_node_may_be_removed(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.UPDATE_NODE, node_pb2.UpdateNodeResponse(node=node_pb2.Node(phase="DRAINING")))
+    assert run(coordinator, "node", "drain", "agent-1", "--deadline", "10m").exit_code == 0
+    assert coordinator.requests[-1].drain_deadline_s == 600
+    assert run(coordinator, "node", "drain", "agent-1", "--deadline", "soon").exit_code == 2
+    coordinator.answer(methods.REMOVE_NODE, node_pb2.RemoveNodeResponse())
+    assert run(coordinator, "node", "remove", "agent-1", "agent-2").stdout.split() == [
+        "node/agent-1", "removed", "node/agent-2", "removed",
+    ]  # fmt: skip
+    assert run(coordinator, "node", "remove", "agent-1", "agent-2", "--request-id", "x").exit_code == 2

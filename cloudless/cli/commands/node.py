@@ -164,16 +164,49 @@ def uncordon(node_ids: tuple[str, ...], if_revision: int, request_id: str) -> No
 
 @node.command("drain", cls=Command)
 @click.argument("node_ids", nargs=-1, required=True)
+@click.option("--deadline", default="", metavar="DURATION", help="Stop what is left after 10m, say, come what may.")
 @click.option("--wait", is_flag=True, help="Wait until they hold no task any more.")
 @click.option("--wait-timeout", default=300.0, show_default=True, metavar="SECONDS", help="For --wait.")
 @_write_options
-def drain(node_ids: tuple[str, ...], wait: bool, wait_timeout: float, if_revision: int, request_id: str) -> None:
-    """Move all tasks away from NODE_IDS and give them no new ones. `uncordon` ends it."""
-    _update_all(node_ids, if_revision, request_id, "draining", draining=True)
+def drain(
+    node_ids: tuple[str, ...], deadline: str, wait: bool, wait_timeout: float, if_revision: int, request_id: str
+) -> None:
+    """Move all tasks away from NODE_IDS and give them no new ones. `uncordon` ends it.
+
+    A task's replacement runs before it is stopped; without room for one, it is stopped as far as enough stay available.
+    """
+    deadline_s = _parse_deadline(deadline)
+    _update_all(node_ids, if_revision, request_id, "draining", draining=True, drain_deadline_s=deadline_s)
     if wait:
         for node_id in node_ids:
             _wait_drained(node_id, wait_timeout)
             click.echo(f"node/{node_id} drained")
+
+
+def _parse_deadline(text: str) -> float:
+    from cloudless.core.quantity import parse_duration_s
+
+    try:
+        return parse_duration_s(text) if text else 0.0
+    except ValueError as error:
+        raise click.UsageError(f"--deadline {error}") from error
+
+
+@node.command("remove", cls=Command)
+@click.argument("node_ids", nargs=-1, required=True)
+@_write_options
+def remove(node_ids: tuple[str, ...], if_revision: int, request_id: str) -> None:
+    """Forget NODE_IDS, whose agents have stopped and will not come back; what ran there is replaced."""
+    from cloudless.cli.methods import REMOVE_NODE
+    from cloudless.rpc.v1.common_pb2 import WriteOptions
+    from cloudless.rpc.v1.node_pb2 import RemoveNodeRequest
+
+    _refuse_for_many(node_ids, if_revision, request_id)
+    with current().client() as client:
+        for node_id in node_ids:
+            write = WriteOptions(request_id=request_id, if_revision=if_revision)
+            client.call(REMOVE_NODE, RemoveNodeRequest(options=write, node_id=node_id))
+            click.echo(f"node/{node_id} removed")
 
 
 @node.command("label", cls=Command)
@@ -208,13 +241,17 @@ def _update_all(node_ids: tuple[str, ...], if_revision: int, request_id: str, do
     from cloudless.rpc.v1.common_pb2 import WriteOptions
     from cloudless.rpc.v1.node_pb2 import UpdateNodeRequest
 
-    if len(node_ids) > 1 and (if_revision or request_id):
-        raise click.UsageError("--if-revision and --request-id are for one node")
+    _refuse_for_many(node_ids, if_revision, request_id)
     with current().client() as client:
         for node_id in node_ids:
             write = WriteOptions(request_id=request_id, if_revision=if_revision)
             answer = client.call(UPDATE_NODE, UpdateNodeRequest(options=write, node_id=node_id, **changes))
             click.echo(f"node/{node_id} {done} (phase {answer.node.phase})")
+
+
+def _refuse_for_many(node_ids: tuple[str, ...], if_revision: int, request_id: str) -> None:
+    if len(node_ids) > 1 and (if_revision or request_id):
+        raise click.UsageError("--if-revision and --request-id are for one node")
 
 
 def _get(client: Client, node_id: str) -> Node:

@@ -10,6 +10,7 @@ from cloudless.coordinator.api.access import (
     Access,
     Decided,
     check_revision,
+    content_of,
     not_found,
     paginate,
     read_selector,
@@ -23,7 +24,7 @@ from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.scheduling import describe_taint
 from cloudless.core.scheduling.site import MEASURES, millionths
 from cloudless.core.state import Node, View
-from cloudless.errors import InvalidSpec, Problem
+from cloudless.errors import Conflict, InvalidSpec, Problem
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import node_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
@@ -31,6 +32,7 @@ from cloudless.rpc.v1 import objects_pb2
 LABELS_MAX = 64
 TAINTS_MAX = 32
 LABEL_LENGTH_MAX = 253
+DRAIN_MAX_S = 30 * 86_400.0
 
 
 class Nodes:
@@ -59,7 +61,7 @@ class Nodes:
         def decide(view: View) -> Decided:
             node = find_node(view, request.node_id)
             check_revision(_revision(node), request.options, f"node {node.id}")
-            spec, what = _new_spec(node.spec, request)
+            spec, what = _new_spec(node.spec, request, self._access.clock.wall_ms())
             if len(spec.labels) > LABELS_MAX:
                 raise InvalidSpec([Problem("set_labels", f"node {node.id} would have more than {LABELS_MAX} labels")])
             if len(spec.taints) > TAINTS_MAX:
@@ -83,6 +85,31 @@ class Nodes:
         return pb.UpdateNodeResponse(
             header=self._access.header(written.revision), node=self._to_node(self._access.view, request.node_id)
         )
+
+    async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Any) -> pb.RemoveNodeResponse:
+        def decide(view: View) -> Decided:
+            node = find_node(view, request.node_id)
+            check_revision(_revision(node), request.options, f"node {node.id}")
+            if node.reachable:
+                raise Conflict(
+                    f"the agent of node {node.id} is reachable: it would register again",
+                    hint="drain the node, stop its agent, then remove it",
+                )
+            revisions = (
+                (keys.node_spec(node.id), node.spec_revision),
+                (keys.node_info(node.id), node.info_revision),
+                (keys.node_status(node.id), node.status_revision),
+            )
+            what = f"removed; {len(view.tasks_on(node.id))} task records were on it"
+            change = Change(
+                deletes=tuple(key for key, revision in revisions if revision),
+                preconditions=tuple(Precondition(key, revision) for key, revision in revisions),
+                reason=f"remove node {node.id}",
+            )
+            return Decided(with_puts(change, self._access.event("NodeRemoved", f"node/{node.id}", what)), {})
+
+        written = await self._access.write(request.options, content_of(request), decide, context, makes_room=True)
+        return pb.RemoveNodeResponse(header=self._access.header(written.revision))
 
     def _to_node(self, view: View, node_id: str) -> pb.Node:
         node = view.nodes[node_id]
@@ -123,12 +150,15 @@ def find_node(view: View, node_id: str) -> Node:
     return node
 
 
-def _new_spec(spec: NodeSpec, request: pb.UpdateNodeRequest) -> tuple[NodeSpec, str]:
+def _new_spec(spec: NodeSpec, request: pb.UpdateNodeRequest, now_ms: int) -> tuple[NodeSpec, str]:
     """Return the wanted spec and what changes, in words."""
     words = []
     if request.HasField("draining"):
-        spec = replace(spec, draining=request.draining, cordoned=spec.cordoned or request.draining)
-        words.append("drain" if request.draining else "stop draining")
+        until_ms = now_ms + int(request.drain_deadline_s * 1000) if request.drain_deadline_s else 0
+        cordoned = spec.cordoned or request.draining
+        spec = replace(spec, draining=request.draining, cordoned=cordoned, drain_until_ms=until_ms)
+        within = f" within {request.drain_deadline_s:g} s" if until_ms else ""
+        words.append(f"drain{within}" if request.draining else "stop draining")
     if request.HasField("cordoned"):
         spec = replace(spec, cordoned=request.cordoned)
         words.append("cordon" if request.cordoned else "uncordon")
@@ -158,6 +188,10 @@ def check_node_request(request: pb.UpdateNodeRequest) -> None:
             )
         elif key in MEASURES and millionths(value, MEASURES[key]) is None:
             problems.append(Problem(f"set_labels[{key!r}]", f"must be a number from 0 to {MEASURES[key]:g}"))
+    if not 0 <= request.drain_deadline_s <= DRAIN_MAX_S:  # also refuses NaN
+        problems.append(Problem("drain_deadline_s", f"must be seconds, 0 (none) to {DRAIN_MAX_S:.0f}"))
+    elif request.drain_deadline_s and not request.draining:
+        problems.append(Problem("drain_deadline_s", "goes with draining only"))
     if request.HasField("cordoned") and not request.cordoned and request.draining:
         problems.append(Problem("cordoned", "a draining node is cordoned; uncordon it when it need not drain any more"))
     if problems:

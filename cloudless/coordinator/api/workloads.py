@@ -22,7 +22,7 @@ from cloudless.coordinator.api.planning import Wanted, plan_manifests, to_diagno
 from cloudless.coordinator.api.workload_messages import WorkloadMessages
 from cloudless.core import keys
 from cloudless.core.manifest import WorkloadManifest, diff_fields, parse_manifests, to_manifest
-from cloudless.core.model import WorkloadRecord
+from cloudless.core.model import WorkloadMode, WorkloadRecord
 from cloudless.core.orchestration import SpecChange, change_spec, explain_workload
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state import View, Workload
@@ -171,6 +171,9 @@ class Workloads:
             raise InvalidSpec([Problem("replicas", f"must be a whole number from 0 to {REPLICAS_MAX}")])
 
         def change_spec(record: WorkloadRecord) -> WorkloadRecord | None:
+            if record.spec.mode is WorkloadMode.PER_NODE:
+                what = f"workload {record.name} runs one task on each node that fits: it has no replicas to set"
+                raise Conflict(what, hint="placement.nodeSelector says which nodes fit")
             if record.spec.replicas == request.replicas:
                 return None
             spec = replace(record.spec, replicas=request.replicas)

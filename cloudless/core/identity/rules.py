@@ -84,6 +84,7 @@ _OWN_RULES: dict[str, Rule] = {
     "NodeService/ListNodes": _SEE,
     "NodeService/GetNode": _SEE,
     "NodeService/UpdateNode": _OPERATOR,
+    "NodeService/RemoveNode": _OPERATOR,
     "WorkloadService/ApplyWorkload": _WRITE,
     "WorkloadService/ListWorkloads": _READ,
     "WorkloadService/GetWorkload": _READ,

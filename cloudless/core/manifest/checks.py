@@ -9,6 +9,7 @@ from cloudless.core.model import (
     PortProtocol,
     Probe,
     ProbeKind,
+    RolloutStrategy,
     SpreadTopology,
     WorkloadMode,
     WorkloadSpec,
@@ -31,6 +32,9 @@ def check_together(spec: WorkloadSpec, fields: Fields) -> None:
     if spec.mode is WorkloadMode.PER_NODE and spec.placement.spread_topology is not SpreadTopology.NONE:
         path = fields.at("placement.spreadTopology")
         fields.problems.add(path, "does not go with mode PER_NODE: each node that fits runs one task")
+    if spec.mode is WorkloadMode.PER_NODE and spec.rollout.strategy is RolloutStrategy.BLUE_GREEN:
+        path = fields.at("rollout.strategy")
+        fields.problems.add(path, "BLUE_GREEN does not go with mode PER_NODE, which never has two tasks on a node")
 
 
 def _check_executor(spec: WorkloadSpec, fields: Fields) -> None:

@@ -23,8 +23,6 @@ UNSUPPORTED: Mapping[str, tuple[ExecutorKind, ...]] = {
     "ports[].containerPort": PROCESS,
     "ports[].protocol": PROCESS,
     "volumes[].size": PROCESS,
-    "mode": NOBODY,
-    "reconcile": NOBODY,
 }
 """Each path with the executors that do not honour it."""
 

@@ -44,12 +44,17 @@ class Reachability(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec(Evolving):
-    """What a person wants of a node. Absent means: open for tasks, no extra labels, no taints."""
+    """What a person wants of a node. Absent means: open for tasks, no extra labels, no taints.
+
+    `drain_until_ms`: while it drains, the wall clock of when its tasks are stopped whatever that leaves available (0:
+    never). It is compared with the leader's clock, so a drain may end early or late by what the two differ.
+    """
 
     cordoned: bool = False
     draining: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
+    drain_until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

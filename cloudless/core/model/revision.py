@@ -52,7 +52,7 @@ class RolloutRecord(Evolving):
 
     `rollout` is the workload's `rollout_generation` these notes are about, `generation` the template it leads to.
     `stable_generation` is the template to put back if it fails (0: none is known to be good), `rollback_of` the one
-    that this rollout takes back (0: it is no rollback). `reason` says why it is in `phase`.
+    that this rollout takes back (0: it is no rollback) and `cause` why. `reason` says why it is in `phase`.
 
     `progress` is the furthest it has come, `progress_at_ms` when it came there. `allowed` is how many slots may have
     been begun so far (0: no batches), `rest_from_ms` when the last batch was done (0: it is not). `promoted`: what
@@ -69,6 +69,7 @@ class RolloutRecord(Evolving):
     generation: int
     stable_generation: int = 0
     rollback_of: int = 0
+    cause: str = ""
     phase: RolloutPhase = RolloutPhase.PROGRESSING
     reason: str = ""
     started_at_ms: int = 0

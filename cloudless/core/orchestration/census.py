@@ -21,7 +21,7 @@ from cloudless.core.orchestration.absence import absence_s
 from cloudless.core.orchestration.ending import Ending, judge_ending
 from cloudless.core.orchestration.readiness import available_in_s
 from cloudless.core.scheduling import why_leave
-from cloudless.core.state.view import Task, View, Workload
+from cloudless.core.state.view import Node, Task, View, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Occupant:
     """A wanted task that has not ended. `absent_s` is None while its node is reachable.
 
     `draining`: the node is being drained, or has a taint NO_EXECUTE that the workload does not tolerate.
-    `available_in_s` as in `readiness`, None while the node is unreachable; `target` is the slot's.
+    `available_in_s` as in `readiness`, None while the node is unreachable; `target` is the slot's. `leaves_in_s`: when
+    the drain of its node has to be over, 0 if that time has come, None if there is none.
     """
 
     task: Task
@@ -38,6 +39,7 @@ class Occupant:
     absent_s: float | None
     lost: bool
     available_in_s: float | None
+    leaves_in_s: float | None = None
 
     @property
     def outdated(self) -> bool:
@@ -141,6 +143,12 @@ def tasks_of(view: View, namespace: str, name: str) -> tuple[Task, ...]:
     return tuple(view.tasks[task_id] for task_id in sorted(view.tasks_of(namespace, name)))
 
 
+def _leaves_in_s(node: Node | None, now_ms: int) -> float | None:
+    if node is None or not node.spec.draining or not node.spec.drain_until_ms:
+        return None
+    return max(0.0, (node.spec.drain_until_ms - now_ms) / 1000)
+
+
 def _occupant(view: View, workload: Workload, task: Task, now_ms: int, unreachable_s: Mapping[str, float]) -> Occupant:
     record = workload.record
     node = view.nodes.get(task.desired.node_id)
@@ -149,6 +157,7 @@ def _occupant(view: View, workload: Workload, task: Task, now_ms: int, unreachab
         task=task,
         target=record.task_generation,
         draining=node is not None and bool(why_leave(node, record.spec.placement)),
+        leaves_in_s=_leaves_in_s(node, now_ms),
         absent_s=absent_s,
         lost=absent_s is not None and absent_s >= record.spec.lost_after_s,
         available_in_s=available_in_s(task, record.spec.rollout.min_ready_s, now_ms) if absent_s is None else None,

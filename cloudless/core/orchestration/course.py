@@ -9,6 +9,7 @@ history. So a workload keeps all its replicas however long a canary is tried or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloudless.core.model import Rollout, RolloutPhase, RolloutRecord, RolloutStrategy, WorkloadRecord
@@ -71,17 +72,15 @@ def batch_size(record: WorkloadRecord, replicas: int) -> int:
     return max(1, _at_once(rollout, replicas)) if rollout.pause_s else 0
 
 
-def hold_back(view: View, record: WorkloadRecord, census: Census, course: Course, now_ms: int) -> None:
-    """Let the slots that may not change yet aim at what they have."""
+def hold_back(
+    view: View, record: WorkloadRecord, census: Census, course: Course, slots: Sequence[Slot], now_ms: int
+) -> None:
+    """Let those of `slots` that may not change yet aim at what they have; empty ones among them are to be filled."""
     if course.open_max is None:
         return
-    replicas = record.spec.replicas
-    begun = [slot for slot in census.slots.values() if slot.begun]
-    rest = [slot for slot in census.slots.values() if not slot.begun]
-    known = census.slots.keys()
-    rest += [Slot(number, census.generation) for number in range(replicas) if number not in known]
-    rest.sort(key=lambda slot: (_serves(slot), slot.number))
-    for slot in rest[max(0, course.open_max - len(begun)) :]:
+    begun = sum(1 for slot in slots if slot.begun)
+    rest = sorted((slot for slot in slots if not slot.begun), key=lambda slot: (_serves(slot), slot.number))
+    for slot in rest[max(0, course.open_max - begun) :]:
         generation = slot.occupants[-1].task.desired.task_generation if slot.occupants else course.fallback
         template = find_template(view, record, generation) if generation else None
         if template is not None:

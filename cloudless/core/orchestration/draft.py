@@ -4,8 +4,10 @@
     a task that is done         nothing; anything else in the slot is stopped
     a staying task              nothing; whatever else is in the slot stops once this one runs and is ready
     a task of a lost node       stop it and start another in the same plan; if no node fits, it stays wanted,
-                                so that it lives on should its node return (not if the node was removed)
-    a task of a draining node   start another; the old one stops once that one is available
+                                so that it lives on should its node return (not if the node was removed).
+                                `reconcile` may let it stay wanted beside the new one
+    a task of a draining node   start another; the old one stops once that one is available. If no node fits, it
+                                stops as far as enough stay available, and else when the drain's time is over
     an outdated task            as the strategy says; RECREATE: all stop, and nothing starts before they ended
 
 What is outdated depends on the generation that the slot aims at: a rollout may hold slots back (`course`).
@@ -27,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cloudless.core.abilities import needed_abilities
-from cloudless.core.model import Rollout, RolloutStrategy, TaskState
+from cloudless.core.model import Reconcile, Rollout, RolloutStrategy, TaskState
 from cloudless.core.orchestration.absence import GONE_S, describe_absence
 from cloudless.core.orchestration.census import Census, Occupant, Slot
 from cloudless.core.orchestration.changes import (
@@ -39,6 +41,7 @@ from cloudless.core.orchestration.changes import (
     stop_task,
 )
 from cloudless.core.orchestration.course import OPEN, Course
+from cloudless.core.orchestration.reconcile import choose, find_settling_s, may_return
 from cloudless.core.orchestration.revisions import find_template
 from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
 from cloudless.core.plan import Change
@@ -110,6 +113,7 @@ class Draft:
             self._stop_all((o for slot in kept for o in slot.occupants if o.outdated), "outdated")
         self._wait_for_loss(o for slot in kept for o in self._present(slot))
         self._wait_for_availability(kept)
+        self._end_drains(kept)
         leavers = [leaver for slot in kept if (leaver := self._settle(slot)) is not None]
         emptied = [slot for slot in kept if slot.ending.done is None and not self._present(slot)]
         vacant = sorted((*emptied, *vacant_slots(self.census, kept, spec.replicas)), key=lambda slot: slot.number)
@@ -145,7 +149,7 @@ class Draft:
         staying = [o for o in present if o.staying]
         leaving = [o for o in present if not o.staying]
         if staying:
-            self._stop_all(staying[1:], f"task {staying[0].task.id} holds its slot")
+            staying = self._keep_one(staying)
             for old in leaving:
                 self._finish_move(old, staying[0])
             return None
@@ -158,9 +162,31 @@ class Draft:
             return None
         return Leaver(slot, first)
 
+    def _keep_one(self, staying: list[Occupant]) -> list[Occupant]:
+        """Stop all but one task of a slot that nothing speaks against: a node has returned, or a drain was ended."""
+        if len(staying) < 2:
+            return staying
+        settling_s = find_settling_s(self.view, staying, self.decider.now_ms)
+        if self._reconcile is not Reconcile.KEEP_REPLACEMENT and settling_s > 0:
+            self.deadlines.append(settling_s)
+            self.waiting.append(
+                f"slot {staying[0].task.desired.slot}: what runs on the node that returned is asked for"
+            )
+            return staying
+        staying = choose(self.view, self._reconcile, staying)
+        for loser in staying[1:]:
+            winner = staying[0]
+            self._stop(loser, f"task {winner.task.id} holds its slot", winner.task if winner.available else None)
+        return staying
+
+    @property
+    def _reconcile(self) -> Reconcile:
+        return self.workload.record.spec.reconcile
+
     def _finish_move(self, old: Occupant, new: Occupant) -> None:
         if old.lost:
-            self._stop(old, self._why_lost(old), new.task if new.available else None)
+            if not may_return(self._reconcile, old):
+                self._stop(old, self._why_lost(old), new.task if new.available else None)
         elif self.course.beside and old.outdated and not old.draining:
             return  # all old ones end together; the rollout says what is waited for
         elif new.available:
@@ -190,6 +216,15 @@ class Draft:
         """Look again when a task has been ready for long enough."""
         self.deadlines.extend(o.available_in_s for slot in kept for o in self._present(slot) if o.available_in_s)
 
+    def _end_drains(self, kept: Iterable[Slot]) -> None:
+        """Stop what is still on a node whose drain has to be over by now."""
+        for occupant in [o for slot in kept for o in self._present(slot) if o.leaves_in_s is not None]:
+            if occupant.leaves_in_s:
+                self.deadlines.append(occupant.leaves_in_s)
+            else:
+                node_id = occupant.task.desired.node_id
+                self._stop(occupant, f"node {node_id} has to be empty by now: the deadline of its drain is over")
+
     # --- who comes ---
 
     def _recreate(self, leavers: Sequence[Leaver], vacant: Sequence[Slot]) -> None:
@@ -207,7 +242,9 @@ class Draft:
         surge = replicas if self.course.beside else rollout.surge_of(replicas)
         budget = replicas + surge - self._held(kept)
         budget -= len(self._start([self._want_instead(leaver) for leaver in leavers if leaver.occupant.lost]))
-        self._start([self._want_instead(leaver) for leaver in leavers if _is_drain_move(leaver.occupant)])
+        movers = [leaver for leaver in leavers if _is_drain_move(leaver.occupant)]
+        started = self._start([self._want_instead(leaver) for leaver in movers])
+        self._stop_movers(kept, [leaver.occupant for leaver in movers if leaver.slot.number not in started])
 
         ready, held_back = self._resumable(vacant)
         budget -= held_back
@@ -216,13 +253,26 @@ class Draft:
         if later:
             self.waiting.append(f"slots {_numbers(later)} are filled when old tasks have ended")
 
-        outdated = {leaver.slot.number: leaver for leaver in leavers if _is_update(leaver.occupant)}
+        updates = sorted(leavers, key=lambda leaver: not leaver.occupant.draining)  # those have to go anyway
+        outdated = {leaver.slot.number: leaver for leaver in updates if _is_update(leaver.occupant)}
         ready, held_back = self._resumable([leaver.slot for leaver in outdated.values()])
         budget -= held_back
         started = self._start([Want(s, f"update to generation {s.target}") for s in ready[: max(0, budget)]])
         left = [leaver for number, leaver in outdated.items() if number not in started]
         if not self.course.beside:
             self._stop_first(kept, [leaver.occupant for leaver in left], rollout.available_least(replicas))
+
+    def _stop_movers(self, kept: Sequence[Slot], movers: Sequence[Occupant]) -> None:
+        """Stop tasks of draining nodes for which there is no room elsewhere, as far as enough stay available."""
+        rollout, replicas = self.workload.record.spec.rollout, self.workload.record.spec.replicas
+        spare = max(0, self._available(kept) - rollout.available_least(replicas))
+        idle = [occupant for occupant in movers if occupant.absent_s is None and not occupant.available]
+        going = [*idle, *[occupant for occupant in movers if occupant.available][:spare]]
+        self._stop_all(going, "its node is being drained; enough others are available")
+        if len(going) < len(movers):
+            self.waiting.append(
+                f"{len(movers) - len(going)} tasks stay on draining nodes until there is room elsewhere"
+            )
 
     def _stop_first(self, kept: Sequence[Slot], outdated: Sequence[Occupant], least: int) -> None:
         """Stop outdated tasks ahead of their replacements, as many as may be missing."""
@@ -315,6 +365,8 @@ class Draft:
     def _give_up(self, want: Want, *, placed: bool) -> None:
         old = want.instead_of
         if old is None:
+            return
+        if placed and may_return(self._reconcile, old):
             return
         if placed or old.absent_s == GONE_S:
             self._stop(old, self._why_lost(old))

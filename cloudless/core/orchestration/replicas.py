@@ -16,14 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudless.core import keys
+from cloudless.core.model import WorkloadMode
 from cloudless.core.orchestration.absence import GONE_S, absence_s
 from cloudless.core.orchestration.census import take_census, tasks_of
 from cloudless.core.orchestration.changes import Decider, delete_task, delete_workload, stop_task
 from cloudless.core.orchestration.course import hold_back
 from cloudless.core.orchestration.draft import Draft
+from cloudless.core.orchestration.per_node import NodeDraft, take_seats
 from cloudless.core.orchestration.revisions import keys_of
 from cloudless.core.orchestration.rollout import plan_rollout
-from cloudless.core.orchestration.slots import choose_slots
+from cloudless.core.orchestration.slots import choose_slots, vacant_slots
 from cloudless.core.plan import Change, Plan
 from cloudless.core.scheduling import Diagnosis, Scratch
 from cloudless.core.state.view import View, Workload
@@ -126,12 +128,22 @@ def _plan_living(
 ) -> WorkloadPlan:
     record = workload.record
     census = take_census(view, workload, decider.now_ms, unreachable_s)
-    kept, _ = choose_slots(census, record.spec.replicas)
-    step = plan_rollout(view, workload, census, kept, record.spec.replicas, decider)
+    seats = None
+    if record.spec.mode is WorkloadMode.PER_NODE:
+        seats = take_seats(view, record, census, decider.now_ms)
+        census, kept, replicas = seats.census, seats.wanted_slots(), len(seats.wanted)
+    else:
+        replicas = record.spec.replicas
+        kept = choose_slots(census, replicas)[0]
+    step = plan_rollout(view, workload, census, kept, replicas, decider)
     if step.change is not None:
         return WorkloadPlan(record.namespace, record.name, (step.change,))
-    hold_back(view, record, census, step.course, decider.now_ms)
-    draft = Draft(view, workload, census, decider, scratch, step.course)
+    if seats is None:
+        hold_back(view, record, census, step.course, (*kept, *vacant_slots(census, kept, replicas)), decider.now_ms)
+        draft = Draft(view, workload, census, decider, scratch, step.course)
+    else:
+        hold_back(view, record, census, step.course, kept, decider.now_ms)
+        draft = NodeDraft(view, workload, census, decider, scratch, step.course, seats=seats)
     draft.fill()
     deadlines = [*draft.deadlines, *([] if step.deadline_s is None else [step.deadline_s])]
     return WorkloadPlan(

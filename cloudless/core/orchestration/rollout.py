@@ -112,7 +112,7 @@ def _begin(
     record: WorkloadRecord, census: Census, noted: Noted | None, tally: Tally, decider: Decider
 ) -> RolloutRecord:
     trial = trial_size(record, tally.replicas)
-    what = f"rolling back generation {record.rollback_of}" if record.rollback_of else "tasks are being replaced"
+    cause = "a person undid it" if record.rollback_of else ""
     return RolloutRecord(
         namespace=record.namespace,
         workload=record.name,
@@ -121,8 +121,9 @@ def _begin(
         generation=record.task_generation,
         stable_generation=_find_stable(census, noted),
         rollback_of=record.rollback_of,
+        cause=cause,
         phase=_P.PROGRESSING,
-        reason=what,
+        reason=_say_back("is being rolled back", record.rollback_of, cause) or "tasks are being replaced",
         started_at_ms=decider.now_ms,
         since_ms=decider.now_ms,
         progress=tally.progress,
@@ -154,14 +155,14 @@ def _carry_over(notes: RolloutRecord, decider: Decider) -> RolloutRecord:
         started_at_ms=notes.started_at_ms + shift_ms,
         since_ms=notes.since_ms + shift_ms,
         progress_at_ms=notes.progress_at_ms + shift_ms,
-        rest_from_ms=notes.rest_from_ms + shift_ms if notes.rest_from_ms else 0,
+        rest_from_ms=max(1, notes.rest_from_ms + shift_ms) if notes.rest_from_ms else 0,
     )
 
 
 def _next_notes(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_ms: int) -> RolloutRecord:
     """Return what has to be noted now, the very same notes if nothing has."""
     if tally.complete:
-        what = f"generation {notes.rollback_of} is rolled back" if notes.rollback_of else "all tasks are available"
+        what = _say_back("is rolled back", notes.rollback_of, notes.cause) or "all tasks are available"
         return _enter(notes, _P.COMPLETED, what, tally, now_ms)
     if is_paused(record):
         return _enter(notes, _P.PAUSED, "paused; `workload rollout resume` goes on", tally, now_ms)
@@ -196,7 +197,7 @@ def _next_batch(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_
         return notes
     pause_ms = int(record.spec.rollout.pause_s * 1000)
     if pause_ms and not notes.rest_from_ms:
-        return replace(notes, rest_from_ms=now_ms)
+        return replace(notes, rest_from_ms=max(1, now_ms))  # 0 would say that it does not rest
     if now_ms - notes.rest_from_ms < pause_ms:
         return notes
     return replace(
@@ -255,7 +256,8 @@ def _give_up(view: View, workload: Workload, noted: Noted, tally: Tally, decider
         rollout=changed.record.rollout_generation,
         generation=changed.record.task_generation,
         rollback_of=notes.generation,
-        reason=f"rolling back generation {notes.generation}: {reason}",
+        cause=reason,
+        reason=_say_back("is being rolled back", notes.generation, reason),
         started_at_ms=decider.now_ms,
         since_ms=decider.now_ms,
         progress=0,
@@ -272,6 +274,10 @@ def _give_up(view: View, workload: Workload, noted: Noted, tally: Tally, decider
         deletes=changed.deletes,
         preconditions=(Precondition(key, workload.mod_revision), *noting.preconditions),
     )
+
+
+def _say_back(what: str, generation: int, cause: str) -> str:
+    return f"generation {generation} {what}: {cause}" if generation else ""
 
 
 def _why_not_back(record: WorkloadRecord, notes: RolloutRecord) -> str:

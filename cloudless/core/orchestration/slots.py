@@ -28,10 +28,10 @@ def vacant_slots(census: Census, kept: Iterable[Slot], replicas: int) -> tuple[S
     return tuple(census.slot(number) for number, _ in zip(free, range(missing), strict=False))
 
 
-def by_merit(occupant: Occupant) -> tuple[bool, bool, bool, bool, int, str]:
+def by_merit(occupant: Occupant) -> tuple[bool, bool, bool, bool, bool, int, str]:
     """Order the occupants of one slot: the one to keep comes first."""
     task = occupant.task
-    wellness = not occupant.available, not occupant.running, occupant.lost
+    wellness = not occupant.available, occupant.available_in_s is None, not occupant.running, occupant.lost
     return *wellness, occupant.outdated, task.desired_create_revision, task.id
 
 
@@ -42,7 +42,7 @@ def _keep_first(slot: Slot) -> tuple[int, int, int]:
 
 def _worth(slot: Slot) -> int:
     if slot.ending.done is not None:
-        return 6 if slot.ending.done.state is TaskState.COMPLETED else 0
+        return 7 if slot.ending.done.state is TaskState.COMPLETED else 0
     best = min(slot.occupants, key=by_merit)
     if best.lost:
         return 1
@@ -50,4 +50,6 @@ def _worth(slot: Slot) -> int:
         return 2
     if not best.staying:
         return 3
-    return 5 if best.available else 4
+    if best.available_in_s is None:
+        return 4
+    return 6 if best.available else 5

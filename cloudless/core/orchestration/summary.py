@@ -13,6 +13,7 @@ from enum import Enum
 from cloudless.core.model import NodePhase, Resources, TaskState
 from cloudless.core.orchestration.absence import absence_s
 from cloudless.core.orchestration.census import Census, Slot, take_census
+from cloudless.core.orchestration.per_node import count_wanted
 from cloudless.core.orchestration.replicas import WorkloadPlan, plan_workload
 from cloudless.core.orchestration.revisions import find_rollout
 from cloudless.core.scheduling import Diagnosis, Scratch
@@ -115,7 +116,7 @@ def summarise_workload(view: View, namespace: str, name: str) -> WorkloadSummary
     unknown = sum(1 for o in occupants if o.absent_s is not None)
     endings = [slot.ending.last.state for slot in census.slots.values() if slot.ending.last and not slot.occupants]
     counts = {
-        "desired": workload.record.spec.replicas,
+        "desired": count_wanted(view, workload.record),
         "active": len(occupants),
         "running": running,
         "ready": sum(1 for o in occupants if o.available_in_s is not None),

@@ -6,6 +6,7 @@ decided from one view, without side effects; the same view and asks give the sam
 
 from cloudless.core.scheduling.ask import Ask, HostPort, fixed_ports
 from cloudless.core.scheduling.diagnosis import Diagnosis
+from cloudless.core.scheduling.pinned import PASSING, find_standing_obstacle, place_on
 from cloudless.core.scheduling.placement import Placed, Unplaced, place
 from cloudless.core.scheduling.preemption import Way, find_way, priority_words
 from cloudless.core.scheduling.scratch import Room, Scratch
@@ -13,6 +14,7 @@ from cloudless.core.scheduling.settings import check_scheduler, scheduler_of
 from cloudless.core.scheduling.taints import describe_taint, why_leave
 
 __all__ = [
+    "PASSING",
     "Ask",
     "Diagnosis",
     "HostPort",
@@ -23,9 +25,11 @@ __all__ = [
     "Way",
     "check_scheduler",
     "describe_taint",
+    "find_standing_obstacle",
     "find_way",
     "fixed_ports",
     "place",
+    "place_on",
     "priority_words",
     "scheduler_of",
     "why_leave",

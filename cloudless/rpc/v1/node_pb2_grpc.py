@@ -49,6 +49,11 @@ class NodeServiceStub:
                 request_serializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.UpdateNodeRequest.SerializeToString,
                 response_deserializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.UpdateNodeResponse.FromString,
                 _registered_method=True)
+        self.RemoveNode = channel.unary_unary(
+                '/cloudless.rpc.v1.NodeService/RemoveNode',
+                request_serializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.RemoveNodeRequest.SerializeToString,
+                response_deserializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.RemoveNodeResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -73,6 +78,13 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveNode(self, request, context):
+        """Forget a node that will not come back; its tasks are given up. Refused while its agent can be reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +102,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.UpdateNode,
                     request_deserializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.UpdateNodeRequest.FromString,
                     response_serializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.UpdateNodeResponse.SerializeToString,
+            ),
+            'RemoveNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNode,
+                    request_deserializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.RemoveNodeRequest.FromString,
+                    response_serializer=cloudless_dot_rpc_dot_v1_dot_node__pb2.RemoveNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -173,6 +190,33 @@ class NodeService:
             '/cloudless.rpc.v1.NodeService/UpdateNode',
             cloudless_dot_rpc_dot_v1_dot_node__pb2.UpdateNodeRequest.SerializeToString,
             cloudless_dot_rpc_dot_v1_dot_node__pb2.UpdateNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cloudless.rpc.v1.NodeService/RemoveNode',
+            cloudless_dot_rpc_dot_v1_dot_node__pb2.RemoveNodeRequest.SerializeToString,
+            cloudless_dot_rpc_dot_v1_dot_node__pb2.RemoveNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -898,8 +898,11 @@ class NodeSpec(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    DRAIN_UNTIL_MS_FIELD_NUMBER: _builtins.int
     cordoned: _builtins.bool
     draining: _builtins.bool
+    drain_until_ms: _builtins.int
+    """Wall clock of when its tasks are stopped even if that leaves too few; 0: never."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -911,10 +914,11 @@ class NodeSpec(_message.Message):
         draining: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         taints: _abc.Iterable[Global___Taint] | None = ...,
+        drain_until_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned", "draining", b"draining", "labels", b"labels", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cordoned", b"cordoned", "drain_until_ms", b"drain_until_ms", "draining", b"draining", "labels", b"labels", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1868,6 +1872,7 @@ class RolloutRecord(_message.Message):
     PROMOTED_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     workload: _builtins.str
     workload_uid: _builtins.str
@@ -1886,6 +1891,7 @@ class RolloutRecord(_message.Message):
     promoted: _builtins.bool
     term: _builtins.int
     at_ms: _builtins.int
+    cause: _builtins.str
     def __init__(
         self,
         *,
@@ -1907,10 +1913,11 @@ class RolloutRecord(_message.Message):
         promoted: _builtins.bool = ...,
         term: _builtins.int = ...,
         at_ms: _builtins.int = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "at_ms", b"at_ms", "generation", b"generation", "namespace", b"namespace", "phase", b"phase", "progress", b"progress", "progress_at_ms", b"progress_at_ms", "promoted", b"promoted", "reason", b"reason", "rest_from_ms", b"rest_from_ms", "rollback_of", b"rollback_of", "rollout", b"rollout", "since_ms", b"since_ms", "stable_generation", b"stable_generation", "started_at_ms", b"started_at_ms", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "at_ms", b"at_ms", "cause", b"cause", "generation", b"generation", "namespace", b"namespace", "phase", b"phase", "progress", b"progress", "progress_at_ms", b"progress_at_ms", "promoted", b"promoted", "reason", b"reason", "rest_from_ms", b"rest_from_ms", "rollback_of", b"rollback_of", "rollout", b"rollout", "since_ms", b"since_ms", "stable_generation", b"stable_generation", "started_at_ms", b"started_at_ms", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cloudless.core.membership.records import joins_of, replacements_of
-from cloudless.core.model import AuthorityPurpose, TaskState
+from cloudless.core.model import AuthorityPurpose, RolloutPhase, TaskState
+from cloudless.core.orchestration import find_rollout
 from cloudless.testing.sim.handshake import judge_certificate
 from cloudless.testing.sim.roster import VOTERS_MAX
 from cloudless.testing.sim.world import World, instances
@@ -90,6 +91,9 @@ def _workloads(world: World) -> str:
             return f"workload {name}: {len(running)} of {len(active)} run, {workload.record.spec.replicas} are wanted"
         if any(task.desired.task_generation != workload.record.task_generation for task in active):
             return f"workload {name} runs an old generation"
+        notes = find_rollout(truth, workload.record)
+        if workload.record.rollout_generation and (notes is None or notes.record.phase is not RolloutPhase.COMPLETED):
+            return f"the rollout of workload {name} is not over: {notes.record if notes else 'not noted'}"
     return ""
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudless.coordinator.api.access import Access
 from cloudless.coordinator.api.nodes import Nodes
+from cloudless.coordinator.api.rollouts import Rollouts
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.body import EVENT_KEPT_S, REGISTER_RETRY_PAUSE_S, REQUEST_KEPT_S, RESIGN_TIMEOUT_S
 from cloudless.coordinator.commit import Committer
@@ -126,6 +127,7 @@ class CoordinatorLife:
         self.orchestrator = Orchestrator(self.replica, clock)
         self.access = Access(own_id, self.replica, self.committer, self.leases, clock, self.ids)
         self.workloads = Workloads(self.access)
+        self.rollouts = Rollouts(self.access)
         self.nodes = Nodes(self.access, self.heard.find_silence_s)
         self.care = world.find_care(self)
         self.papers = world.find_papers(self)

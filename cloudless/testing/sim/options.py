@@ -67,13 +67,27 @@ class Certificates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """Changes of templates as people make them: by every strategy, some of which never come up, with orders meanwhile.
+
+    `deadline_s`: progress deadline of each. `broken`: share of templates whose tasks end at once. `orders`: how often a
+    person pauses, resumes, promotes or undoes, compared with the other operations.
+    """
+
+    deadline_s: int = 6
+    broken: float = 0.3
+    orders: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`safety_s`: virtual seconds with faults. `fault_pause_s`, `operation_pause_s`: mean time between two.
 
     `forgetful`: coordinators are not told what agents have seen, and claim old terms: the agents must protect
     themselves. `drift`: how much faster or slower than true a host's clock may run. `old_etcd`: the store forgets
     deletions at the revision it compacts. `prompt_expiry`: leases end to the moment, not at the next sweep.
-    `membership`, `certificates`: None where the cluster's members and everybody's identity are no subject.
+    `membership`, `certificates`, `rollouts`: None where the cluster's members, everybody's identity and changes of
+    templates are no subject.
     """
 
     seed: int
@@ -94,29 +108,52 @@ class Options:
     prompt_expiry: bool = False
     membership: Membership | None = None
     certificates: Certificates | None = None
+    rollouts: Rollouts | None = None
 
 
+ROLLOUTS_SHARE = 0.1
+ROLLOUTS_TAKE_S = 15.0
 MEMBERSHIP_SHARE = 0.06
 CERTIFICATES_SHARE = 0.03
 DRIFT_WITH_CERTIFICATES = 0.003
 
 
 def draw_options(
-    seed: int, *, size: str = SMALL, coordinators: int = 0, members: bool = False, certificates: bool = False
+    seed: int,
+    *,
+    size: str = SMALL,
+    coordinators: int = 0,
+    members: bool = False,
+    certificates: bool = False,
+    rollouts: bool = False,
 ) -> Options:
     """Return the options of a seed; `coordinators` 0 draws their number too.
 
     Whether members come and go, and whether there are certificates, is drawn from a source of its own, so that a seed
-    without them means what it always meant. `members`, `certificates`: whatever is drawn. A run of a given number of
+    without them means what it always meant; rollouts likewise. `members`, `certificates`, `rollouts`: whatever is
+    drawn. A run of a given number of
     coordinators has neither, unless it is told to.
     """
     drawn = draw_faults(seed, size=size, coordinators=coordinators)
     random = Random(f"members-and-trust-{seed}")
     members |= random.random() < MEMBERSHIP_SHARE and not coordinators
     certificates |= random.random() < CERTIFICATES_SHARE and not coordinators
-    return build_options(
+    rollouts |= Random(f"rollouts-{seed}").random() < ROLLOUTS_SHARE and not coordinators
+    built = build_options(
         drawn, draw_membership(seed) if members else None, draw_certificates(seed) if certificates else None
     )
+    return with_rollouts(built, draw_rollouts(seed)) if rollouts else built
+
+
+def with_rollouts(options: Options, rollouts: Rollouts) -> Options:
+    """Return options with rollouts, and with as much time as these take."""
+    return replace(options, rollouts=rollouts, safety_s=options.safety_s + ROLLOUTS_TAKE_S)
+
+
+def draw_rollouts(seed: int) -> Rollouts:
+    """Return how templates change in a seed."""
+    random = Random(f"rollouts-of-{seed}")
+    return Rollouts(deadline_s=random.choice((4, 6)), broken=random.choice((0.2, 0.5)), orders=random.choice((2, 6)))
 
 
 def build_options(drawn: Options, membership: Membership | None, certificates: Certificates | None) -> Options:

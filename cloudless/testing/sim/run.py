@@ -136,7 +136,7 @@ async def _play(world: World, checkers: Sequence[type[Checker]]) -> float:
             raise broken[0]
         _refuse_bugs(world)
         operator.check()
-        if options.membership is not None or options.certificates is not None:
+        if options.membership or options.certificates or options.rollouts:
             world.tell(Looked())
 
     world.listeners.append(listen)

@@ -17,6 +17,7 @@ from cloudless.errors import CloudlessError
 from cloudless.rpc.v1 import common_pb2, node_pb2, workload_pb2
 from cloudless.testing.sim.happenings import Answered, Asked, Read, Tell
 from cloudless.testing.sim.loop import SimLoop
+from cloudless.testing.sim.options import Rollouts
 
 REPLICAS_MAX = 3
 TRY_TIMEOUT_S = 2.0
@@ -28,7 +29,10 @@ TWICE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a user wants: `kind` is apply, scale, delete, node or read. `marker` is in the applied record."""
+    """What a user wants: `kind` is apply, scale, delete, node, order or read. `marker` is in the applied record.
+
+    `order`: PAUSE, RESUME, PROMOTE or UNDO. `rollout`: of an applied manifest, and `broken` if its tasks end at once.
+    """
 
     kind: str
     name: str
@@ -36,8 +40,20 @@ class Operation:
     marker: str = ""
     cordoned: bool = False
     draining: bool = False
+    order: str = ""
+    rollout: tuple[tuple[str, object], ...] = ()
+    broken: bool = False
 
 
+ORDERS = ("PAUSE", "RESUME", "PROMOTE", "UNDO")
+STRATEGIES: tuple[dict[str, object], ...] = (
+    {},
+    {},
+    {"strategy": "RECREATE"},
+    {"strategy": "CANARY", "canary": 1},
+    {"strategy": "CANARY", "canary": 1, "autoPromote": True},
+    {"strategy": "BLUE_GREEN", "autoPromote": True},
+)
 Call = Callable[[str, str, str, Any, float], Any]
 """(coordinator id, service, method, request, timeout_s): an awaitable answer."""
 
@@ -56,10 +72,11 @@ class Users:
         nodes: tuple[str, ...],
         names: tuple[str, ...],
         lost_after_s: int,
+        rollouts: Rollouts | None = None,
     ) -> None:
         self._loop, self._random, self._call, self._tell = loop, random, call, tell
         self._coordinators, self._nodes, self._names = coordinators, nodes, names
-        self._lost_after_s = lost_after_s
+        self._lost_after_s, self._rollouts = lost_after_s, rollouts
         self._count = 0
         self.known_revision = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -81,6 +98,13 @@ class Users:
             self._begin(Operation("node", node_id))
         while self._under_way:
             await asyncio.wait(self._under_way)
+        for kind in ("apply", "order") if self._rollouts else ():
+            for name in self._names:  # what comes up, and nobody has to promote; nothing is left paused
+                replicas = self._random.randint(1, REPLICAS_MAX)
+                marker = self._next_marker() if kind == "apply" else ""
+                self._begin(Operation(kind, name, replicas, marker, order="" if marker else "RESUME"))
+            while self._under_way:
+                await asyncio.wait(self._under_way)
 
     def cancel(self) -> None:
         for task in sorted(self._under_way, key=hash):
@@ -94,8 +118,14 @@ class Users:
 
     def _draw(self) -> Operation:
         random = self._random
-        kind = random.choices(("apply", "scale", "delete", "node", "read"), (3, 4, 1, 2, 3))[0]
+        kinds: tuple[str, ...] = ("apply", "scale", "delete", "node", "read")
+        weights: tuple[int, ...] = (3, 4, 1, 2, 3)
+        if self._rollouts is not None:
+            kinds, weights = (*kinds, "order"), (3, 1, 1, 1, 1, self._rollouts.orders)
+        kind = random.choices(kinds, weights)[0]
         name = random.choice(self._names)
+        if self._rollouts is not None and kind in ("apply", "order"):
+            return self._draw_rollout(kind, name, self._rollouts)
         match kind:
             case "apply":
                 return Operation(kind, name, random.randint(1, REPLICAS_MAX), self._next_marker())
@@ -107,6 +137,24 @@ class Users:
                     kind, random.choice(self._nodes), cordoned=draining or random.random() < 0.3, draining=draining
                 )
         return Operation(kind, name)
+
+    def _draw_rollout(self, kind: str, name: str, rollouts: Rollouts) -> Operation:
+        random = self._random
+        if kind == "order":
+            return Operation(kind, name, order=random.choice(ORDERS))
+        rollout = {
+            **random.choice(STRATEGIES),
+            "maxSurge": random.choice((1, 2)),
+            "maxUnavailable": random.choice((0, 1)),
+            "batchSize": random.choice((0, 1)),
+            "pauseDuration": random.choice((0, 1)),
+            "minReady": 1,
+            "progressDeadline": rollouts.deadline_s,
+            "autoRollback": random.random() < 0.8,
+        }
+        broken = random.random() < rollouts.broken
+        replicas, marker = random.randint(1, REPLICAS_MAX), self._next_marker()
+        return Operation(kind, name, replicas, marker, rollout=tuple(rollout.items()), broken=broken)
 
     def _next_marker(self) -> str:
         return f"m{self._count + 1}"
@@ -180,21 +228,27 @@ class Users:
                     node_id=operation.name, cordoned=operation.cordoned, draining=operation.draining, options=options
                 )
                 return "nodes", "UpdateNode", change
+            case "order":
+                action = workload_pb2.RolloutAction.Value(f"ROLLOUT_ACTION_{operation.order}")
+                order = workload_pb2.UpdateRolloutRequest(name=operation.name, action=action, options=options)
+                return "rollouts", "UpdateRollout", order
         return "workloads", "ListWorkloads", workload_pb2.ListWorkloadsRequest()
 
     def _manifest(self, operation: Operation) -> dict[str, Any]:
         number = int(operation.marker[1:])
+        command, args = ["run" if number % 5 else "stubborn"], [operation.marker] if number % 3 else []
+        rollout = {"maxSurge": 1, "maxUnavailable": number % 2, **dict(operation.rollout)}
         return {
             "apiVersion": "cloudless.io/v1",
             "kind": "Workload",
             "metadata": {"name": operation.name, "annotations": {"marker": operation.marker}},
             "spec": {
                 "replicas": operation.replicas,
-                "command": ["run" if number % 5 else "stubborn"],
-                "args": [operation.marker] if number % 3 else [],
+                "command": ["exit", "1"] if operation.broken else command,
+                "args": args,
                 "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}},
                 "stopGrace": "1s",
                 "lostAfter": f"{self._lost_after_s}s",
-                "rollout": {"maxSurge": 1, "maxUnavailable": number % 2},
+                "rollout": rollout,
             },
         }

@@ -98,6 +98,7 @@ class World:
             nodes=self.node_ids,
             names=tuple(f"w{number}" for number in range(1, options.workloads + 1)),
             lost_after_s=options.lost_after_s,
+            rollouts=options.rollouts,
         )
 
     def tell(self, happening: Any) -> None:

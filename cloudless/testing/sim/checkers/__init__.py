@@ -14,6 +14,7 @@ from cloudless.testing.sim.checkers.members import (
 from cloudless.testing.sim.checkers.nodes import HealthyNodesStay
 from cloudless.testing.sim.checkers.requests import AcknowledgedSurvive, AnsweredInTime, OneEffect, ReadsFresh
 from cloudless.testing.sim.checkers.revisions import Forward, NeverServedBack, SameDigest
+from cloudless.testing.sim.checkers.rollouts import DeadlineKept, PauseKept, RolledBackOnce, SurgeKept
 from cloudless.testing.sim.checkers.tasks import (
     FloorKept,
     HealthyTasksStay,
@@ -52,7 +53,8 @@ ALL: tuple[type[Checker], ...] = (
 )
 OF_MEMBERS: tuple[type[Checker], ...] = (QuorumKept, OneLearner, PromotedInStep, DeadLongEnough, RemovedIsOut)
 OF_TRUST: tuple[type[Checker], ...] = (TokenUses, LockedOut, OneIssuer, TrustedToTheEnd, NeverRunsOut)
-"""What is judged only where members come and go, and where there are certificates."""
+OF_ROLLOUTS: tuple[type[Checker], ...] = (SurgeKept, PauseKept, RolledBackOnce, DeadlineKept)
+"""What is judged only where members come and go, where there are certificates, and where templates change."""
 
 
 def checkers_for(options: Options) -> tuple[type[Checker], ...]:
@@ -60,8 +62,9 @@ def checkers_for(options: Options) -> tuple[type[Checker], ...]:
     return (
         *ALL,
         *(OF_MEMBERS if options.membership is not None else ()),
+        *(OF_ROLLOUTS if options.rollouts is not None else ()),
         *(OF_TRUST if options.certificates is not None else ()),
     )
 
 
-__all__ = ["ALL", "OF_MEMBERS", "OF_TRUST", "Checker", "Violation", "checkers_for"]
+__all__ = ["ALL", "OF_MEMBERS", "OF_ROLLOUTS", "OF_TRUST", "Checker", "Violation", "checkers_for"]

@@ -8,6 +8,7 @@ from typing import Any
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import WorkloadRecord
+from cloudless.core.template import with_template
 from cloudless.ports import Put, Txn
 from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import Answered, Asked, Handled, Read, Stored
@@ -42,7 +43,11 @@ class OneEffect(Checker):
                 )
             self._effects[request_id] = stored.revision
         for transition in stored.transitions:
-            if transition.kind is Kind.WORKLOAD and transition.after is not None:
+            if (
+                transition.kind is Kind.WORKLOAD
+                and transition.after is not None
+                and not rolled_back(transition, stored)
+            ):
                 self._check_change(transition, self._cause(transition.key, stored, requests), stored.revision)
 
     def _cause(self, key: str, stored: Stored, requests: dict[str, frozenset[str]]) -> Operation:
@@ -63,7 +68,9 @@ class OneEffect(Checker):
         else:
             assert isinstance(before, WorkloadRecord), f"{cause.kind} made a workload"
             expected = replace(before, updated_at_ms=after.updated_at_ms)
-            if cause.kind == "scale":
+            if cause.kind == "order":
+                expected = as_ordered(cause.order, expected, after)
+            elif cause.kind == "scale":
                 spec = replace(before.spec, replicas=cause.replicas)
                 expected = replace(expected, spec=spec, generation=before.generation + 1)
             else:
@@ -71,6 +78,39 @@ class OneEffect(Checker):
             asked = after == expected
         if not asked:
             raise self.refuse(f"{cause} made {before} into {after} at r{revision}")
+
+
+def as_ordered(order: str, before: WorkloadRecord, after: WorkloadRecord) -> WorkloadRecord:
+    """Return what an order makes of a record; which template an undo puts back is not judged here."""
+    match order:
+        case "PAUSE":
+            return replace(before, paused_generation=before.rollout_generation)
+        case "RESUME":
+            return replace(before, paused_generation=0)
+        case "PROMOTE":
+            return replace(before, promoted_generation=before.rollout_generation)
+    generation = before.generation + 1
+    return replace(
+        before,
+        spec=with_template(before.spec, after.spec),
+        generation=generation,
+        task_generation=after.task_generation,
+        rollout_generation=generation,
+        rollback_of=before.task_generation,
+        history=after.history,
+    )
+
+
+def rolled_back(transition: Any, stored: Stored) -> bool:
+    """Return whether the leader has put a template back: with the notes on it, in one change."""
+    before, after = transition.before, transition.after
+    if before is None or after.rollback_of != before.task_generation:
+        return False
+    noted = [t.after for t in stored.transitions if t.kind is Kind.ROLLOUT and t.after is not None]
+    return any(
+        (notes.workload, notes.rollout, notes.rollback_of) == (after.name, after.generation, after.rollback_of)
+        for notes in noted
+    )
 
 
 def written_requests(stored: Stored) -> dict[str, frozenset[str]]:
@@ -125,6 +165,8 @@ class AcknowledgedSurvive(Checker):
                 return held is not None and held.spec.replicas == operation.replicas
             case "delete":
                 return held is not None and held.deleted_at_ms > 0
+            case "order":
+                return held is not None
         return False
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cloudless.core.keys import Kind
 from cloudless.core.lifecycle import is_final
-from cloudless.core.model import Desired, TaskObserved, TaskState, WorkloadRecord
+from cloudless.core.model import Desired, RolloutStrategy, TaskObserved, TaskState, WorkloadRecord
 from cloudless.core.state import Task
 from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import Began, Finished, ReportAcknowledged, Stored
@@ -254,7 +254,9 @@ class FloorKept(Checker):
         floors = [
             held for held in self._floors.get((record.namespace, record.name), []) if now_s - held[0] < RECENTLY_S
         ]
-        floors.append((now_s, record.spec.rollout.available_least(record.spec.replicas)))
+        rollout = record.spec.rollout
+        recreates = rollout.strategy is RolloutStrategy.RECREATE  # all of them end together, as asked
+        floors.append((now_s, 0 if recreates else rollout.available_least(record.spec.replicas)))
         self._floors[record.namespace, record.name] = floors
 
     def _check(self, ref: Ref, stops: bool) -> None:
