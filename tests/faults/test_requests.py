@@ -161,7 +161,7 @@ async def reach(client: AsyncClient) -> None:
 
 
 TOO_SENSIBLE = ("TransferLeader", "MakeRoom")
-"""Nearly any bytes are a good request for them; the one costs the load its leader, the other compacts the history away."""
+"""Nearly any bytes are a good request for them; one costs the load its leader, one compacts the history away."""
 
 
 @scenario(43, budget_s=400)
