@@ -37,7 +37,7 @@ from cloudless.cli.methods import CREATE_TOKEN, LIST_IDENTITIES
 from cloudless.cli.signing_in import create_first_token, sign_in
 from cloudless.core.identity.renewal import Freshness
 from cloudless.core.model import Role
-from cloudless.errors import CloudlessError, Unavailable
+from cloudless.errors import CloudlessError, Unauthenticated, Unavailable
 from cloudless.ports import Credentials as Shown
 from cloudless.ports import CredentialSource
 from cloudless.rpc.v1 import identity_pb2 as pb
@@ -302,6 +302,8 @@ def _patiently(do: Callable[[], T]) -> T:
         try:
             return do()
         except CloudlessError as error:
-            if not error.retryable or time.monotonic() > deadline_s:
+            # A coordinator that has just been made known is not enrolled before the leader has written it down.
+            passes = error.retryable or isinstance(error, Unauthenticated)
+            if not passes or time.monotonic() > deadline_s:
                 raise
         time.sleep(POLL_S)

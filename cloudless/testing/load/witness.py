@@ -109,7 +109,8 @@ class Witness:
     def _renew(self) -> None:
         """Connect with the certificates of now: those of before may be what stands in the way."""
         for store in self._stores:
-            store.renew()
+            with contextlib.suppress(OSError):  # a coordinator that is being emptied has none just now
+                store.renew()
 
     # --- watching ---
 

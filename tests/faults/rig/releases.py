@@ -71,19 +71,19 @@ _OBJECTS, _AGENT, _CLUSTER = (f"protos/cloudless/rpc/v1/{name}.proto" for name i
 _PROTOS = tuple(
     (path, after, f"{after}{added}")
     for path, after, added in (
-        (_OBJECTS, "  int64 deleted_at_ms = 11;\n", "  string origin = 12;\n  string grade = 13;\n"),
-        (_OBJECTS, "  double lost_after_s = 13;\n", "  string note = 14;\n"),
-        (_OBJECTS, "  int64 stopped_at_ms = 13;\n", "  string planner = 14;\n"),
-        (_OBJECTS, "  int64 finished_at_ms = 14;\n", "  string observer = 15;\n"),
-        (_OBJECTS, "  string agent_id = 14;\n", "  string kernel = 15;\n"),
-        (_OBJECTS, "  bool even_voters = 9;\n  int64 updated_at_ms = 10;\n", "  double promote_pause_s = 11;\n"),
-        (_OBJECTS, "  SEVERITY_ERROR = 3;\n", "  SEVERITY_NOTICE = 4;\n"),
-        (_CLUSTER, "  optional bool even_voters = 11;\n", "  optional double promote_pause_s = 12;\n"),
-        (_CLUSTER, "  string feature_level = 19;\n", "  string codename = 50;\n"),
-        (_AGENT, "    ChangeRole change_role = 4;\n", "    Heartbeat second_wind = 5;\n"),
-        (_AGENT, "  int64 incarnation = 6;\n", "  repeated string abilities = 7;\n"),
-        (_AGENT, "    Shed shed = 6;\n", "    Heartbeat second_wind = 7;\n"),
-        (_AGENT, "  repeated KnownCoordinator coordinators = 5;\n", "  string motto = 6;\n"),
+        (_OBJECTS, "  int64 deleted_at_ms = 11;\n", "  string origin = 912;\n  string grade = 913;\n"),
+        (_OBJECTS, "  double lost_after_s = 13;\n", "  string note = 914;\n"),
+        (_OBJECTS, "  int64 stopped_at_ms = 13;\n", "  string planner = 914;\n"),
+        (_OBJECTS, "  int64 finished_at_ms = 14;\n", "  string observer = 915;\n"),
+        (_OBJECTS, "  string agent_id = 14;\n", "  string kernel = 915;\n"),
+        (_OBJECTS, "  bool even_voters = 9;\n  int64 updated_at_ms = 10;\n", "  double promote_pause_s = 911;\n"),
+        (_OBJECTS, "  SEVERITY_ERROR = 3;\n", "  SEVERITY_NOTICE = 904;\n"),
+        (_CLUSTER, "  optional bool even_voters = 11;\n", "  optional double promote_pause_s = 912;\n"),
+        (_CLUSTER, "  string feature_level = 19;\n", "  string codename = 950;\n"),
+        (_AGENT, "    ChangeRole change_role = 4;\n", "    Heartbeat second_wind = 905;\n"),
+        (_AGENT, "  int64 incarnation = 6;\n", "  repeated string abilities = 907;\n"),
+        (_AGENT, "    Shed shed = 6;\n", "    Heartbeat second_wind = 907;\n"),
+        (_AGENT, "  repeated KnownCoordinator coordinators = 5;\n", "  string motto = 906;\n"),
     )
 )
 
