@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,18 +15,30 @@ from pathlib import Path
 from typing import Any
 
 from cloudless.core.discovery.addresses import ANY_HOSTS, join_address, split_address
-from cloudless.core.discovery.seeds import SeedKind, parse_dns_servers, parse_seed, parse_seeds
-from cloudless.core.keys import NAME_PATTERN
+from cloudless.core.discovery.seeds import SeedKind, parse_dns_servers, parse_seed
 from cloudless.core.model import Resources
+from cloudless.core.setting_values import (
+    ENROL_PORT,
+    choice_reader,
+    integer_reader,
+    parse_address,
+    read_boolean,
+    read_cgroup_parent,
+    read_cores,
+    read_dns_domain,
+    read_docker_host,
+    read_enrol_addresses,
+    read_name,
+    read_seeds,
+    read_text,
+    seconds_reader,
+)
 from cloudless.errors import BadSettings, Problem
 
 PREFIX = "CLOUDLESS_"
-ENROL_PORT = 8070
 COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
 AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
 CGROUP_PARENT = "cloudless"
-# Short, so that names of workloads under it stay below the 255 bytes that DNS allows.
-_DOMAIN = re.compile(r"(?=.{1,63}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
@@ -126,101 +137,12 @@ class AgentSettings:
     identity_dir: Path = AGENT_DATA_DIR / "identity"
 
 
-# --- readers of one value: return it or raise ValueError with what would be right ----------------
-
-
-def _text(raw: str) -> str:
-    return raw
-
-
-def _boolean(raw: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if raw.lower() not in known:
-        raise ValueError("must be true or false")
-    return known[raw.lower()]
-
-
-def _name(raw: str) -> str:
-    if not NAME_PATTERN.fullmatch(raw):
-        raise ValueError("must be 1 to 63 of a-z, 0-9, '-' and '.', starting and ending with a letter or digit")
-    return raw
-
-
-def _dns_domain(raw: str) -> str:
-    domain = raw.rstrip(".").lower()
-    if not _DOMAIN.fullmatch(domain):
-        raise ValueError("must be a domain of at most 63 characters, such as cloudless or cluster.example.org")
-    return domain
-
-
-def parse_address(raw: str) -> str:
-    """Return `host:port`, an IPv6 host in brackets; no host stands for every address of this machine."""
-    host, port = split_address(raw)
-    return join_address(host or "0.0.0.0", port)
-
-
-def _seeds(raw: str) -> tuple[str, ...]:
-    return tuple(str(seed) for seed in parse_seeds(raw))
-
-
-def _enrol_addresses(raw: str) -> tuple[str, ...]:
-    return tuple(str(seed) for seed in parse_seeds(raw, ENROL_PORT))
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def read(raw: str) -> int:
-        if not re.fullmatch(r"-?\d{1,12}", raw) or not low <= int(raw) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return int(raw)
-
-    return read
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    def read(raw: str) -> float:
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)s?", raw)
-        if not match or not low <= float(match[1]) <= high:
-            raise ValueError(f"must be seconds from {low} to {high}")
-        return float(match[1])
-
-    return read
-
-
-def _cores(raw: str) -> int:
-    if not re.fullmatch(r"\d{1,5}(\.\d{1,3})?", raw):
-        raise ValueError("must be a number of cores, such as 2 or 0.5")
-    return round(float(raw) * 1000)
-
-
-def _choice(*known: str) -> Callable[[str], str]:
-    def read(raw: str) -> str:
-        match = {name.lower(): name for name in known}.get(raw.lower())
-        if match is None:
-            raise ValueError(f"must be one of {', '.join(known)}")
-        return match
-
-    return read
-
-
-def _docker_host(raw: str) -> str:
-    if not re.fullmatch(r"unix:///[^\s\0]+", raw):
-        raise ValueError("must be the engine's socket on this machine, such as unix:///var/run/docker.sock")
-    return raw
-
-
-def _cgroup_parent(raw: str) -> str:
-    path = raw.strip("/")
-    if not re.fullmatch(r"[\w.@:-]+(/[\w.@:-]+)*", path) or {".", ".."} & set(path.split("/")):
-        raise ValueError("must be a path such as cloudless or system.slice/cloudless, or none")
-    return path
-
-
-_LOG_LEVEL = _choice("DEBUG", "INFO", "WARNING", "ERROR")
+_LOG_LEVEL = choice_reader("DEBUG", "INFO", "WARNING", "ERROR")
 
 # environment name (without prefix)  →  (field, reader)
 _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "NODE_ID": ("node_id", _name),
-    "RAFT_ID": ("node_id", _name),
+    "NODE_ID": ("node_id", read_name),
+    "RAFT_ID": ("node_id", read_name),
     "BIND_ADDR": ("bind_address", parse_address),
     "ADVERTISE_ADDR": ("advertise_address", parse_address),
     "HTTP_ADDR": ("http_address", parse_address),
@@ -229,57 +151,57 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "RAFT_ADDR": ("raft_address", parse_address),
     "RAFT_BIND_ADDR": ("raft_bind_address", parse_address),
     "ETCD_CLIENT_ADDR": ("etcd_client_address", parse_address),
-    "BOOTSTRAP": ("bootstrap", _boolean),
-    "BOOTSTRAP_EXPECT": ("bootstrap_expect", _integer(1, 7)),
-    "RAFT_JOIN_ADDR": ("join_addresses", _seeds),
-    "REJOIN": ("rejoin", _boolean),
+    "BOOTSTRAP": ("bootstrap", read_boolean),
+    "BOOTSTRAP_EXPECT": ("bootstrap_expect", integer_reader(1, 7)),
+    "RAFT_JOIN_ADDR": ("join_addresses", read_seeds),
+    "REJOIN": ("rejoin", read_boolean),
     "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
-    "PROFILE": ("profile", _choice("lan", "default", "wan", "slow-disk")),
-    "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", _boolean),
-    "ETCD_QUOTA_MB": ("etcd_quota_mb", _integer(16, 8192)),
-    "TLS_ENABLED": ("tls", _boolean),
+    "PROFILE": ("profile", choice_reader("lan", "default", "wan", "slow-disk")),
+    "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", read_boolean),
+    "ETCD_QUOTA_MB": ("etcd_quota_mb", integer_reader(16, 8192)),
+    "TLS_ENABLED": ("tls", read_boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
     "FOUNDING_FILE": ("founding_file", Path),
-    "JOIN_TOKEN": ("join_token", _text),
+    "JOIN_TOKEN": ("join_token", read_text),
     "JOIN_TOKEN_FILE": ("join_token_file", Path),
-    "ENROL_AT": ("enrol_addresses", _enrol_addresses),
-    "HEARTBEAT_PERIOD": ("heartbeat_period_s", _seconds(0.1, 60)),
-    "NODE_TIMEOUT": ("node_timeout_s", _seconds(0.3, 3600)),
+    "ENROL_AT": ("enrol_addresses", read_enrol_addresses),
+    "HEARTBEAT_PERIOD": ("heartbeat_period_s", seconds_reader(0.1, 60)),
+    "NODE_TIMEOUT": ("node_timeout_s", seconds_reader(0.3, 3600)),
     "DNS_ADDR": ("dns_address", parse_address),
-    "DNS_DOMAIN": ("dns_domain", _dns_domain),
-    "DNS_TTL": ("dns_ttl_s", _integer(0, 3600)),
-    "DNS_STALE_MAX": ("dns_stale_max_s", _seconds(1, 86_400)),
+    "DNS_DOMAIN": ("dns_domain", read_dns_domain),
+    "DNS_TTL": ("dns_ttl_s", integer_reader(0, 3600)),
+    "DNS_STALE_MAX": ("dns_stale_max_s", seconds_reader(1, 86_400)),
     "BACKUP_KEY_FILE": ("backup_key_file", Path),
 }
 _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "NODE_ID": ("node_id", _name),
-    "NODE_NAME": ("node_name", _text),
-    "NODE_TYPE": ("node_type", _text),
-    "COORDINATOR_ADDR": ("coordinators", _seeds),
+    "NODE_ID": ("node_id", read_name),
+    "NODE_NAME": ("node_name", read_text),
+    "NODE_TYPE": ("node_type", read_text),
+    "COORDINATOR_ADDR": ("coordinators", read_seeds),
     "AGENT_ADDR": ("listen_address", parse_address),
     "ADVERTISE_ADDR": ("advertise_address", parse_address),
     "METRICS_ADDR": ("metrics_address", parse_address),
-    "JOIN_TOKEN": ("join_token", _text),
+    "JOIN_TOKEN": ("join_token", read_text),
     "JOIN_TOKEN_FILE": ("join_token_file", Path),
-    "ENROL_AT": ("enrol_addresses", _enrol_addresses),
-    "REGION": ("region", _text),
-    "ZONE": ("zone", _text),
-    "CPU_CORES": ("cpu_millicores", _cores),
-    "MEMORY_MB": ("memory_mb", _integer(0, 1 << 30)),
-    "STORAGE_GB": ("storage_gb", _integer(0, 1 << 30)),
-    "BANDWIDTH_MBPS": ("bandwidth_mbps", _integer(0, 1 << 30)),
+    "ENROL_AT": ("enrol_addresses", read_enrol_addresses),
+    "REGION": ("region", read_text),
+    "ZONE": ("zone", read_text),
+    "CPU_CORES": ("cpu_millicores", read_cores),
+    "MEMORY_MB": ("memory_mb", integer_reader(0, 1 << 30)),
+    "STORAGE_GB": ("storage_gb", integer_reader(0, 1 << 30)),
+    "BANDWIDTH_MBPS": ("bandwidth_mbps", integer_reader(0, 1 << 30)),
     "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
-    "TLS_ENABLED": ("tls", _boolean),
+    "TLS_ENABLED": ("tls", read_boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
-    "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", _boolean),
-    "DOCKER_ENABLED": ("docker", _choice("auto", "true", "false")),
-    "DOCKER_HOST": ("docker_host", _docker_host),
-    "DISK_RESERVE_MB": ("disk_reserve_mb", _integer(0, 1 << 20)),
-    "CGROUP_PARENT": ("cgroup_parent", _cgroup_parent),
+    "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", read_boolean),
+    "DOCKER_ENABLED": ("docker", choice_reader("auto", "true", "false")),
+    "DOCKER_HOST": ("docker_host", read_docker_host),
+    "DISK_RESERVE_MB": ("disk_reserve_mb", integer_reader(0, 1 << 20)),
+    "CGROUP_PARENT": ("cgroup_parent", read_cgroup_parent),
 }
 
 # Read elsewhere: by the command line and by the finder of etcd.

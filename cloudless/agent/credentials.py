@@ -21,9 +21,10 @@ from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.joining import IdentityKeeper, enrol, enrol_patiently, reenrol
 from cloudless.core.identity.renewal import Freshness
 from cloudless.core.model import Role
+from cloudless.core.setting_values import ENROL_PORT
 from cloudless.errors import BadCredentials, BadSettings, CloudlessError, Denied, Unauthenticated
 from cloudless.ports import Clock
-from cloudless.settings import ENROL_PORT, AgentSettings, read_token
+from cloudless.settings import AgentSettings, read_token
 
 ASK_ANEW_S = 3.0
 """How long a start may be held up by the question whether the cluster takes the identity still."""

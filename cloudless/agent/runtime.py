@@ -96,14 +96,10 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         for ability, why_not in info.unable.items():
             logger.warning("this node cannot {}: {}", WORDS[ability], why_not)
 
-        def tell_info() -> NodeInfo:
-            unable = {**info.unable, **({START: room.fault} if room.fault else {})}
-            return replace(info, executors=(*executors, DOCKER) if docker.offered else info.executors, unable=unable)
-
         links = Links(
             seeds,
             _build_parts(
-                tell_info,
+                lambda: _describe(info, room, docker),
                 limits,
                 runner,
                 reports,
@@ -138,6 +134,12 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, A]) -> A | None
     doing.cancel()
     await asyncio.wait([doing])
     return None
+
+
+def _describe(info: NodeInfo, room: DiskRoom, docker: DockerSupply) -> NodeInfo:
+    """Return what is to be said of this node now."""
+    unable = {**info.unable, **({START: room.fault} if room.fault else {})}
+    return replace(info, executors=(*info.executors, DOCKER) if docker.offered else info.executors, unable=unable)
 
 
 def _with_port(settings: AgentSettings, port: int) -> AgentSettings:

@@ -25,6 +25,7 @@ from loguru import logger
 
 from cloudless.agent.clock import read_clock
 from cloudless.agent.config import AgentLimits
+from cloudless.agent.executors import Executors
 from cloudless.agent.journal import Journal
 from cloudless.agent.ports import resolve_ports
 from cloudless.agent.probes import Prober, Surroundings
@@ -82,8 +83,7 @@ class TaskRunner:
         self._clock, self._find_fault = clock, find_fault
         self._settings = settings
         self._limits = limits
-        self._executors = dict(executors)
-        self._awaited: frozenset[str] = frozenset()
+        self._executors = Executors(executors)
         self._journal = journal
         self._reports = reports
         self._tasks: dict[str, LocalTask] = {}
@@ -116,11 +116,11 @@ class TaskRunner:
     def find_executor(self, task_id: str) -> Executor | None:
         """Return what runs the task, or None if it is unknown or cannot run here."""
         task = self._tasks.get(task_id)
-        return self._executors.get(task.desired.spec.executor.value) if task else None
+        return self._executors.find(task) if task else None
 
     def surroundings_of(self, task: LocalTask) -> Surroundings | None:
         """Return where the task's newest attempt can be asked, None while nothing here runs it."""
-        executor = self._executors.get(task.desired.spec.executor.value)
+        executor = self._executors.find(task)
         request = build_request(task.desired, task.attempt, task.ports, self._settings)
         return Surroundings(own_ip(self._settings), request, executor) if executor else None
 
@@ -140,24 +140,20 @@ class TaskRunner:
         life may have reported, even if its journal could not be written.
         """
         self._sequence_floor = incarnation
-        self._awaited = frozenset(awaited)
         for task in tasks:
             self._add(task)
             self._report(self._tasks[task.id])
         on_known()
-        found = [instance for executor in self._executors.values() for instance in await executor.adopt()]
-        self._adopt(found, {task.desired.spec.executor.value for task in self._tasks.values()} - self._awaited)
+        found = await self._executors.adopt(awaited)
+        self._adopt(found, {task.desired.spec.executor.value for task in self._tasks.values()} - set(awaited))
         for task in list(self._tasks.values()):
-            if task.desired.spec.executor.value in self._awaited:
+            if self._executors.is_awaited(task):
                 words = f"state unknown: this node has no {task.desired.spec.executor.value} executor yet"
                 self._tell(task.id, Noted(task.attempt, words))
 
     async def add_executor(self, executor: Executor) -> None:
         """Take an executor in that came later, and go on with its tasks. Raises ExecutorError, changing nothing."""
-        found = await executor.adopt()
-        self._executors[executor.name] = executor
-        self._awaited -= {executor.name}
-        self._adopt(found, {executor.name})
+        self._adopt(await self._executors.add(executor), {executor.name})
         if self._listed is not None:
             self._end_strays(self._listed)
 
@@ -337,7 +333,7 @@ class TaskRunner:
             if fault := await self._find_hindrance():
                 self._held_up.add(task.id)
                 raise ExecutorAway(fault)
-            executor = self._executor(task)
+            executor = self._executors.get(task)
             ports = self._ports[task.id] = self._resolve_ports(task)
             return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))
         except PortTaken as error:
@@ -361,35 +357,16 @@ class TaskRunner:
         others = {number for ports in held for number in ports.values()}
         return resolve_ports(task.desired.spec.ports, task.ports, others, self._limits)
 
-    def _executor(self, task: LocalTask) -> Executor:
-        name = task.desired.spec.executor.value
-        executor = self._executors.get(name)
-        if executor is None and name in self._awaited:
-            raise ExecutorAway(f"this node has no {name} executor yet")
-        if executor is None:
-            raise Permanent(f"this node has no {name} executor", hint=f"it has: {', '.join(self._executors)}")
-        return executor
-
     async def _watch(self, task: LocalTask, attempt: int) -> None:
         try:
-            instance = await self._wait(task, attempt)
+            instance = await self._executors.wait(task, attempt, self._limits.wait_retry_s)
         finally:
             self._watched.discard((task.id, attempt))
         await self._feed(task.id, Exited(instance))
 
-    async def _wait(self, task: LocalTask, attempt: int) -> Instance:
-        while True:
-            try:
-                return await self._executor(task).wait(task.id, attempt)
-            except NotFound:
-                return Instance(task_id=task.id, attempt=attempt, running=False, message="its files are gone")
-            except (ExecutorError, OSError) as error:
-                logger.warning("task {}: cannot be waited for: {}", task.id, error)
-                await asyncio.sleep(self._limits.wait_retry_s)
-
     async def _stop(self, task: LocalTask, attempt: int, grace_s: float) -> None:
         try:
-            await self._executor(task).stop(task.id, attempt, grace_s=grace_s)
+            await self._executors.get(task).stop(task.id, attempt, grace_s=grace_s)
         except (ExecutorError, OSError) as error:
             logger.warning("task {}: cannot be stopped: {}", task.id, error)
 
@@ -401,7 +378,7 @@ class TaskRunner:
             await self._stop(task, task.attempt, grace_s)
             try:
                 async with asyncio.timeout(patience_s):
-                    await self._wait(task, task.attempt)
+                    await self._executors.wait(task, task.attempt, self._limits.wait_retry_s)
                 return
             except TimeoutError:
                 continue
@@ -424,7 +401,7 @@ class TaskRunner:
                     return
                 try:
                     with suppress(Permanent):  # of an executor that this node no longer has: nothing is left
-                        await self._executor(task).remove(task.id)
+                        await self._executors.get(task).remove(task.id)
                     await self._journal.delete(task.id)
                 except (ExecutorError, OSError) as error:
                     logger.warning("task {}: cannot be removed yet: {}", task.id, error)
@@ -440,7 +417,7 @@ class TaskRunner:
     async def _end_stray(self, stray: Instance) -> None:
         """End a process that neither the journal nor the coordinator knows."""
         logger.warning("task {}: nobody knows it; ending its process and files", stray.task_id)
-        for executor in self._executors.values():
+        for executor in self._executors:
             try:
                 await executor.stop(stray.task_id, stray.attempt, grace_s=self._limits.exit_margin_s)
                 await executor.wait(stray.task_id, stray.attempt)

@@ -23,10 +23,10 @@ from cloudless.cli.methods import (
 from cloudless.cli.options import Options
 from cloudless.cli.views import now_ms
 from cloudless.core.backup import Manifest, parse_manifest
+from cloudless.core.setting_values import parse_address
 from cloudless.errors import BackupError, CloudlessError, CorruptBackup, InvalidSpec, NotFound, Problem
 from cloudless.offline.restore import NewHome
 from cloudless.rpc.v1 import backup_pb2 as pb
-from cloudless.settings import parse_address
 
 T = TypeVar("T")
 

@@ -31,12 +31,13 @@ from cloudless.coordinator.own_identity import OwnIdentity
 from cloudless.core.discovery.addresses import ANY_HOSTS
 from cloudless.core.identity.names import Identity
 from cloudless.core.model import AuthorityRecord, Role
+from cloudless.core.setting_values import ENROL_PORT
 from cloudless.core.state import Applied, View
 from cloudless.errors import BadCredentials
 from cloudless.ports import Clock, Credentials, CredentialSource
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import identity_pb2 as pb
-from cloudless.settings import ENROL_PORT, CoordinatorSettings, read_token
+from cloudless.settings import CoordinatorSettings, read_token
 from etcd.flags import TlsFiles
 
 

@@ -26,8 +26,9 @@ class World:
         self.plan()
 
     def plan(self) -> None:
-        plan = plan_workload(self.cluster.machine, "default", "web", 1_000_000, 1, {})
-        assert not self.cluster.commit(plan.changes)
+        for _ in range(2):  # of an update the leader first takes note
+            plan = plan_workload(self.cluster.machine, "default", "web", 1_000_000, 1, {})
+            assert not self.cluster.commit(plan.changes)
 
     @property
     def ids(self) -> list[str]:

@@ -17,12 +17,12 @@ from cloudless.core.membership.records import autopilot_of, autopilot_status_of,
 from cloudless.core.membership.replacement import find_newcomer, next_step
 from cloudless.core.model import ReplacementRecord
 from cloudless.core.plan import Change, Precondition, PutRecord
+from cloudless.core.setting_values import parse_address
 from cloudless.core.state import View
 from cloudless.errors import Conflict, InvalidSpec, NotFound, Problem, Unavailable
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
-from cloudless.settings import parse_address
 
 LEARNER_TIMEOUT_S = 0.8
 
