@@ -40,9 +40,10 @@ def test_an_operation_that_lost_its_leader_at_any_write_is_finished_by_the_next_
         crashes += sum(hit)
         trial.figure("crashes", crashes)
         trial.settle()
-        # How many writes an operation takes depends on how many tasks were ready at once; it takes one.
+        # How many writes an operation takes depends on how many tasks were ready at once. It takes one, save a drain of
+        # a node that happens to have no task.
         assert any(hit), f"no operation had {nth} writes"
-        assert all(hit) or nth > 1, f"an operation without a single write: {hit}"
+        assert sum(hit) >= len(hit) - 1 or nth > 1, f"operations without a single write: {hit}"
 
 
 def operations(trial: Trial, cluster: LocalCluster) -> list[tuple[str, Step, Step]]:
