@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cloudless.adapters.subprocess import launcher, launches
 from cloudless.core.model import TaskSpec
 from cloudless.errors import NotFound, Temporary
 from cloudless.ports import ExecRequest, StartRequest, TerminalSize
@@ -235,3 +236,7 @@ async def test_control_c_in_a_terminal_interrupts_the_command(with_terminals: Ha
             if b"ready" in chunk.data:
                 await execution.write(b"\x03")
         assert await execution.wait() == 6
+
+
+def test_launcher_and_agent_mean_the_same_by_a_fault() -> None:
+    assert launcher.FAULT == launches.FAULT
