@@ -13,7 +13,7 @@ from typing import Any
 
 from cloudless.agent.tasks import TaskRunner
 from cloudless.errors import InvalidSpec, NotFound, Problem
-from cloudless.ports import ExecRequest, Execution, TerminalSize
+from cloudless.ports import ExecRequest, Execution, Executor, TerminalSize
 from cloudless.rpc.v1 import agent_pb2, exec_pb2
 
 SERVICE = agent_pb2.DESCRIPTOR.services_by_name["AgentExecService"]
@@ -30,9 +30,10 @@ class AgentExec:
         self, requests: AsyncIterator[exec_pb2.ExecTaskRequest], context: Any
     ) -> AsyncGenerator[exec_pb2.ExecTaskResponse, None]:
         """Run the command of the first message; the others are its input."""
-        request = self._build(await read_start(requests))
-        async with request[0].exec(request[1]) as execution:
-            started = exec_pb2.ExecStarted(task_id=request[1].attempt.task_id, node_id=self._node_id)
+        start = await read_start(requests)
+        executor, request = self._build(start)
+        async with executor.exec(request) as execution:
+            started = exec_pb2.ExecStarted(task_id=start.task_id, node_id=self._node_id)
             yield exec_pb2.ExecTaskResponse(started=started)
             feeding = asyncio.create_task(_feed(requests, execution), name="exec-input")
             try:
@@ -45,7 +46,7 @@ class AgentExec:
                 feeding.cancel()
                 await asyncio.gather(feeding, return_exceptions=True)
 
-    def _build(self, start: exec_pb2.ExecStart) -> tuple[Any, ExecRequest]:
+    def _build(self, start: exec_pb2.ExecStart) -> tuple[Executor, ExecRequest]:
         task = self._runner.tasks.get(start.task_id)
         where = self._runner.surroundings_of(task) if task is not None else None
         if where is None:

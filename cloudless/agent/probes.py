@@ -7,7 +7,8 @@
 What is probed follows from each task's state (`core.probing.probes_of`); this only carries it out. A probe has one try
 under way at most, so a task has two, and nothing is shared that one of them could hold: connections are asyncio
 streams, and commands hold a place among `probe_starts_max` only until they have been started, apart for each executor.
-A try ends at the probe's `timeout_s`, counted from when it began to run: what ran is killed, with all it started.
+A try ends at the probe's `timeout_s`, counted from when it began to run: what ran is killed, with all it started. When
+the agent itself was held up meanwhile (stopped, or starved by a busy machine) nobody can say who was late: no answer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from cloudless.errors import ExecutorError, NotFound, Permanent
 from cloudless.ports import Clock, ExecRequest, Executor, StartRequest
 
 WORDS_BYTES_MAX = 200
+HELD_UP_S = 1.0
+"""A time-out that is noticed so much too late was not the task's."""
 START_TIMEOUT_S = 60.0
 """A command whose executor has not even started it by then was not asked."""
 
@@ -116,11 +119,12 @@ class Prober:
         if port is None:
             return Answer.FAILURE, f"the task has no port {probe.port}"
         asking = ask_tcp(where.host, port) if probe.kind is ProbeKind.TCP else ask_http(where.host, port, probe.path)
+        ends_s = self._clock.monotonic_s() + probe.timeout_s
         try:
             async with asyncio.timeout(probe.timeout_s):
                 wrong = await asking
         except TimeoutError:
-            return Answer.FAILURE, f"no answer from port {port} within {probe.timeout_s:g} s"
+            return self._judge_lateness(ends_s, f"no answer from port {port} within {probe.timeout_s:g} s")
         return (Answer.FAILURE, wrong) if wrong else (Answer.SUCCESS, "")
 
     async def _ask_exec(self, probe: Probe, where: Surroundings) -> Try:
@@ -140,15 +144,21 @@ class Prober:
                     execution = await stack.enter_async_context(where.executor.exec(request))
             except TimeoutError:
                 return Answer.UNKNOWN, f"not started within {START_TIMEOUT_S:g} s"
-            said = b""
+            said, ends_s = b"", self._clock.monotonic_s() + probe.timeout_s
             try:
                 async with asyncio.timeout(probe.timeout_s):
                     async for chunk in execution.output():
                         said += chunk.data[: WORDS_BYTES_MAX - len(said)]
                     code = await execution.wait()
             except TimeoutError:
-                return Answer.FAILURE, f"{probe.command[0]} did not end within {probe.timeout_s:g} s"
+                return self._judge_lateness(ends_s, f"{probe.command[0]} did not end within {probe.timeout_s:g} s")
         if code == 0:
             return Answer.SUCCESS, ""
         words = " ".join(said.decode(errors="replace").split())
         return Answer.FAILURE, f"{probe.command[0]} ended with {code}" + (f": {words}" if words else "")
+
+    def _judge_lateness(self, ends_s: float, words: str) -> Try:
+        """Return what a time-out means that should have been noticed at `ends_s` (monotonic seconds)."""
+        if self._clock.monotonic_s() - ends_s > HELD_UP_S:
+            return Answer.UNKNOWN, "the agent was held up"
+        return Answer.FAILURE, words

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cloudless.adapters.subprocess import launcher, launches
 from cloudless.core.model import TaskSpec
 from cloudless.errors import NotFound, Temporary
 from cloudless.ports import ExecRequest, StartRequest, TerminalSize
@@ -126,24 +127,21 @@ async def test_a_command_beside_a_process_has_its_directory_its_ports_and_its_li
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to run a task as somebody else")
 async def test_a_command_beside_a_process_is_run_by_the_same_user_in_the_same_mounts(real: Harness) -> None:
     script = (
-        "mount -t tmpfs own /mnt && touch /mnt/own-$$ && exec setpriv --reuid 65534 --regid 65534 --clear-groups \\\n"
+        "mount -t tmpfs own /mnt && touch /mnt/own-$$ && exec setpriv --reuid 65534 --regid 65534 --clear-groups "
+        "--inh-caps +net_bind_service --ambient-caps +net_bind_service --no-new-privs --bounding-set -net_raw sleep 600"
     )
-    script += "  --no-new-privs --bounding-set -net_raw sleep 600"
     spec = TaskSpec(command=("unshare", "--mount", "sh", "-c", script))
     instance = await real.executor.start(StartRequest(task_id="t1", attempt=1, spec=spec))
     await until(lambda: psutil.Process(instance.pid).name() == "sleep")
-    code, out, err = await run_beside(
-        real, "sh -c id -u; ls /mnt; grep -E '^(NoNewPrivs|CapBnd|Groups)' /proc/self/status"
-    )
+    facts = ("NoNewPrivs", "CapBnd", "CapEff", "CapPrm", "CapAmb", "Groups")
+    look = f"sh -c id -u; ls /mnt; grep -E '^({'|'.join(facts)})' /proc/self/status"
+    code, out, err = await run_beside(real, look)
     assert (code, err) == (0, b"")
     user, own, *status = out.decode().splitlines()
     assert (user, own) == ("65534", f"own-{instance.pid}")
-    wanted = [
-        line
-        for line in Path(f"/proc/{instance.pid}/status").read_text().splitlines()
-        if line.startswith(("NoNewPrivs", "CapBnd", "Groups"))
-    ]
-    assert status == wanted
+    lines = Path(f"/proc/{instance.pid}/status").read_text().splitlines()
+    assert status == [line for line in lines if line.startswith(facts)]
+    assert [line.split()[1] for line in status if line.startswith("CapAmb")] == [f"{1 << 10:016x}"]
 
 
 async def test_what_a_command_beside_a_task_leaves_behind_is_ended_with_it(real: Harness) -> None:
@@ -238,3 +236,7 @@ async def test_control_c_in_a_terminal_interrupts_the_command(with_terminals: Ha
             if b"ready" in chunk.data:
                 await execution.write(b"\x03")
         assert await execution.wait() == 6
+
+
+def test_launcher_and_agent_mean_the_same_by_a_fault() -> None:
+    assert launcher.FAULT == launches.FAULT

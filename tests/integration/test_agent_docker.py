@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cloudless.adapters.subprocess import ProcessExecutor
-from cloudless.core.model import ExecutorKind, RestartCondition, RestartPolicy, TaskDesired
+from cloudless.core.model import ExecutorKind, Probe, ProbeKind, RestartCondition, RestartPolicy, TaskDesired
 from cloudless.rpc.v1.objects_pb2 import TaskObserved, TaskState
 from tests.docker_engine import IMAGE, DockerDaemon
 from tests.integration.agent_process import AgentProcess, Pair, assign_all, both_open, primary_of, until
@@ -182,3 +184,65 @@ async def test_an_agent_that_shall_not_use_the_engine_does_not_look_for_it(
     await until(lambda: state(pair, "t1") == "FAILED", DEADLINE_S)
     assert "no docker executor" in told(pair, "t1")
     assert executors(pair) == ["process"]
+
+
+def exec_probe(*command: str, **fields: Any) -> Probe:
+    return Probe(kind=ProbeKind.EXEC, command=command, **{"period_s": 0.3, "timeout_s": 5.0, **fields})
+
+
+async def test_a_container_is_ready_by_a_command_inside_it_and_an_engine_that_hangs_takes_that_from_nobody(
+    agent: AgentProcess, pair: Pair, docker_daemon: DockerDaemon
+) -> None:
+    probe = exec_probe("test", "-e", "/tmp/ok", failure_threshold=1, timeout_s=1.0)
+    assign_all(pair, build_container("t1", readiness_probe=probe, liveness_probe=exec_probe("true", timeout_s=1.0)))
+    start(agent, pair, docker_daemon)
+    await until(lambda: "not ready: test ended with 1" in told(pair, "t1"), DEADLINE_S)
+    await docker_exec(docker_daemon, "touch", "/tmp/ok")
+    await until(lambda: newest(pair, "t1").ready, DEADLINE_S)
+    docker_daemon.freeze()
+    await until(lambda: "state unknown" in told(pair, "t1"), DEADLINE_S)
+    # Long enough for several tries of each probe, which are no answers.
+    beats = primary_of(pair).stream.heartbeats
+    await until(lambda: primary_of(pair).stream.heartbeats >= beats + 20, DEADLINE_S)
+    assert newest(pair, "t1").ready
+    docker_daemon.thaw()
+    await until(lambda: told(pair, "t1") == "", DEADLINE_S)
+    await docker_exec(docker_daemon, "rm", "/tmp/ok")
+    await until(lambda: not newest(pair, "t1").ready, DEADLINE_S)
+    report = newest(pair, "t1")
+    assert (report.attempt, report.probe_failures) == (1, 0)
+
+
+async def docker_exec(daemon: DockerDaemon, *command: str) -> None:
+    """Run a command in the one container there is."""
+
+    def run() -> None:
+        with contextlib.closing(daemon.client()) as client:
+            (row,) = client.containers()
+            client.exec_start(client.exec_create(row["Id"], list(command))["Id"])
+
+    await asyncio.to_thread(run)
+
+
+async def test_a_liveness_probe_that_hangs_in_a_container_starts_it_anew_and_is_ended_with_all_it_started(
+    agent: AgentProcess, pair: Pair, docker_daemon: DockerDaemon
+) -> None:
+    script = "[ -e /tmp/seen ] || exit 0; trap '' TERM; setsid sleep 4711 & sleep 4711"
+    probe = exec_probe("sh", "-c", script, timeout_s=0.5, failure_threshold=2)
+    assign_all(pair, build_container("t1", liveness_probe=probe))
+    start(agent, pair, docker_daemon)
+    await until(lambda: state(pair, "t1") == "RUNNING", DEADLINE_S)
+    await docker_exec(docker_daemon, "touch", "/tmp/seen")
+    await until(lambda: newest(pair, "t1").attempt == 2 and state(pair, "t1") == "RUNNING", DEADLINE_S)
+    report = newest(pair, "t1")
+    assert report.probe_failures == 1
+    messages = {one.message for coordinator in pair for one in coordinator.reports.get("t1", [])}
+    assert any("the liveness probe failed 2 times in a row: sh did not end within 0.5 s" in one for one in messages)
+    await until(lambda: not [p for p in psutil.process_iter() if _words(p)[:2] == ["sleep", "4711"]], DEADLINE_S)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -15,6 +15,7 @@ import pytest
 from cloudless.adapters.system import SystemClock
 from cloudless.agent.config import AgentLimits
 from cloudless.agent.journal import Journal
+from cloudless.agent.probes import HELD_UP_S
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.tasks import TaskRunner
 from cloudless.core.localtask import LocalTask
@@ -198,3 +199,14 @@ async def test_what_is_stopped_is_asked_no_more(tmp_path: Path) -> None:
         world.runner.unlist("t1")
         await until(lambda: world.machine.executions == 0)
         await until(lambda: "t1" not in world.runner.tasks)
+
+
+async def test_an_agent_that_was_held_up_does_not_blame_the_task(tmp_path: Path) -> None:
+    async with living(tmp_path, FakeMachine()) as world:
+        probe = exec_probe("hang", timeout_s=0.3, period_s=60.0, failure_threshold=1)
+        world.runner.assign(build_task(liveness_probe=probe))
+        await until(lambda: world.machine.executions == 1)
+        time.sleep(HELD_UP_S + 1.0)  # the whole loop, as when the process is stopped
+        await until(lambda: world.machine.executions == 0)
+        await asyncio.sleep(0.05)
+        assert (world.runs(), world.task().probe_failures) == (True, 0)

@@ -4,7 +4,8 @@ The engine's library would hold a thread for as long as a command runs, and hund
 connection becomes the command's streams, is made here on an asyncio stream. All others go through `Engine`.
 
 The engine has no call that ends such a command. It is found by a mark in its environment, with all that it started, and
-killed from outside; that needs an agent that runs as root on the engine's own machine.
+killed from outside; that needs an agent that runs as root on the engine's own machine. Only the container's control
+group is looked through, so that hundreds of probes do not each read the environment of every process there is.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class DockerExecution:
         self._engine, self._container, self._request, self._command = engine, container, request, command
         self._mark = f"{MARK_VARIABLE}={secrets.token_hex(16)}"
         self._id = ""
+        self._group: tuple[Path, ...] = ()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._code: int | None = None
@@ -57,20 +59,11 @@ class DockerExecution:
         """Create the command and start it. Raises NotFound, Unanswered or Refused."""
         terminal = self._request.terminal
         try:
-            made = await self._engine.call(
-                lambda client: client.exec_create(
-                    self._container,
-                    self._command,
-                    stdin=self._request.stdin or terminal is not None,
-                    tty=terminal is not None,
-                    environment=[self._mark],
-                )
-            )
+            self._id, self._group = await self._engine.call(self._create)
         except Refused as refused:
             if refused.status in (404, 409):
                 raise NotFound(f"the container of task {self._request.attempt.task_id} does not run") from refused
             raise
-        self._id = made["Id"]
         try:
             async with asyncio.timeout(self._engine.limits.call_timeout_s):
                 await self._start()
@@ -138,13 +131,25 @@ class DockerExecution:
         if not self._id:
             return
         for _ in range(KILL_ROUNDS_MAX):
-            if not await asyncio.to_thread(_kill_marked, self._mark.encode()):
+            if not await asyncio.to_thread(_kill_marked, self._mark.encode(), self._group):
                 break
             await asyncio.sleep(KILL_AGAIN_S)
         if self._code is None and not await self._engine.probe():
             raise Unanswered(self._engine.fault)
         if self._code is None and os.geteuid() != 0:
             logger.warning("a command in container {} may run on: ending it takes root", self._container)
+
+    def _create(self, client: Any) -> tuple[str, tuple[Path, ...]]:
+        """In a thread: have the engine make the command; return its id and what lists the container's processes."""
+        made = client.exec_create(
+            self._container,
+            self._command,
+            stdin=self._request.stdin or self._request.terminal is not None,
+            tty=self._request.terminal is not None,
+            environment=[self._mark],
+        )
+        pid = int(client.inspect_container(self._container)["State"]["Pid"] or 0)
+        return made["Id"], _find_group(pid)
 
     async def _start(self) -> None:
         """Ask for the start on a connection of its own, which then is the command's streams."""
@@ -181,20 +186,39 @@ def _read_message(said: str) -> str:
     return said[:512].strip()
 
 
-def _kill_marked(mark: bytes) -> bool:
-    """Kill every process that carries `mark`, and all below it; return whether there was one."""
+def _find_group(pid: int) -> tuple[Path, ...]:
+    """Return the files that list the processes of the control group that `pid` is in; none if it cannot be told."""
+    found = []
+    with suppress(OSError, ValueError):
+        for line in (_PROC / str(pid) / "cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            file = Path(f"/sys/fs/cgroup/{controllers.removeprefix('name=')}{path}/cgroup.procs")
+            if path != "/" and file.exists():
+                found.append(file)
+    return tuple(found)
+
+
+def _list_processes(group: tuple[Path, ...]) -> list[int]:
+    """Return the processes of the group, all there are if it is not known."""
+    for file in group:
+        with suppress(OSError):
+            return [int(word) for word in file.read_text().split()]
+    # A group that has gone has no processes.
+    return [] if group else [int(path.name) for path in _PROC.iterdir() if path.name.isdigit()]
+
+
+def _kill_marked(mark: bytes, group: tuple[Path, ...]) -> bool:
+    """Kill every process of the group that carries `mark`, and all below it; return whether there was one."""
     family: dict[int, list[int]] = {}
     found: list[int] = []
-    for directory in _PROC.iterdir():
-        if not directory.name.isdigit():
-            continue
+    for pid in _list_processes(group):
         with suppress(OSError):
-            fields = (directory / "stat").read_bytes().rpartition(b")")[2].split()
+            fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
             if fields[0] in (b"Z", b"X"):
                 continue
-            family.setdefault(int(fields[1]), []).append(int(directory.name))
-            if mark in (directory / "environ").read_bytes().split(b"\0"):
-                found.append(int(directory.name))
+            family.setdefault(int(fields[1]), []).append(pid)
+            if mark in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
+                found.append(pid)
     doomed = set(found)
     while found:
         below = [pid for pid in family.get(found.pop(), ()) if pid not in doomed]

@@ -32,10 +32,13 @@ import termios
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+PR_SET_KEEPCAPS = 8
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
+CAPABILITY_VERSION = 0x20080522
 CAPABILITIES_MAX = 64
 LIBRARY = ctypes.CDLL(None, use_errno=True)
 LIMITS = {
@@ -158,19 +161,27 @@ class Surroundings:
         for name, pair in self.limits.items():
             if name in LIMITS and resource.getrlimit(LIMITS[name]) != pair:
                 resource.setrlimit(LIMITS[name], pair)
+        ambient = self._capabilities("CapAmb")
+        if ambient:
+            call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
         user, group = self._ids("Uid"), self._ids("Gid")
         if (user, group) != (os.geteuid(), os.getegid()):
             os.setgroups([int(word) for word in self.status.get("Groups", "").split()])
             os.setresgid(group, group, group)
             os.setresuid(user, user, user)
+        if ambient:
+            hold(ambient)
         if int(self.status.get("NoNewPrivs", "0")):
             call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
     def _ids(self, name: str) -> int:
         return int(self.status[name].split()[1])
 
+    def _capabilities(self, name: str) -> int:
+        return int(self.status.get(name, "0").strip() or "0", 16)
+
     def _limit_privileges(self) -> None:
-        kept = int(self.status.get("CapBnd", "0").strip() or "0", 16)
+        kept = self._capabilities("CapBnd")
         for number in range(CAPABILITIES_MAX):
             if kept >> number & 1:
                 continue
@@ -180,6 +191,17 @@ class Surroundings:
             except OSError as error:
                 if error.errno != errno.EINVAL:  # EINVAL: this kernel has no such capability
                     raise
+
+
+def hold(capabilities: int) -> None:
+    """Have these capabilities without being root, and let the command inherit them."""
+    words = [capabilities & 0xFFFFFFFF] * 3 + [capabilities >> 32] * 3
+    header, data = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)(*words)
+    if LIBRARY.capset(header, data) < 0:
+        raise OSError(ctypes.get_errno(), "capset")
+    for number in range(CAPABILITIES_MAX):
+        if capabilities >> number & 1:
+            call("prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0)
 
 
 def read_lines(path: str) -> list[str]:

@@ -20,7 +20,6 @@ from typing import Any
 from loguru import logger
 
 from cloudless.adapters.subprocess import procfs
-from cloudless.adapters.subprocess.launcher import FAULT
 from cloudless.errors import ExecutorError, NotFound, Temporary
 
 MARK_VARIABLE = "CLOUDLESS_EXEC"
@@ -28,6 +27,8 @@ MARK_VARIABLE = "CLOUDLESS_EXEC"
 SEND_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 5.0
 """A command that is not gone by then (a process in an uninterruptible wait) is left to the launcher."""
+FAULT = b"fault:"
+"""As in the launcher, which is not imported for it: the agent need not carry what only that needs."""
 _SOURCE = Path(__file__).with_name("launcher.py")
 
 

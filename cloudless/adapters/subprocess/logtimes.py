@@ -1,7 +1,8 @@
 """When a log file's parts were written, by the notes that the shim keeps beside it.
 
 A note is 16 bytes: milliseconds since 1970, and the size the output had when it was made. What lies between two notes
-was written within a tenth of a second of the first, or is no more than a few bytes. Nothing is held in memory.
+was written within a tenth of a second of the first, or, in output of a long time, is no more than a few bytes. Nothing
+is held in memory.
 """
 
 from __future__ import annotations

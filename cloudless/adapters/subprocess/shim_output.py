@@ -12,6 +12,7 @@ import time
 CHUNK_BYTES = 65536
 NOTE_BYTES = 16
 NOTE_GAP_S = 0.1
+NOTES_FREE_MAX = 65_536
 
 
 def write_all(handle: int, data: bytes) -> None:
@@ -58,12 +59,12 @@ class Output:
         self.notes, self.noted_s, self.noted_size = 0, -NOTE_GAP_S, -NOTE_BYTES
 
     def note(self) -> None:
-        """Note when what comes now was written, ten times a second at most and in fewer bytes than it has itself.
-
-        What comes without a note counts as written with what was before it.
+        """Note when what comes now was written, ten times a second at most; past a megabyte of notes, no more of them
+        than of output. What comes without a note counts as written with what was before it.
         """
         now_s = time.monotonic()
-        if now_s - self.noted_s < NOTE_GAP_S or self.size - self.noted_size < NOTE_BYTES:
+        crumb = self.size - self.noted_size < NOTE_BYTES and self.notes > NOTES_FREE_MAX
+        if now_s - self.noted_s < NOTE_GAP_S or crumb:
             return
         self.noted_s, self.noted_size = now_s, self.size
         record = (time.time_ns() // 1_000_000).to_bytes(8, "big") + self.size.to_bytes(8, "big")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from loguru import logger
@@ -64,12 +65,19 @@ class Logs:
         return Choice(task.desired.namespace, task.desired.workload, task_id=task.id)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Comes after the last part of a task's reader."""
+
+    task_id: str
+
+
 class _Stream:
-    """One caller's stream: a reader for each task chosen, and one queue of what they read."""
+    """One caller's stream: a reader for each task chosen, and one queue of what they read. None in it: look again."""
 
     def __init__(self, access: Access, dialler: Dialler, request: pb.ReadLogsRequest, choice: Choice) -> None:
         self._access, self._dialler, self._request, self._choice = access, dialler, request, choice
-        self._queue: asyncio.Queue[pb.ReadLogsResponse | None] = asyncio.Queue(QUEUE_LENGTH_MAX)
+        self._queue: asyncio.Queue[pb.ReadLogsResponse | _Ended | None] = asyncio.Queue(QUEUE_LENGTH_MAX)
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._read: dict[str, int] = {}
         self._changed = asyncio.Event()
@@ -85,9 +93,12 @@ class _Stream:
             self._begin_readers()
             while self._readers or (self._request.follow and not is_over(self._access.view, self._choice, self._read)):
                 part = await self._queue.get()
-                if part is not None:
+                if isinstance(part, pb.ReadLogsResponse):
                     yield part
-                elif self._request.follow:
+                    continue
+                if part is not None:
+                    del self._readers[part.task_id]
+                if self._request.follow:
                     self._begin_readers()
         finally:
             if looking is not None:
@@ -131,8 +142,7 @@ class _Stream:
         except Exception as error:  # the other tasks' logs go on; a cancelled reader has nobody to tell
             logger.exception("reading the logs of {} failed", task_id)
             await self._say_error(task_id, repr(error))
-        del self._readers[task_id]
-        await self._queue.put(None)
+        await self._queue.put(_Ended(task_id))
 
     async def _say_error(self, task_id: str, words: str) -> None:
         await self._queue.put(pb.ReadLogsResponse(task_id=task_id, stream="error", data=words.encode()))

@@ -12,7 +12,7 @@ from enum import Enum
 
 from cloudless.core.model import NodePhase, Resources, TaskState
 from cloudless.core.orchestration.absence import absence_s
-from cloudless.core.orchestration.census import Census, Slot, take_census
+from cloudless.core.orchestration.census import Census, Occupant, Slot, take_census
 from cloudless.core.orchestration.per_node import count_wanted
 from cloudless.core.orchestration.replicas import WorkloadPlan, plan_workload
 from cloudless.core.orchestration.revisions import find_rollout
@@ -206,8 +206,12 @@ def _state_of(workload: Workload, census: Census, counts: Mapping[str, int]) -> 
 
 
 def _lost_readiness(slot: Slot) -> bool:
-    seen = [o.task.observed for o in slot.occupants if o.running and not o.available]
+    seen = [o.task.observed for o in slot.occupants if o.running and not _is_ready(o)]
     return any(report is not None and report.ready_since_ms > 0 for report in seen)
+
+
+def _is_ready(occupant: Occupant) -> bool:
+    return occupant.task.observed is not None and occupant.task.observed.ready
 
 
 def _completed(slot: Slot) -> bool:
