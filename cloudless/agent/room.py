@@ -15,7 +15,6 @@ from pathlib import Path
 from loguru import logger
 
 from cloudless.adapters.host.disk import measure_room
-from cloudless.core.quantity import format_mb
 
 LOOK_PERIOD_S = 2.0
 LOOK_TIMEOUT_S = 5.0
@@ -61,8 +60,8 @@ class DiskRoom:
         except OSError as error:
             return f"the disk of {self._path} cannot be looked at: {error.strerror}"
         if room.free_bytes < self._keep_mb * _MIB:
-            left, kept = format_mb(room.free_bytes // _MIB), format_mb(self._keep_mb)
-            return f"{left} are left on the disk of {self._path}, {kept} are kept free"
+            left_mb = room.free_bytes // _MIB
+            return f"{left_mb}Mi are left on the disk of {self._path}, {self._keep_mb}Mi are kept free"
         if room.total_inodes and room.free_inodes < min(INODES_KEPT, room.total_inodes // 20):
             return f"{room.free_inodes} inodes are left on the disk of {self._path}"
         return ""

@@ -31,6 +31,7 @@ from cloudless.rpc.v1 import agent_pb2, objects_pb2, usage_pb2
 
 PRIMARY = agent_pb2.SESSION_ROLE_PRIMARY
 WARM = agent_pb2.SESSION_ROLE_WARM
+BEAT_JITTER = 0.1
 
 
 class EndKind(Enum):
@@ -202,7 +203,10 @@ class Session:
             self._handling = False
 
     async def _beat(self) -> None:
-        """Beat at once, then every period; count the periods in which nothing came back."""
+        """Beat at once, then every period; count the periods in which nothing came back.
+
+        A little early at random: agents that came back together would else go on beating in step.
+        """
         sequence = 0
         writing: asyncio.Future[None] | None = None
         while self._silent_periods < self._parts.limits.silent_periods_max:
@@ -217,7 +221,7 @@ class Session:
                 writing = asyncio.ensure_future(self._write(beat))
                 # What fails to be written is told by the reader; not asked for, asyncio would complain.
                 writing.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await asyncio.sleep(self._period_s)
+            await asyncio.sleep(self._period_s * self._parts.random.uniform(1.0 - BEAT_JITTER, 1.0))
         raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self._period_s:g} s")
 
     async def _tell(self) -> None:
