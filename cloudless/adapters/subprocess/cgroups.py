@@ -201,9 +201,11 @@ class ControlGroups:
                     _remove_directory(scope)
 
     def close(self) -> None:
-        """Leave nothing behind if there is no task."""
+        """Leave no empty groups behind; a task's next attempt makes its own again."""
         for hierarchy in set(self._places.values()):
-            _remove_directory(hierarchy.mount / self._scope)
+            scope = hierarchy.mount / self._scope
+            for path in (*_subdirectories(scope), scope):
+                _remove_directory(path)
             _remove_directory(hierarchy.mount / self._parent)
 
     def _try_out(self, name: str, hierarchy: Hierarchy) -> str:
