@@ -236,8 +236,10 @@ async def test_a_list_older_than_the_newest_seen_never_stops_anything(agent: Age
     one = primary_of(pair)
     await until(lambda: one.state("t1") == "RUNNING")
     report = one.newest("t1")
-    one.stream.assign(revision=9, term=2)
+    left = one.stream
+    left.assign(revision=9, term=2)
     await until(lambda: agent.logged("assigns at revision 9, seen 10"))
+    await until(lambda: not left.open)  # else it would be taken for the primary of now
     await both_open(pair)
     primary_of(pair).stream.assign(revision=99, term=1)
     await until(lambda: agent.logged("assigns under term 1, seen 2"))
