@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloudless.core.abilities import parse_capabilities, parse_labels
 from cloudless.core.discovery.addresses import ANY_HOSTS, join_address, split_address
 from cloudless.core.discovery.seeds import SeedKind, parse_dns_servers, parse_seed
 from cloudless.core.model import Resources
@@ -39,6 +40,8 @@ PREFIX = "CLOUDLESS_"
 COORDINATOR_DATA_DIR = Path("/var/lib/cloudless")
 AGENT_DATA_DIR = Path("/var/lib/cloudless-agent")
 CGROUP_PARENT = "cloudless"
+DETECT = -1
+"""In place of an amount: what the machine shows."""
 DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
@@ -101,7 +104,10 @@ class CoordinatorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """How one agent runs. Capacity given here overrides what the machine shows. `coordinators` are seeds, as text.
+    """How one agent runs. `coordinators` are seeds, as text.
+
+    `capacity` counts instead of what the machine shows, where it is not DETECT. `labels` come beside those that the
+    agent finds itself, and win; `capabilities` are names of the operator's own.
 
     `join_token` (or what is in `join_token_file`) is exchanged for an identity at the first start, at
     `enrol_addresses` (seeds; default: where the coordinators are, port 8070). TLS as for coordinators.
@@ -123,6 +129,8 @@ class AgentSettings:
     region: str = "local"
     zone: str = ""
     capacity: Resources = field(default_factory=Resources)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
     data_dir: Path = AGENT_DATA_DIR
     log_level: str = "INFO"
     stop_tasks_on_exit: bool = False
@@ -192,6 +200,9 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "MEMORY_MB": ("memory_mb", integer_reader(0, 1 << 30)),
     "STORAGE_GB": ("storage_gb", integer_reader(0, 1 << 30)),
     "BANDWIDTH_MBPS": ("bandwidth_mbps", integer_reader(0, 1 << 30)),
+    "GPUS": ("gpus", integer_reader(0, 1024)),
+    "LABELS": ("labels", parse_labels),
+    "CAPABILITIES": ("capabilities", parse_capabilities),
     "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
     "LOG_LEVEL": ("log_level", _LOG_LEVEL),
@@ -265,12 +276,12 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
     _require_loopback(values, problems, listening, os.environ if environ is None else environ)
     if problems:
         raise BadSettings(problems)
-    detected = _detect_capacity()
     capacity = Resources(
-        cpu_millicores=values.pop("cpu_millicores", detected.cpu_millicores),
-        memory_mb=values.pop("memory_mb", detected.memory_mb),
-        storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else detected.storage_mb,
-        bandwidth_mbps=values.pop("bandwidth_mbps", detected.bandwidth_mbps),
+        cpu_millicores=values.pop("cpu_millicores", DETECT),
+        memory_mb=values.pop("memory_mb", DETECT),
+        storage_mb=values.pop("storage_gb") * 1024 if "storage_gb" in values else DETECT,
+        bandwidth_mbps=values.pop("bandwidth_mbps", DETECT),
+        gpus=values.pop("gpus", DETECT),
     )
     _default_identity(values, AGENT_DATA_DIR)
     listen = values.setdefault("listen_address", "0.0.0.0:8090")
@@ -374,14 +385,3 @@ def _may_name(seeds: tuple[str, ...], expect: int) -> bool:
     if any(parse_seed(seed).kind in (SeedKind.DNS, SeedKind.SRV) for seed in seeds):
         return True
     return len(seeds) == expect
-
-
-def _detect_capacity() -> Resources:
-    memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    disk = os.statvfs("/")
-    return Resources(
-        cpu_millicores=(os.cpu_count() or 1) * 1000,
-        memory_mb=memory_mb,
-        storage_mb=disk.f_bavail * disk.f_frsize >> 20,
-        bandwidth_mbps=1000,
-    )

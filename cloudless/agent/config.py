@@ -6,13 +6,14 @@ What a person sets is `cloudless.settings.AgentSettings`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cloudless
+from cloudless.adapters.host.hardware import detect_capacity, detect_labels
 from cloudless.core.discovery.addresses import reachable_at
-from cloudless.core.model import NodeInfo
-from cloudless.settings import AgentSettings
+from cloudless.core.model import NodeInfo, Resources
+from cloudless.settings import DETECT, AgentSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,15 +84,25 @@ def build_node_info(
         zone=settings.zone,
         address=address,
         metrics_address=reachable_at(settings.metrics_address, address) if settings.metrics_address else "",
-        capacity=settings.capacity,
+        capacity=_complete(settings),
+        labels={**detect_labels(), **settings.labels},
         executors=executors,
         version=cloudless.__version__,
         boot_id=read_boot_id(),
         agent_id=agent_id,
         incarnation=incarnation,
-        capabilities=tuple(sorted(name for name, why_not in abilities.items() if not why_not)),
+        capabilities=(*sorted(name for name, why_not in abilities.items() if not why_not), *settings.capabilities),
         unable={name: why_not for name, why_not in sorted(abilities.items()) if why_not},
     )
+
+
+def _complete(settings: AgentSettings) -> Resources:
+    """Return the capacity, detected where the settings do not say."""
+    given = asdict(settings.capacity)
+    if DETECT not in given.values():
+        return settings.capacity
+    found = asdict(detect_capacity(settings.data_dir))
+    return Resources(**{name: found[name] if amount == DETECT else amount for name, amount in given.items()})
 
 
 def read_boot_id() -> str:

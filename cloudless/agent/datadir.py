@@ -16,14 +16,17 @@ from pathlib import Path
 
 from cloudless.errors import DataDirLocked, StartupError
 
+MODE = 0o711
+"""Tasks of other users get through to their own directories; all else in it is closed to them by its own mode."""
+
 
 def lock_data_dir(path: Path) -> int:
-    """Create `path` if need be (0700) and return its held lock; it is released when the process ends.
+    """Create `path` if need be (0711) and return its held lock; it is released when the process ends.
 
     Raises DataDirLocked, naming the pid of the agent that holds it, or StartupError.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=MODE, parents=True, exist_ok=True)
         lock = _open(path / "lock")
     except OSError as error:
         raise StartupError(

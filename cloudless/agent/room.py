@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loguru import logger
 
 from cloudless.adapters.host.disk import measure_room
-from cloudless.core.quantity import format_mb
 
 LOOK_PERIOD_S = 2.0
 LOOK_TIMEOUT_S = 5.0
@@ -29,14 +29,19 @@ class DiskRoom:
     def __init__(self, path: Path, keep_mb: int, on_change: Callable[[], None]) -> None:
         self._path, self._keep_mb, self._on_change = path, keep_mb, on_change
         self.fault = ""
+        # One of its own: a disk that hangs keeps it, and nobody else's.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="room")
+        self._looking: asyncio.Future[str] | None = None
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def look(self) -> str:
         """Look now and return the fault. A disk that does not answer is one."""
-        try:
-            async with asyncio.timeout(LOOK_TIMEOUT_S):
-                fault = await asyncio.to_thread(self._find_fault)
-        except TimeoutError:
-            fault = f"the disk of {self._path} does not answer"
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().run_in_executor(self._thread, self._find_fault)
+        done, _ = await asyncio.wait({self._looking}, timeout=LOOK_TIMEOUT_S)
+        fault = done.pop().result() if done else f"the disk of {self._path} does not answer"
         if fault != self.fault:
             kind, self.fault = bool(fault) != bool(self.fault), fault
             if kind and fault:
@@ -61,8 +66,8 @@ class DiskRoom:
         except OSError as error:
             return f"the disk of {self._path} cannot be looked at: {error.strerror}"
         if room.free_bytes < self._keep_mb * _MIB:
-            left, kept = format_mb(room.free_bytes // _MIB), format_mb(self._keep_mb)
-            return f"{left} are left on the disk of {self._path}, {kept} are kept free"
+            left_mb = room.free_bytes // _MIB
+            return f"{left_mb}Mi are left on the disk of {self._path}, {self._keep_mb}Mi are kept free"
         if room.total_inodes and room.free_inodes < min(INODES_KEPT, room.total_inodes // 20):
             return f"{room.free_inodes} inodes are left on the disk of {self._path}"
         return ""

@@ -72,6 +72,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         executors: dict[str, Executor] = {process.name: process}
         reports, clock = ReportBook(), SystemClock()
         room = DiskRoom(settings.data_dir, settings.disk_reserve_mb, reports.changed.set)
+        stack.callback(room.close)
         runner = TaskRunner(settings, limits, executors, journal, reports, clock, room.look)
         server, port = await start_server(settings.listen_address, settings.node_id, runner, limits, credentials)
         settings = _with_port(settings, port)

@@ -30,6 +30,7 @@ from cloudless.rpc.v1 import agent_pb2, objects_pb2, usage_pb2
 
 PRIMARY = agent_pb2.SESSION_ROLE_PRIMARY
 WARM = agent_pb2.SESSION_ROLE_WARM
+BEAT_JITTER = 0.1
 
 
 class EndKind(Enum):
@@ -215,6 +216,8 @@ class Session:
 
         A silent PRIMARY is held on to for longer while there is no other: leaving it would gain nothing, and when a
         coordinator is slow because of its many agents, all of them coming again would keep it so.
+
+        A little early at random: agents that came back together would else go on beating in step.
         """
         sequence = 0
         writing: asyncio.Future[None] | None = None
@@ -230,7 +233,7 @@ class Session:
                 writing = asyncio.ensure_future(self._write(beat))
                 # What fails to be written is told by the reader; not asked for, asyncio would complain.
                 writing.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await asyncio.sleep(self._period_s)
+            await asyncio.sleep(self._period_s * self._parts.random.uniform(1.0 - BEAT_JITTER, 1.0))
         raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self._period_s:g} s", late=True)
 
     def _silence_max(self) -> int:

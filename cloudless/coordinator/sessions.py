@@ -49,10 +49,16 @@ NAMESAKE_PERIODS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
-    """`heartbeat_period_s` is told to agents, a longer one in large clusters. `coordinator_id` is ours."""
+    """`heartbeat_period_s` is told to agents, a longer one in large clusters. `coordinator_id` is ours.
+
+    `admissions_max`: how many agents are being let in at once. Each may wait for the store; beyond that they are sent
+    away and come back after a random pause, here or elsewhere, so that a store that is slow after a failover does not
+    face all of them.
+    """
 
     coordinator_id: str
     heartbeat_period_s: float = 1.0
+    admissions_max: int = 500
 
 
 class AgentSession:
@@ -112,6 +118,7 @@ class Sessions:
         self._lists_living = list_coordinators is None
         self._sessions: dict[str, AgentSession] = {}
         self._stopping = ""
+        self._admitting = 0
         self.usage = UsageDesk()
 
     @property
@@ -173,7 +180,13 @@ class Sessions:
         """AgentService.Session."""
         hello = await self._first(requests)
         info = codec.from_message(hello.info, NodeInfo)
-        await self._admit(hello, info)
+        if self._admitting >= self._settings.admissions_max:
+            raise Unavailable(f"{self._admitting} agents are being let in already", hint="come back in a moment")
+        self._admitting += 1
+        try:
+            await self._admit(hello, info)
+        finally:
+            self._admitting -= 1
         session = self._open(info, hello.incarnation)
         session.become(hello.role)  # before anything is read: a change of role must not be undone
         writer = ReportWriter(info.id, self._committer, self._replica, self._clock, session.acknowledge)

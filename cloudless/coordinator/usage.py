@@ -40,11 +40,10 @@ class UsageDesk:
         """Return what those of `node_ids` answer to whom `send` can pass the question on."""
         futures = []
         for node_id in node_ids:
-            if node_id not in self._waiting:
-                if not send(node_id):
-                    continue
-                self._waiting[node_id] = asyncio.get_running_loop().create_future()
-            futures.append(self._waiting[node_id])
+            # Passed on each time: who asked before may have given up. The session and the agent make one of several.
+            if send(node_id):
+                waiting = self._waiting.setdefault(node_id, asyncio.get_running_loop().create_future())
+                futures.append(waiting)
         if not futures:
             return []
         done, late = await asyncio.wait(futures, timeout=AGENT_TIMEOUT_S)

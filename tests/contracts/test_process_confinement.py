@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,11 @@ from cloudless.adapters.subprocess.cgroups import (
     find_hierarchies,
     look_for_hierarchies,
 )
+from cloudless.adapters.yaml_documents import load_documents
+from cloudless.agent.datadir import lock_data_dir
+from cloudless.core.manifest import parse_manifests
 from cloudless.core.model import Instance, Limits, Resources, Rlimit, SecurityContext, TaskSpec, Volume
+from cloudless.core.template import build_task_spec
 from cloudless.errors import Permanent
 from cloudless.ports import LogQuery, StartRequest
 
@@ -94,6 +99,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
 def directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="confined-") as name:
         Path(name).chmod(0o711)
@@ -125,7 +136,7 @@ def limiting(rig: Rig) -> Rig:
 async def test_the_death_of_a_child_for_want_of_memory_is_named(limiting: Rig) -> None:
     await limiting.start("tail /dev/zero; exit 7", limits=Limits(memory_mb=16))
     ended = await limiting.wait()
-    if limiting.group.unified:  # there all of it ends together
+    if "memory" in limiting.group.unified:  # there all of it ends together
         assert ended.message == "killed: out of memory (limit 16 MB)"
         return
     assert (ended.exit_code, ended.signal) == (7, 0)
@@ -410,6 +421,30 @@ async def test_volumes_are_where_the_task_wants_them(rig: Rig, directory: Path) 
     missing = (Volume(name="v", mount_path=str(directory / "nowhere")),)
     with pytest.raises(Permanent, match=r"volume v: mountPath .*nowhere is not a directory of this node"):
         await rig.start("true", 3, volumes=missing)
+
+
+@as_root
+async def test_the_example_of_a_bounded_task_runs_as_it_says(limiting: Rig, stack: ExitStack) -> None:
+    # Not below /tmp, where its own directory would be one more file.
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="confined-", dir="/var/tmp")))
+    directory.chmod(0o711)
+    data_dir = directory / "data"
+    os.close(lock_data_dir(data_dir))
+    rig = Rig(data_dir / "tasks")
+    manifest = Path(__file__).parents[2] / "examples" / "limits.yaml"
+    (found,) = parse_manifests(load_documents(manifest.read_text()))
+    try:
+        await rig.executor.start(StartRequest(task_id="t1", attempt=1, spec=build_task_spec(found.spec)))
+        output = rig.root / "t1" / "1" / "stdout.log"
+        await until(lambda: output.read_text().endswith("files\n"))
+        assert output.read_text() == "I am 65534, my /tmp has 0 files\n"
+        others = {data_dir / "tasks" / "t1" / "1", data_dir / "lock"}
+        assert all(path.stat().st_mode & 0o077 == 0 for path in others), "what is the agent's stays the agent's"
+    finally:
+        await rig.executor.stop("t1", 1, grace_s=0)
+        await rig.wait()
+        await rig.executor.remove("t1")
+        rig.executor.close()
 
 
 _UNPRIVILEGED = """

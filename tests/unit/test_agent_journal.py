@@ -200,4 +200,4 @@ def test_a_data_directory_has_one_owner(tmp_path: Path) -> None:
         lock_data_dir(tmp_path / "data")
     os.close(lock)
     os.close(lock_data_dir(tmp_path / "data"))
-    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o711

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import cast
+
+import pytest
 
 from cloudless.agent.assignments import Gate
 from cloudless.agent.config import AgentLimits
@@ -43,9 +47,15 @@ class World:
     refusing: set[str] = field(default_factory=set)
     dialled: list[str] = field(default_factory=list)
     mute: set[str] = field(default_factory=set)
-    beats: list[float] = field(default_factory=list)
     new_period_s: float = 0.0
     streams: list[Stream] = field(default_factory=list)
+    beats: list[tuple[float, str]] = field(default_factory=list)
+    frozen: set[str] = field(default_factory=set)
+
+    def longest_gap_s(self, since_s: float, without: str) -> float:
+        """Return the longest time in which no coordinator but one heard the agent's heart."""
+        times = [since_s, *(at_s for at_s, where in self.beats if at_s >= since_s and where != without)]
+        return max(after - before for before, after in itertools.pairwise([*times, CLOCK.monotonic_s()]))
 
     def dial(self, address: str) -> Stream:
         self.dialled.append(address)
@@ -90,7 +100,9 @@ class Stream:
             )
             self.queue.put_nowait(pb.CoordinatorMessage(welcome=welcome))
         elif message.WhichOneof("body") == "heartbeat" and self.address not in self._world.mute:
-            self._world.beats.append(CLOCK.monotonic_s())
+            self._world.beats.append((CLOCK.monotonic_s(), self.address))
+            if self.address in self._world.frozen:
+                return
             ack = pb.HeartbeatAck(sequence=message.heartbeat.sequence, heartbeat_period_s=self._world.new_period_s)
             self.queue.put_nowait(pb.CoordinatorMessage(heartbeat_ack=ack))
 
@@ -135,12 +147,12 @@ class ChangingSeeds:
 
 
 def linking(
-    world: World, seeds: Seeds, head: Head | None = None, dial: Callable[[str], Stream] | None = None
+    world: World, seeds: Seeds, head: Head | None = None, dial: Callable[[str], Stream] | None = None, seed: int = 7
 ) -> tuple[Links, Gate]:
     gate = Gate(head or Head(), cast("Journal", MemoryJournal()), "n1")
     limits = AgentLimits()
     parts = SessionParts(
-        info=lambda: NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(7),
+        info=lambda: NodeInfo(id="n1"), limits=limits, clock=CLOCK, random=Random(seed),
         dial=dial or world.dial, gate=gate, runner=cast("TaskRunner", None), reports=ReportBook(),
         on_round_trip=lambda seconds: None, on_refused=lambda kind: None, on_resent=lambda count: None,
     )  # fmt: skip
@@ -417,5 +429,41 @@ async def test_an_agent_beats_as_often_as_it_was_told_last() -> None:
         await asyncio.sleep(6)
         began = len(world.beats)
         await asyncio.sleep(50)
-        assert 9 <= len(world.beats) - began <= 11
+        assert 9 <= len(world.beats) - began <= 14
         assert links.primary is not None
+
+
+@pytest.mark.parametrize("how", ["cut off", "frozen"])
+@virtually
+async def test_no_heartbeat_is_missed_when_one_coordinator_is_lost(how: str) -> None:
+    """Whichever of the two it is: the others go on hearing this agent, and soon two of them do again."""
+    for number in range(2):
+        world = World(dict(AT), dict(THREE))
+        links, _ = linking(world, FixedSeeds(list(AT)))
+        async with running(links.run()):
+            await eventually(lambda links=links: both_up(links))  # type: ignore[misc]
+            await asyncio.sleep(5)
+            first, second = (stream.address for stream in world.streams)
+            victim = (first, second)[number]
+            began_s = CLOCK.monotonic_s()
+            if how == "cut off":
+                world.die(victim)
+            else:
+                world.frozen.add(victim)
+            await asyncio.sleep(30)
+            assert world.longest_gap_s(began_s, without=victim) <= 1.0, "the period that the coordinators said"
+            late_s = began_s + 6
+            assert len({where for at_s, where in world.beats if at_s > late_s} - {victim}) == 2
+
+
+@virtually
+async def test_agents_that_came_together_do_not_go_on_beating_in_step() -> None:
+    worlds = [World(dict(AT), dict(THREE)) for _ in range(10)]
+    links = [linking(world, FixedSeeds(list(AT)), seed=number)[0] for number, world in enumerate(worlds)]
+    async with contextlib.AsyncExitStack() as stack:
+        for one in links:
+            await stack.enter_async_context(running(one.run()))
+        await asyncio.sleep(60)
+        last_s = [max(at_s for at_s, _ in world.beats) for world in worlds]
+    assert max(last_s) - min(last_s) > 0.3
+    assert all(at_s < 0.1 for world in worlds for at_s in [world.beats[0][0] - min(w.beats[0][0] for w in worlds)])

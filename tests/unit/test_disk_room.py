@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -50,3 +52,27 @@ async def test_a_disk_that_is_not_there_or_read_only_is_a_fault(monkeypatch: pyt
     assert await watched.look() == "the disk of /nowhere cannot be looked at: No such file or directory"
     monkeypatch.setattr(os, "statvfs", lambda path: _Statvfs(os.ST_RDONLY))
     assert await watched.look() == "the disk of /nowhere is read-only"
+
+
+async def test_a_disk_that_hangs_is_a_fault_and_is_asked_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, go_on = [], threading.Event()
+
+    def hang(path: Path) -> Room:
+        asked.append(path)
+        assert go_on.wait(10)
+        return Room(100 * MIB, 200 * MIB, 50_000, 100_000)
+
+    monkeypatch.setattr(room, "measure_room", hang)
+    monkeypatch.setattr(room, "LOOK_TIMEOUT_S", 0.05)
+    watched = DiskRoom(Path("/"), 64, lambda: None)
+    try:
+        assert await asyncio.gather(watched.look(), watched.look()) == ["the disk of / does not answer"] * 2
+        assert await watched.look() == "the disk of / does not answer"
+        assert len(asked) == 1
+        go_on.set()
+        async with asyncio.timeout(10):
+            while await watched.look():
+                await asyncio.sleep(0.01)
+    finally:
+        go_on.set()
+        watched.close()

@@ -13,12 +13,12 @@ from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.core import keys
 from cloudless.core.model import ClusterRecord, LeaderRecord
-from cloudless.errors import FormationRefused
+from cloudless.errors import FormationRefused, Unavailable
 from cloudless.ports import Delete, Txn
 from cloudless.rpc.codec import to_message
 from cloudless.rpc.v1 import agent_pb2, objects_pb2
 from cloudless.testing.builders import build_node
-from cloudless.testing.faulty_store import Fault, always
+from cloudless.testing.faulty_store import NONE, Fault, always
 from cloudless.testing.virtual_time import eventually, running, virtually
 from tests.unit.leading import CLOCK, Cluster, leading, report
 
@@ -26,13 +26,13 @@ from tests.unit.leading import CLOCK, Cluster, leading, report
 class Agent:
     """The agent's end of one session, without a network."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, node_id: str = "n1") -> None:
         self._sessions = sessions
         self._said: asyncio.Queue[agent_pb2.AgentMessage] = asyncio.Queue()
         self.heard: list[str | None] = []
         self.terms: list[int] = []
         self.periods_s: list[float] = []
-        info = to_message(build_node("n1"), objects_pb2.NodeInfo)
+        info = to_message(build_node(node_id), objects_pb2.NodeInfo)
         hello = agent_pb2.AgentHello(info=info, role=agent_pb2.SESSION_ROLE_PRIMARY)
         self.say(agent_pb2.AgentMessage(hello=hello))
 
@@ -163,3 +163,25 @@ async def test_agents_are_told_once_when_the_cluster_has_become_so_large_that_th
         assert agent.periods_s == [1.0, 5.0]
         stream.cancel()
         await asyncio.gather(stream, return_exceptions=True)
+
+
+@virtually
+async def test_of_a_crowd_only_so_many_are_let_in_at_once_and_the_rest_is_sent_away() -> None:
+    async with serving() as (cluster, _):
+        settings = SessionSettings(coordinator_id="coordinator-1", admissions_max=3)
+        sessions = Sessions(cluster.replica, cluster.committer, HeardTable(CLOCK), CLOCK, settings)
+        cluster.store.choose = always(Fault(answer_delay_s=2.0))
+        agents = [Agent(sessions, f"crowd-{number}") for number in range(10)]
+        streams = [asyncio.create_task(agent.run()) for agent in agents]
+        await asyncio.sleep(0.1)
+        refused = [stream.exception() for stream in streams if stream.done()]
+        assert len(refused) == 7
+        assert all(isinstance(error, Unavailable) and "being let in already" in str(error) for error in refused)
+        cluster.store.choose = always(NONE)
+        await eventually(lambda: sessions.count == 3, within_s=10)
+        late = Agent(sessions, "late")
+        streams.append(asyncio.create_task(late.run()))
+        await eventually(lambda: sessions.count == 4)
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)

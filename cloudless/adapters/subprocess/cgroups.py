@@ -52,10 +52,13 @@ class Hierarchy:
 
 @dataclass(frozen=True, slots=True)
 class TaskGroup:
-    """A task's groups, by controller; a directory may serve several. Without any, nothing is done."""
+    """A task's groups, by controller; a directory may serve several. Without any, nothing is done.
+
+    `unified`: the controllers of version 2; a machine may have some in either version.
+    """
 
     places: Mapping[str, Path]
-    unified: bool = False
+    unified: frozenset[str] = frozenset()
 
     @property
     def directories(self) -> tuple[Path, ...]:
@@ -71,7 +74,7 @@ class TaskGroup:
         """Return the file that counts in a line `oom_kill N` who was killed for want of memory, "" if there is none."""
         if "memory" not in self.places:
             return ""
-        return str(self.places["memory"] / ("memory.events" if self.unified else "memory.oom_control"))
+        return str(self.places["memory"] / ("memory.events" if "memory" in self.unified else "memory.oom_control"))
 
     def members(self) -> frozenset[int]:
         """Return the processes in it."""
@@ -108,7 +111,7 @@ class TaskGroup:
         return Usage(self._read_cpu_s(), self._read_memory_bytes())
 
     def _read_cpu_s(self) -> float:
-        if self.unified:
+        if "cpu" in self.unified:
             microseconds = _read_entry(self.places.get("cpu"), "cpu.stat", "usage_usec")
             return microseconds / 1e6 if microseconds >= 0 else UNKNOWN
         nanoseconds = _read_number(self.places.get("cpuacct"), "cpuacct.usage")
@@ -117,10 +120,11 @@ class TaskGroup:
     def _read_memory_bytes(self) -> int:
         """Return what is in use, without the files' pages that could be given up at once."""
         place = self.places.get("memory")
-        used = _read_number(place, "memory.current" if self.unified else "memory.usage_in_bytes")
+        unified = "memory" in self.unified
+        used = _read_number(place, "memory.current" if unified else "memory.usage_in_bytes")
         if used < 0:
             return UNKNOWN
-        idle = _read_entry(place, "memory.stat", "inactive_file" if self.unified else "total_inactive_file")
+        idle = _read_entry(place, "memory.stat", "inactive_file" if unified else "total_inactive_file")
         return max(0, used - max(0, int(idle)))
 
 
@@ -157,7 +161,7 @@ class ControlGroups:
         places = {name: one.mount / self._scope / task_id for name, one in self._places.items()}
         return TaskGroup(
             {name: path for name, path in places.items() if path.is_dir()},
-            any(one.unified for one in self._places.values()),
+            frozenset(name for name, one in self._places.items() if one.unified),
         )
 
     def prepare(self, task_id: str, limits: Limits, requests: Resources) -> TaskGroup:
@@ -176,7 +180,7 @@ class ControlGroups:
             if not group.end():
                 raise Temporary(f"processes of an earlier attempt of task {task_id} do not end")
             for name, path in sorted(group.places.items()):
-                for setting in build_settings(name, group.unified, limits, requests):
+                for setting in build_settings(name, name in group.unified, limits, requests):
                     _write(path, setting)
         except OSError as error:
             raise Temporary(f"cannot set up the control group of task {task_id}: {error.strerror}") from error
@@ -201,9 +205,11 @@ class ControlGroups:
                     _remove_directory(scope)
 
     def close(self) -> None:
-        """Leave nothing behind if there is no task."""
+        """Leave no empty groups behind; a task's next attempt makes its own again."""
         for hierarchy in set(self._places.values()):
-            _remove_directory(hierarchy.mount / self._scope)
+            scope = hierarchy.mount / self._scope
+            for path in (*_subdirectories(scope), scope):
+                _remove_directory(path)
             _remove_directory(hierarchy.mount / self._parent)
 
     def _try_out(self, name: str, hierarchy: Hierarchy) -> str:

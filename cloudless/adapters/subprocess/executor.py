@@ -373,8 +373,8 @@ class ProcessExecutor:
         supervised: dict[str, int] = {}
         for task_id in task_ids:
             place = self._newest(task_id, 0)
-            state = place.read_state() if place is not None else None
-            if state is None or not state.lives():
+            instance, state = (place.find(), place.read_state()) if place is not None else (None, None)
+            if instance is None or state is None or not instance.running:
                 continue
             usage = self._groups.find(task_id).read_usage()
             if UNKNOWN in (usage.cpu_s, usage.memory_bytes):

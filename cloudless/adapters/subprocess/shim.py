@@ -202,6 +202,9 @@ class Shim:
             self.tell_fault(fault_write, errno.EINVAL)
         except MemoryError:  # a limit of its own, too low even to get there
             self.tell_fault(fault_write, errno.ENOMEM)
+        except Exception:  # whatever it is, the command does not run: an end without a word would mean that it did
+            self.tell_fault(fault_write, errno.EIO)
+            raise
         finally:
             os._exit(127)
 
@@ -210,6 +213,7 @@ class Shim:
         order = self.order["confinement"]
         scope: dict[str, Any] = {"__name__": "cloudless_confine"}
         if order:
+            self.stage = "its confinement"
             # Before the group is entered: what this takes is not the command's.
             exec(order["code"], scope)
         self.stage = "its control group"
