@@ -19,8 +19,9 @@ class AgentLimits:
     """Bounds of the agent's loops, waits and queues; seconds unless the name says otherwise.
 
     Sessions: `connect_timeout_s` runs from dialling to the Welcome, and doubles with each failure of that address up to
-    `connect_timeout_max_s`. `silent_periods_max` heartbeat periods without a word make a coordinator count as broken,
-    `silent_periods_alone_max` if it is the primary and there is no other. Dialling an address again waits a random part
+    `connect_timeout_max_s`. `silent_periods_max` heartbeat periods without a word make a primary coordinator count as
+    broken, `silent_periods_alone_max` if there is no other; `silent_beats_warm_max` beats one that is not the primary,
+    to whom every beat is followed by `warm_pauses` periods without. Dialling an address again waits a random part
     of `retry_first_s` doubled per failure, up to `retry_max_s`, up to `retry_late_max_s` if that coordinator was too
     slow to answer, and up to `retry_second_max_s` while there is a primary. The first dial waits `seeds_first_wait_s`
     at most for names among the seeds to be looked up.
@@ -34,6 +35,8 @@ class AgentLimits:
     heartbeat_period_max_s: float = 60.0
     silent_periods_max: int = 3
     silent_periods_alone_max: int = 10
+    silent_beats_warm_max: int = 2
+    warm_pauses: int = 1
     retry_first_s: float = 0.2
     retry_max_s: float = 2.0
     retry_late_max_s: float = 6.0

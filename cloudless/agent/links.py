@@ -127,6 +127,9 @@ class Links:
     def has_other(self, session: Session) -> bool:
         return any(other.welcomed and other is not session for other in self._open)
 
+    def is_primary_silent(self) -> bool:
+        return self._primary is None or self._primary.silent
+
     def on_end(self, session: Session, end: SessionEnd) -> None:
         """Rest the address, and promote the warm session if this was the primary."""
         self._open.remove(session)

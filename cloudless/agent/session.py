@@ -76,6 +76,10 @@ class SessionOwner(Protocol):
         """Return whether another session is welcomed."""
         ...
 
+    def is_primary_silent(self) -> bool:
+        """Return whether the primary is one that does not answer, or there is none."""
+        ...
+
     def on_end(self, session: Session, end: SessionEnd) -> None:
         """The session's stream is cancelled; nothing more of it will be followed."""
         ...
@@ -200,7 +204,10 @@ class Session:
             self._handling = False
 
     async def _beat(self) -> None:
-        """Beat at once, then every period; count the periods in which nothing came back.
+        """Beat at once, then every period; count the beats to which nothing came back.
+
+        WARM beats half as often: each beat costs a coordinator work, and the primary's tell that this node lives. When
+        they are not answered, the warm one's take their place at once.
 
         A silent PRIMARY is held on to for longer while there is no other: leaving it would gain nothing, and when a
         coordinator is slow because of its many agents, all of them coming again would keep it so.
@@ -220,12 +227,22 @@ class Session:
                 # What fails to be written is told by the reader; not asked for, asyncio would complain.
                 writing.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.sleep(self._period_s)
+            for _ in range(self._parts.limits.warm_pauses):
+                if self.role == PRIMARY or self._owner.is_primary_silent():
+                    break
+                await asyncio.sleep(self._period_s)
         raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self._period_s:g} s", late=True)
 
     def _silence_max(self) -> int:
         limits = self._parts.limits
-        alone = self.role == PRIMARY and not self._owner.has_other(self)
-        return limits.silent_periods_alone_max if alone else limits.silent_periods_max
+        if self.role != PRIMARY:
+            return limits.silent_beats_warm_max
+        return limits.silent_periods_max if self._owner.has_other(self) else limits.silent_periods_alone_max
+
+    @property
+    def silent(self) -> bool:
+        """Whether the last beat was not answered within its period."""
+        return self._silent_periods > 1
 
     async def _tell(self) -> None:
         """As PRIMARY: report all tasks, then every change, conflated; repeat what is not acknowledged."""

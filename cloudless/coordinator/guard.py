@@ -74,6 +74,10 @@ class Guard:
         presence = find_presence()
         if self._open_door or presence is None:
             return
+        record = self._find_record(presence.peer)
+        if message is None and record is not None and record is presence.record:
+            return  # as it was when it was last judged: most messages of a long stream
+        presence.record = record
         caller = self._judge_peer(presence.peer, method, context)
         if message is not None and needs_facts(caller, method):
             facts = find_facts(method, message, self._find_view())
@@ -96,6 +100,12 @@ class Guard:
             if not isinstance(error, BadCredentials):
                 raise
             raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
+
+    def _find_record(self, peer: Peer) -> object:
+        """Return the identity record of a peer, None if there is none or no state to look it up in."""
+        view = self._find_view()
+        known = view.identities.get((peer.identity.kind.value, peer.identity.name)) if view is not None else None
+        return known.record if known is not None else None
 
     def _judge_peer(self, peer: Peer, method: str, context: Any, *, tell: bool = True) -> Caller:
         identity, view, rule = peer.identity, self._find_view(), RULES.get(method)

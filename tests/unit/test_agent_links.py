@@ -44,6 +44,7 @@ class World:
     dialled: list[str] = field(default_factory=list)
     mute: set[str] = field(default_factory=set)
     beats: list[float] = field(default_factory=list)
+    beats_to: dict[str, int] = field(default_factory=dict)
     new_period_s: float = 0.0
     streams: list[Stream] = field(default_factory=list)
 
@@ -89,8 +90,11 @@ class Stream:
                 coordinators=self._world.known(),
             )
             self.queue.put_nowait(pb.CoordinatorMessage(welcome=welcome))
-        elif message.WhichOneof("body") == "heartbeat" and self.address not in self._world.mute:
+        elif message.WhichOneof("body") == "heartbeat":
             self._world.beats.append(CLOCK.monotonic_s())
+            self._world.beats_to[self.address] = self._world.beats_to.get(self.address, 0) + 1
+            if self.address in self._world.mute:
+                return
             ack = pb.HeartbeatAck(sequence=message.heartbeat.sequence, heartbeat_period_s=self._world.new_period_s)
             self.queue.put_nowait(pb.CoordinatorMessage(heartbeat_ack=ack))
 
@@ -419,3 +423,25 @@ async def test_an_agent_beats_as_often_as_it_was_told_last() -> None:
         await asyncio.sleep(50)
         assert 9 <= len(world.beats) - began <= 11
         assert links.primary is not None
+
+
+@virtually
+async def test_the_warm_session_beats_half_as_often_until_the_primary_does_not_answer() -> None:
+    world = World(dict(AT), dict(THREE))
+    links, _ = linking(world, FixedSeeds(["a:1", "b:1"]))
+    async with running(links.run()):
+        await eventually(lambda: both_up(links))
+        assert links.primary is not None
+        primary = links.primary.address
+        (warm,) = {stream.address for stream in world.streams} - {primary}
+        await asyncio.sleep(5)
+        began = dict(world.beats_to)
+        await asyncio.sleep(20)
+        assert 19 <= world.beats_to[primary] - began[primary] <= 21
+        assert 9 <= world.beats_to[warm] - began[warm] <= 11
+        world.mute.add(primary)
+        began, muted_s = dict(world.beats_to), CLOCK.monotonic_s()
+        await eventually(lambda: links.primary is not None and links.primary.address == warm)
+        took_s = CLOCK.monotonic_s() - muted_s
+        assert took_s <= 4.1
+        assert world.beats_to[warm] - began[warm] >= took_s - 2, "no two periods without a beat to anybody"
