@@ -16,6 +16,7 @@ from cloudless.adapters.system import SystemClock
 from cloudless.coordinator.api.caller import Presence, find_presence, set_presence
 from cloudless.coordinator.api.request_facts import find_facts
 from cloudless.core.identity.access import (
+    NO_FACTS,
     Allowed,
     Caller,
     Forbidden,
@@ -75,15 +76,18 @@ class Guard:
         if self._open_door or presence is None:
             return
         record = self._find_record(presence.peer)
-        if message is None and record is not None and record is presence.record:
-            return  # as it was when it was last judged: most messages of a long stream
-        presence.record = record
+        facts = None
+        if message is not None and needs_facts(presence.caller, method):
+            facts = find_facts(method, message, self._find_view())
+        if record is not None and record is presence.record and facts in (None, NO_FACTS):
+            return  # as it was when it was last judged, and nothing new is said: most messages of a long stream
         caller = self._judge_peer(presence.peer, method, context)
         if message is not None and needs_facts(caller, method):
-            facts = find_facts(method, message, self._find_view())
+            facts = facts or find_facts(method, message, self._find_view())
             self._judge(authorise(caller, method, facts), method, caller, context)
         elif caller != presence.caller:
             self._judge(authorise(caller, method), method, caller, context)
+        presence.caller, presence.record = caller, record
 
     def _identify(self, method: str, context: Any) -> Presence | None:
         """Return who calls. What anyone may call is not refused for a certificate that is no good."""
