@@ -16,6 +16,7 @@ from cloudless.adapters.system import SystemClock
 from cloudless.coordinator.api.caller import Presence, find_presence, set_presence
 from cloudless.coordinator.api.request_facts import find_facts
 from cloudless.core.identity.access import (
+    NO_FACTS,
     Allowed,
     Caller,
     Forbidden,
@@ -74,12 +75,19 @@ class Guard:
         presence = find_presence()
         if self._open_door or presence is None:
             return
+        record = self._find_record(presence.peer)
+        facts = None
+        if message is not None and needs_facts(presence.caller, method):
+            facts = find_facts(method, message, self._find_view())
+        if record is not None and record is presence.record and facts in (None, NO_FACTS):
+            return  # as it was when it was last judged, and nothing new is said: most messages of a long stream
         caller = self._judge_peer(presence.peer, method, context)
         if message is not None and needs_facts(caller, method):
-            facts = find_facts(method, message, self._find_view())
+            facts = facts or find_facts(method, message, self._find_view())
             self._judge(authorise(caller, method, facts), method, caller, context)
         elif caller != presence.caller:
             self._judge(authorise(caller, method), method, caller, context)
+        presence.caller, presence.record = caller, record
 
     def _identify(self, method: str, context: Any) -> Presence | None:
         """Return who calls. What anyone may call is not refused for a certificate that is no good."""
@@ -96,6 +104,12 @@ class Guard:
             if not isinstance(error, BadCredentials):
                 raise
             raise self._refuse(Forbidden(error.message, known=False), method, "", context) from error
+
+    def _find_record(self, peer: Peer) -> object:
+        """Return the identity record of a peer, None if there is none or no state to look it up in."""
+        view = self._find_view()
+        known = view.identities.get((peer.identity.kind.value, peer.identity.name)) if view is not None else None
+        return known.record if known is not None else None
 
     def _judge_peer(self, peer: Peer, method: str, context: Any, *, tell: bool = True) -> Caller:
         identity, view, rule = peer.identity, self._find_view(), RULES.get(method)

@@ -17,7 +17,10 @@ from cloudless.errors import CloudlessError, outcome_of
 from cloudless.rpc.v1.common_pb2 import ErrorDetail, Problem
 
 METHODS = {value.path: value for value in vars(methods).values() if isinstance(value, Method)}
-STREAMS = {methods.WATCH.path, methods.READ_LOGS.path, methods.SAVE_BACKUP.path, methods.FETCH_BACKUP.path}
+STREAMS = {
+    methods.WATCH.path, methods.READ_LOGS.path, methods.SAVE_BACKUP.path, methods.FETCH_BACKUP.path,
+    methods.WATCH_ENDPOINTS.path,
+}  # fmt: skip
 Answer = Callable[[Any], Any]
 
 

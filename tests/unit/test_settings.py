@@ -105,3 +105,39 @@ def test_an_agent_uses_the_engine_of_its_machine_unless_told_otherwise() -> None
 def test_a_wrong_engine_is_refused(name: str, value: str, cure: str) -> None:
     with pytest.raises(BadSettings, match=cure):
         read_agent_settings({**NAMED, "CLOUDLESS_COORDINATOR_ADDR": "c1", f"CLOUDLESS_{name}": value})
+
+
+def test_names_are_answered_nowhere_unless_it_is_said_where() -> None:
+    settings = read_coordinator_settings(NAMED)
+    assert (settings.dns_address, settings.dns_domain, settings.dns_ttl_s, settings.dns_stale_max_s) == (
+        "", "cloudless", 5, 30.0,
+    )  # fmt: skip
+    given = {"DNS_ADDR": "10.0.0.5:53", "DNS_DOMAIN": "Cluster.Example.org.", "DNS_TTL": "0", "DNS_STALE_MAX": "60"}
+    settings = read_coordinator_settings({**NAMED, **{f"CLOUDLESS_{name}": value for name, value in given.items()}})
+    assert (settings.dns_address, settings.dns_domain, settings.dns_ttl_s, settings.dns_stale_max_s) == (
+        "10.0.0.5:53", "cluster.example.org", 0, 60.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DNS_ADDR", "10.0.0.5"),
+        ("DNS_DOMAIN", ""),
+        ("DNS_DOMAIN", "a..b"),
+        ("DNS_DOMAIN", "-a"),
+        ("DNS_DOMAIN", "a_b"),
+        ("DNS_DOMAIN", "a" * 64),
+        ("DNS_TTL", "-1"),
+        ("DNS_TTL", "4000"),
+        ("DNS_STALE_MAX", "0.1"),
+    ],
+)
+def test_what_names_cannot_be_answered_with_is_refused(name: str, value: str) -> None:
+    with pytest.raises(BadSettings, match=f"CLOUDLESS_{name}"):
+        read_coordinator_settings({**NAMED, f"CLOUDLESS_{name}": value})
+
+
+def test_a_misspelt_setting_of_names_leads_to_the_right_one() -> None:
+    with pytest.raises(BadSettings, match="did you mean CLOUDLESS_DNS_DOMAIN"):
+        read_coordinator_settings({**NAMED, "CLOUDLESS_DNS_DOMAN": "x"})

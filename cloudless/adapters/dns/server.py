@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -68,6 +69,12 @@ class DnsServer:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
+    def _answer(self, raw: bytes, client: str, *, datagram: bool) -> bytes | None:
+        began_s = time.thread_time()
+        answer = self._respond(raw, client, datagram)
+        self._questions.charge(client, time.thread_time() - began_s)
+        return answer
+
     # --- datagrams ---
 
     def _on_datagrams(self) -> None:
@@ -92,7 +99,7 @@ class DnsServer:
         # From port 0 nobody asks; answering a port of small services makes two of them talk for ever.
         if not sender[1] or not self._questions.take_one(client, self._clock.monotonic_s()):
             return
-        answer = self._respond(raw, client, True)
+        answer = self._answer(raw, client, datagram=True)
         if answer is not None and self._datagrams is not None:
             with contextlib.suppress(OSError):  # UDP promises nothing: who asked asks again
                 self._datagrams.sendto(answer, sender)
@@ -139,7 +146,7 @@ class DnsServer:
                 raw = await reader.readexactly(size)
             if not self._questions.take_one(client, self._clock.monotonic_s()):
                 return
-            answer = self._respond(raw, client, False)
+            answer = self._answer(raw, client, datagram=False)
             if answer is None:
                 return
             writer.write(len(answer).to_bytes(2) + answer)

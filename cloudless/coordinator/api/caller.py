@@ -14,12 +14,13 @@ from cloudless.core.identity.access import Caller
 from cloudless.errors import Denied
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Presence:
-    """A caller and the certificate it came with."""
+    """A caller and the certificate it came with. `record` is the identity record it was found good by last."""
 
     caller: Caller
     peer: Peer
+    record: object = None
 
 
 _PRESENT: ContextVar[Presence | None] = ContextVar("present", default=None)

@@ -53,7 +53,7 @@ def _placing(bench: Bench, nodes: int) -> list[Figure]:
     rates = []
     with trusted_cluster(bench.profile_dir) as cluster, fleet_of(cluster, nodes) as fleet:
         _come(bench, cluster, fleet, nodes)
-        idle = _processor_shares(cluster, fleet)
+        idle = _processor_shares(cluster, fleet, QUIET_S * bench.slice_s)
         if bench.profile_dir:
             start_profiles(cluster)
         for number in range(rounds):
@@ -74,7 +74,7 @@ def _placing(bench: Bench, nodes: int) -> list[Figure]:
 def _holding(bench: Bench, nodes: int) -> list[Figure]:
     with trusted_cluster() as cluster, fleet_of(cluster, nodes) as fleet:
         _come(bench, cluster, fleet, nodes)
-        idle = _processor_shares(cluster, fleet)
+        idle = _processor_shares(cluster, fleet, QUIET_S * bench.slice_s)
         before = _changed_since(cluster, 0)
         assert len(before) == nodes
         leader = cluster.leader()
@@ -87,7 +87,7 @@ def _holding(bench: Bench, nodes: int) -> list[Figure]:
         news = fleet.until(lambda news: news.warm == nodes, "two sessions each", _TOGETHER_AGAIN_S)
         both_s = news.at_s - killed_s
         bench.say(f"all have a primary after {primary_s:.1f} s, both after {both_s:.1f} s")
-        time.sleep(HELD_AFTER_S)
+        time.sleep(HELD_AFTER_S * bench.slice_s)
         flapped = _changed_since(cluster, killed_ms)
     text = f"{nodes:,} agents, leader killed"
     return [
@@ -154,14 +154,14 @@ def _changed_since(cluster: LocalCluster, since_ms: int) -> list[str]:
     return [node.id for node in _nodes(cluster) if node.id.startswith(PREFIX) and node.status.since_ms >= since_ms]
 
 
-def _processor_shares(cluster: LocalCluster, fleet: Fleet) -> dict[str, float]:
+def _processor_shares(cluster: LocalCluster, fleet: Fleet, seconds: float) -> dict[str, float]:
     """Return what each kind of process takes of one processor while nothing happens but heartbeats."""
     coordinators = [psutil.Process(process.pid) for process in cluster.coordinators]
     etcds = [psutil.Process(found.pid) for one in cluster.coordinators if (found := cluster.etcd_of(one.name))]
     groups = {"coordinators": coordinators, "etcd": etcds, "agents": [psutil.Process(fleet.pid)]}
     before = {name: sum(map(_cpu_s, group)) for name, group in groups.items()}
-    time.sleep(QUIET_S)
-    return {name: (sum(map(_cpu_s, group)) - before[name]) / QUIET_S for name, group in groups.items()}
+    time.sleep(seconds)
+    return {name: (sum(map(_cpu_s, group)) - before[name]) / seconds for name, group in groups.items()}
 
 
 def _cpu_s(process: psutil.Process) -> float:

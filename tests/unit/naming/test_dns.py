@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 import dns.asyncquery
 import dns.asyncresolver
 import dns.edns
+import dns.exception
 import dns.flags
 import dns.message
 import dns.nameserver
@@ -230,7 +233,7 @@ def test_no_damaged_question_breaks_it(data: st.DataObject) -> None:
 
 
 async def test_one_that_asks_too_much_is_not_answered_and_keeps_nobody_else_waiting() -> None:
-    limits = DnsLimits(client_per_s=1.0, client_burst=5.0, all_per_s=1_000.0, all_burst=1_000.0)
+    limits = DnsLimits(client_per_s=1.0, client_burst=5.0, all_per_s=1_000.0, all_burst=1_000.0, question_s=1.0)
     made = Responder(limits)
     made.port = await made.server.start()
     query = dns.message.make_query(WEB, "A")
@@ -254,7 +257,7 @@ async def test_one_that_asks_too_much_is_not_answered_and_keeps_nobody_else_wait
 
 
 async def test_all_together_get_no_more_than_the_bound_and_it_goes_on_afterwards() -> None:
-    limits = replace(DnsLimits(), all_per_s=100.0, all_burst=10.0, full_pause_s=0.01)
+    limits = replace(DnsLimits(), all_per_s=100.0, all_burst=10.0, full_pause_s=0.01, question_s=1.0)
     made = Responder(limits)
     made.port = await made.server.start()
     query = dns.message.make_query(WEB, "A")
@@ -264,6 +267,30 @@ async def test_all_together_get_no_more_than_the_bound_and_it_goes_on_afterwards
                 flood.sendto(query.to_wire(), ("127.0.0.1", made.port))
             response = await made.udp(query, timeout_s=20.0)
             assert response.rcode() == dns.rcode.NOERROR
+    finally:
+        await made.server.stop()
+
+
+async def test_a_question_that_takes_long_counts_as_several() -> None:
+    made = Responder(DnsLimits(client_per_s=1.0))
+    answer = made.server._respond
+
+    def slowly(raw: bytes, client: str, datagram: bool) -> bytes | None:
+        ends_s = time.thread_time() + 0.03
+        while time.thread_time() < ends_s:
+            pass
+        return answer(raw, client, datagram)
+
+    made.server._respond = slowly
+    made.port = await made.server.start()
+    query = dns.message.make_query(WEB, "A")
+    try:
+        answered = 0
+        with suppress(dns.exception.Timeout):
+            for _ in range(40):
+                await made.udp(query, timeout_s=2.0)
+                answered += 1
+        assert 2 <= answered < 20, "of four hundred short ones"
     finally:
         await made.server.stop()
 
