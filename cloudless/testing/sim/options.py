@@ -74,7 +74,7 @@ class Rollouts:
     person pauses, resumes, promotes or undoes, compared with the other operations.
     """
 
-    deadline_s: int = 6
+    deadline_s: int = 3
     broken: float = 0.3
     orders: int = 4
 
@@ -113,6 +113,8 @@ class Options:
 
 ROLLOUTS_SHARE = 0.1
 ROLLOUTS_TAKE_S = 15.0
+ROLLOUTS_PAUSE_S = 1.5
+"""Who changes everything all the time sees no rollout fail."""
 MEMBERSHIP_SHARE = 0.06
 CERTIFICATES_SHARE = 0.03
 DRIFT_WITH_CERTIFICATES = 0.003
@@ -147,13 +149,18 @@ def draw_options(
 
 def with_rollouts(options: Options, rollouts: Rollouts) -> Options:
     """Return options with rollouts, and with as much time as these take."""
-    return replace(options, rollouts=rollouts, safety_s=options.safety_s + ROLLOUTS_TAKE_S)
+    return replace(
+        options,
+        rollouts=rollouts,
+        safety_s=options.safety_s + ROLLOUTS_TAKE_S,
+        operation_pause_s=max(options.operation_pause_s, ROLLOUTS_PAUSE_S),
+    )
 
 
 def draw_rollouts(seed: int) -> Rollouts:
     """Return how templates change in a seed."""
     random = Random(f"rollouts-of-{seed}")
-    return Rollouts(deadline_s=random.choice((4, 6)), broken=random.choice((0.2, 0.5)), orders=random.choice((2, 6)))
+    return Rollouts(deadline_s=random.choice((3, 5)), broken=random.choice((0.2, 0.5)), orders=random.choice((2, 6)))
 
 
 def build_options(drawn: Options, membership: Membership | None, certificates: Certificates | None) -> Options:
