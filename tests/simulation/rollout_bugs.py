@@ -30,7 +30,7 @@ ROLLOUT_BUGS: tuple[Mutation, ...] = (
         (Patch(f"{ROLLOUT}:_find_way_back", "or record.rollback_of or", "or"),),
         by=("RolledBackOnce",),
         kinds=QUIET,
-        rollouts=Rollouts(broken=0.5, orders=8),
+        rollouts=Rollouts(broken=0.5, orders=5, of_orders=("UNDO",), takes_s=60.0, pause_s=3.0),
     ),
     Mutation(
         "a pause is ignored",
