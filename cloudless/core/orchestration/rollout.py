@@ -212,11 +212,13 @@ def _next_batch(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_
 def _stamp(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_ms: int) -> RolloutRecord:
     """Return the notes with new progress, or with the time that has passed, if either is due to be written."""
     age_ms = now_ms - notes.at_ms
-    if tally.progress > notes.progress and age_ms >= STAMP_PERIOD_MS:
+    further = tally.progress > notes.progress
+    checkpoint = _counts(record, notes) and age_ms >= _checkpoint_ms(record, notes)
+    if not checkpoint and not (further and age_ms >= STAMP_PERIOD_MS):
+        return notes
+    if further:  # with a checkpoint too, or frequent ones would keep new progress from ever being noted
         return replace(notes, progress=tally.progress, progress_at_ms=now_ms)
-    if _counts(record, notes) and age_ms >= _checkpoint_ms(record, notes):
-        return replace(notes, at_ms=now_ms)
-    return notes
+    return replace(notes, at_ms=now_ms)
 
 
 def _note(record: WorkloadRecord, noted: Noted | None, notes: RolloutRecord, decider: Decider, reason: str) -> Change:
