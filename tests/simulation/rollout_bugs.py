@@ -27,22 +27,10 @@ ROLLOUT_BUGS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a rollback is rolled back",
-        (
-            Patch(
-                f"{ROLLOUT}:_give_up",
-                "if not record.spec.rollout.auto_rollback or record.rollback_of or before is None:",
-                "if not record.spec.rollout.auto_rollback or before is None:",
-            ),
-            Patch(f"{ROLLOUT}:_find_stable", "return before.generation if before.phase is _P.COMPLETED else", "return"),
-            Patch(
-                f"{ROLLOUT}:_give_up",
-                "rollback = replace(\n        notes,",
-                "rollback = replace(\n        notes, stable_generation=notes.generation,",
-            ),
-        ),
+        (Patch(f"{ROLLOUT}:_find_way_back", "or record.rollback_of or", "or"),),
         by=("RolledBackOnce",),
         kinds=QUIET,
-        rollouts=Rollouts(broken=0.7, orders=0),
+        rollouts=Rollouts(broken=0.5, orders=5, of_orders=("UNDO",), takes_s=60.0, pause_s=3.0),
     ),
     Mutation(
         "a pause is ignored",

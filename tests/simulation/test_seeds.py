@@ -26,6 +26,9 @@ KEPT_OF_MEMBERS = (3, 108, 180, 188, 191, 229)
 KEPT_OF_CERTIFICATES = (1, 3, 8)
 """Of these 3 found the product wrong: CAs replaced before the first ones were on record, and none signed for ever."""
 
+KEPT_OF_ROLLOUTS = (1, 2, 214)
+"""Of these 214 found the product wrong: a deadline so short that progress was never noted, and never over."""
+
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_goes_wrong_under_the_faults_of_a_seed_and_all_is_well_after_them(seed: int) -> None:
@@ -48,6 +51,12 @@ def test_members_come_and_go_under_faults_and_the_list_is_the_wanted_one_after_t
 @pytest.mark.parametrize("seed", KEPT_OF_CERTIFICATES)
 def test_everybody_has_a_good_certificate_after_the_faults(seed: int) -> None:
     result = run_seed(draw_options(seed, certificates=True))
+    assert not result.failed, "\n".join(explain(result))
+
+
+@pytest.mark.parametrize("seed", KEPT_OF_ROLLOUTS)
+def test_templates_change_under_faults_and_the_good_ones_run_after_them(seed: int) -> None:
+    result = run_seed(draw_options(seed, rollouts=True))
     assert not result.failed, "\n".join(explain(result))
 
 

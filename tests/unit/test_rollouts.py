@@ -123,6 +123,17 @@ def test_progress_puts_the_deadline_off_but_going_to_and_fro_does_not() -> None:
     assert stage.record.rollback_of == 3
 
 
+def test_a_short_deadline_is_kept_too_although_checkpoints_come_more_often_than_progress_is_noted() -> None:
+    stage = Stage.of(3, max_surge=0, max_unavailable=1, progress_deadline_s=5)
+    stage.broken.add("v2")
+    stage.change("v2")
+    for _ in range(10):
+        stage.go_on()
+        stage.pass_s(1.3)
+    stage.go_on()
+    assert (stage.record.rollback_of, stage.versions()) == (2, {"v1": 3})
+
+
 def test_a_rollback_is_never_rolled_back() -> None:
     stage = Stage.of(3, max_surge=0, max_unavailable=3, progress_deadline_s=60)
     stage.broken.add("v2")

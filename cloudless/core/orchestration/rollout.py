@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cloudless.core import keys
-from cloudless.core.model import RolloutPhase, RolloutRecord, RolloutStrategy, WorkloadRecord
+from cloudless.core.model import RevisionRecord, RolloutPhase, RolloutRecord, RolloutStrategy, WorkloadRecord
 from cloudless.core.orchestration.census import Census, Slot
 from cloudless.core.orchestration.changes import Decider
 from cloudless.core.orchestration.course import OPEN, Course, batch_size, build_course, trial_size
@@ -212,11 +212,13 @@ def _next_batch(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_
 def _stamp(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_ms: int) -> RolloutRecord:
     """Return the notes with new progress, or with the time that has passed, if either is due to be written."""
     age_ms = now_ms - notes.at_ms
-    if tally.progress > notes.progress and age_ms >= STAMP_PERIOD_MS:
+    further = tally.progress > notes.progress
+    checkpoint = _counts(record, notes) and age_ms >= _checkpoint_ms(record, notes)
+    if not checkpoint and not (further and age_ms >= STAMP_PERIOD_MS):
+        return notes
+    if further:  # with a checkpoint too, or frequent ones would keep new progress from ever being noted
         return replace(notes, progress=tally.progress, progress_at_ms=now_ms)
-    if _counts(record, notes) and age_ms >= _checkpoint_ms(record, notes):
-        return replace(notes, at_ms=now_ms)
-    return notes
+    return replace(notes, at_ms=now_ms)
 
 
 def _note(record: WorkloadRecord, noted: Noted | None, notes: RolloutRecord, decider: Decider, reason: str) -> Change:
@@ -242,9 +244,8 @@ def _give_up(view: View, workload: Workload, noted: Noted, tally: Tally, decider
     """Put the stable template back, or note that the rollout has failed if that cannot or must not be done."""
     record, notes = workload.record, noted.record
     reason = f"no progress for {record.spec.rollout.progress_deadline_s:g} s"
-    stable = notes.stable_generation
-    before = find_revision(view, record, stable) if stable != notes.generation else None
-    if not record.spec.rollout.auto_rollback or record.rollback_of or before is None:
+    before = _find_way_back(view, record, notes)
+    if before is None:
         failed = _enter(notes, _P.FAILED, f"{reason}; {_why_not_back(record, notes)}", tally, decider.now_ms)
         return _note(record, noted, failed, decider, failed.reason)
     spec = with_template(record.spec, before.spec)
@@ -274,6 +275,13 @@ def _give_up(view: View, workload: Workload, noted: Noted, tally: Tally, decider
         deletes=changed.deletes,
         preconditions=(Precondition(key, workload.mod_revision), *noting.preconditions),
     )
+
+
+def _find_way_back(view: View, record: WorkloadRecord, notes: RolloutRecord) -> RevisionRecord | None:
+    """Return the template to put back; None if that cannot or must not be done."""
+    if not record.spec.rollout.auto_rollback or record.rollback_of or notes.stable_generation == notes.generation:
+        return None
+    return find_revision(view, record, notes.stable_generation)
 
 
 def _say_back(what: str, generation: int, cause: str) -> str:

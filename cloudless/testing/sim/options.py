@@ -71,12 +71,16 @@ class Rollouts:
     """Changes of templates as people make them: by every strategy, some of which never come up, with orders meanwhile.
 
     `deadline_s`: progress deadline of each. `broken`: share of templates whose tasks end at once. `orders`: how often a
-    person pauses, resumes, promotes or undoes, compared with the other operations.
+    person gives one of `of_orders`, compared with the other operations. They take `takes_s` more; there are `pause_s`
+    between two operations at least, for who changes everything all the time sees no rollout fail.
     """
 
-    deadline_s: int = 6
+    deadline_s: int = 3
     broken: float = 0.3
     orders: int = 4
+    of_orders: tuple[str, ...] = ("PAUSE", "RESUME", "PROMOTE", "UNDO")
+    takes_s: float = 15.0
+    pause_s: float = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +116,6 @@ class Options:
 
 
 ROLLOUTS_SHARE = 0.1
-ROLLOUTS_TAKE_S = 15.0
 MEMBERSHIP_SHARE = 0.06
 CERTIFICATES_SHARE = 0.03
 DRIFT_WITH_CERTIFICATES = 0.003
@@ -147,13 +150,18 @@ def draw_options(
 
 def with_rollouts(options: Options, rollouts: Rollouts) -> Options:
     """Return options with rollouts, and with as much time as these take."""
-    return replace(options, rollouts=rollouts, safety_s=options.safety_s + ROLLOUTS_TAKE_S)
+    return replace(
+        options,
+        rollouts=rollouts,
+        safety_s=options.safety_s + rollouts.takes_s,
+        operation_pause_s=max(options.operation_pause_s, rollouts.pause_s),
+    )
 
 
 def draw_rollouts(seed: int) -> Rollouts:
     """Return how templates change in a seed."""
     random = Random(f"rollouts-of-{seed}")
-    return Rollouts(deadline_s=random.choice((4, 6)), broken=random.choice((0.2, 0.5)), orders=random.choice((2, 6)))
+    return Rollouts(deadline_s=random.choice((3, 5)), broken=random.choice((0.2, 0.5)), orders=random.choice((2, 6)))
 
 
 def build_options(drawn: Options, membership: Membership | None, certificates: Certificates | None) -> Options:

@@ -45,7 +45,6 @@ class Operation:
     broken: bool = False
 
 
-ORDERS = ("PAUSE", "RESUME", "PROMOTE", "UNDO")
 STRATEGIES: tuple[dict[str, object], ...] = (
     {},
     {},
@@ -141,7 +140,7 @@ class Users:
     def _draw_rollout(self, kind: str, name: str, rollouts: Rollouts) -> Operation:
         random = self._random
         if kind == "order":
-            return Operation(kind, name, order=random.choice(ORDERS))
+            return Operation(kind, name, order=random.choice(rollouts.of_orders))
         rollout = {
             **random.choice(STRATEGIES),
             "maxSurge": random.choice((1, 2)),

@@ -13,7 +13,7 @@ from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.checkers.tasks import Recent
 from cloudless.testing.sim.happenings import LeftOffice, Looked, Stored, TookOffice
 
-OVERDUE_S = 8.0
+OVERDUE_S = 5.0
 """Beyond a deadline: notes are written at most every two seconds, a controller may wait for the store meanwhile."""
 Ref = tuple[str, str]
 
@@ -29,8 +29,8 @@ class SurgeKept(Recent):
             if transition.kind is not Kind.TASK_DESIRED or transition.before is not None or desired is None:
                 continue
             workload = truth.workloads.get((desired.namespace, desired.workload))
-            if workload is None or self.recently(f"workload/{desired.workload}", *self._nodes()):
-                continue
+            if workload is None or self.recently(*self._nodes()):
+                continue  # of the workload itself nothing is excused: a task is made only while it is as it was seen
             record = workload.record
             held = [task for task in self._tasks(desired) if self._holds(task, record)]
             most = record.spec.replicas + self._surge(record)
