@@ -22,9 +22,10 @@ class AgentLimits:
 
     Sessions: `connect_timeout_s` runs from dialling to the Welcome, and doubles with each failure of that address up to
     `connect_timeout_max_s`. `silent_periods_max` heartbeat periods without a word make a coordinator count as broken,
-    `silent_periods_alone_max` the primary if there is no other. Dialling an address again waits a random part of `retry_first_s` doubled per failure, up to `retry_max_s`, up to `retry_late_max_s` if that coordinator was too
-    slow to answer, and up to `retry_second_max_s` while there is a primary. The first dial waits `seeds_first_wait_s`
-    at most for names among the seeds to be looked up.
+    `silent_periods_alone_max` the primary if there is no other. Dialling an address again waits a random part of
+    `retry_first_s` doubled per failure, up to `retry_max_s`, up to `retry_late_max_s` if that coordinator was too slow
+    to answer, and up to `retry_second_max_s` while there is a primary. The first dial waits `seeds_first_wait_s` at
+    most for names among the seeds to be looked up.
     Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each (at a few KB a task far less
     than a coordinator reads at once); not acknowledged within `report_resend_s` they are sent again.
     Probes: at most `probe_starts_max` commands of each executor are being started at once; running ones do not count.
