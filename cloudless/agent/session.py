@@ -241,11 +241,6 @@ class Session:
         alone = self.role == PRIMARY and not self._owner.has_other(self)
         return limits.silent_periods_alone_max if alone else limits.silent_periods_max
 
-    @property
-    def silent(self) -> bool:
-        """Whether the last beat was not answered within its period."""
-        return self._silent_periods > 1
-
     async def _tell(self) -> None:
         """As PRIMARY: report all tasks, then every change, conflated; repeat what is not acknowledged."""
         await self._promoted.wait()
