@@ -32,7 +32,7 @@ from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of
 
 GAP_MAX_S = 3.0
 """A leader that hands over costs a tenth of a second, etcd's own election up to one; the rest is a busy machine."""
-ORIGIN_FIELD, PLANNER_FIELD, SETTING_FIELD = 12, 14, 11
+ORIGIN_FIELD, PLANNER_FIELD, SETTING_FIELD = 912, 914, 911
 _STUBBORN = {"command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "stopGrace": "8s"}
 """Ends late, so that the record which told it to stop can be read before it is gone."""
 
