@@ -28,6 +28,7 @@ from cloudless.testing.sim.options import (
     Certificates,
     Membership,
     Options,
+    Placing,
     build_options,
     draw_certificates,
     draw_faults,
@@ -54,7 +55,8 @@ class Mutation:
 
     `kinds`: the runs have these kinds of faults instead of drawn ones, so that few seeds suffice for what needs
     several things to come together; the others are as in the options. `acts`, `trust_acts`: the runs are about members
-    or certificates, and that is what is done. `founders`, `min_quorum`: 0 lets the seed say.
+    or certificates, and that is what is done. `founders`, `min_quorum`: 0 lets the seed say. `placing`: workloads want
+    much of nodes, and those of higher priority displace others.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Mutation:
     trust_acts: tuple[str, ...] | None = None
     founders: int = 0
     min_quorum: int = 0
+    placing: bool = False
 
     def options(self, seed: int) -> Options:
         """Return what a seed is run under."""
@@ -91,7 +94,8 @@ class Mutation:
             )
         if self.trust_acts is not None:
             certificates = replace(draw_certificates(seed), acts=self.trust_acts)
-        return build_options(drawn, membership, certificates)
+        built = build_options(drawn, membership, certificates)
+        return replace(built, placing=Placing(preemption=True)) if self.placing else built
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,36 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         by=("Reservations",),
+    ),
+    Mutation(
+        "taints keep nobody away",
+        (Patch("cloudless.core.scheduling.filters:taints", "if taint is None:", "if True:"),),
+        by=("PlacementKept",),
+        kinds=("end-task", "crash-agent"),
+        placing=True,
+    ),
+    Mutation(
+        "anti-affinity does not hold",
+        (
+            Patch(
+                "cloudless.core.scheduling.neighbours:Bond.allows", "return not self.tally.near(places)", "return True"
+            ),
+        ),
+        by=("PlacementKept",),
+        kinds=("end-task", "crash-agent"),
+        placing=True,
+    ),
+    Mutation(
+        "equal priorities displace each other",
+        (
+            Patch(
+                "cloudless.core.scheduling.preemption:_NodeTasks.__init__",
+                "self._priority_of(task) < ask.priority",
+                "self._priority_of(task) <= ask.priority",
+            ),
+        ),
+        by=("HealthyTasksStay", "FloorKept"),
+        placing=True,
     ),
     Mutation(
         "a lease is timed by the wall clock",
@@ -591,6 +625,7 @@ in that moment is sent; the fence holds besides. `tests/unit/test_controllers.py
 
 QUICK = (
     "scheduling does not reserve",
+    "taints keep nobody away",
     "a watch after a reset begins one revision late",
     "the journal is written after the start",
     "a report is acknowledged before it is stored",

@@ -51,6 +51,12 @@ def test_everybody_has_a_good_certificate_after_the_faults(seed: int) -> None:
     assert not result.failed, "\n".join(explain(result))
 
 
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_no_constraint_is_broken_under_faults_and_what_can_run_runs_after_them(seed: int) -> None:
+    result = run_seed(draw_options(seed, placing=True))
+    assert not result.failed, "\n".join(explain(result))
+
+
 @pytest.mark.parametrize("seed", [5, 190])
 def test_members_with_certificates_come_and_go(seed: int) -> None:
     result = run_seed(draw_options(seed, members=True, certificates=True))

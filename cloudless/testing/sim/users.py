@@ -21,6 +21,7 @@ from cloudless.testing.sim.loop import SimLoop
 REPLICAS_MAX = 3
 TRY_TIMEOUT_S = 2.0
 RETRY_PAUSE_S = 0.2
+TAINT = "sim"
 OPERATION_TIMEOUT_S = 12.0
 TWICE = 0.15
 """Share of writes that are sent to two coordinators at once."""
@@ -36,6 +37,7 @@ class Operation:
     marker: str = ""
     cordoned: bool = False
     draining: bool = False
+    taint: str = ""
 
 
 Call = Callable[[str, str, str, Any, float], Any]
@@ -56,10 +58,11 @@ class Users:
         nodes: tuple[str, ...],
         names: tuple[str, ...],
         lost_after_s: int,
+        placing: bool = False,
     ) -> None:
         self._loop, self._random, self._call, self._tell = loop, random, call, tell
         self._coordinators, self._nodes, self._names = coordinators, nodes, names
-        self._lost_after_s = lost_after_s
+        self._lost_after_s, self._placing = lost_after_s, placing
         self._count = 0
         self.known_revision = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -102,6 +105,9 @@ class Users:
             case "scale":
                 return Operation(kind, name, random.randint(0, REPLICAS_MAX))
             case "node":
+                if self._placing and random.random() < 0.6:
+                    effects = ("NO_SCHEDULE", "PREFER_NO_SCHEDULE", "NO_EXECUTE")
+                    return Operation(kind, random.choice(self._nodes), taint=random.choice(effects))
                 draining = random.random() < 0.4
                 return Operation(
                     kind, random.choice(self._nodes), cordoned=draining or random.random() < 0.3, draining=draining
@@ -179,15 +185,21 @@ class Users:
                 change = node_pb2.UpdateNodeRequest(
                     node_id=operation.name, cordoned=operation.cordoned, draining=operation.draining, options=options
                 )
+                if self._placing:
+                    change.remove_taints.add(key=TAINT)
+                if operation.taint:
+                    change.set_taints.add(key=TAINT, effect=f"TAINT_EFFECT_{operation.taint}")  # type: ignore[arg-type]
                 return "nodes", "UpdateNode", change
         return "workloads", "ListWorkloads", workload_pb2.ListWorkloadsRequest()
 
     def _manifest(self, operation: Operation) -> dict[str, Any]:
         number = int(operation.marker[1:])
+        placed = _placing_of(number, operation.name, self._names) if self._placing else {}
+        labels = {"loud": "yes"} if self._placing and number % 7 == 0 else {}
         return {
             "apiVersion": "cloudless.io/v1",
             "kind": "Workload",
-            "metadata": {"name": operation.name, "annotations": {"marker": operation.marker}},
+            "metadata": {"name": operation.name, "labels": labels, "annotations": {"marker": operation.marker}},
             "spec": {
                 "replicas": operation.replicas,
                 "command": ["run" if number % 5 else "stubborn"],
@@ -196,5 +208,20 @@ class Users:
                 "stopGrace": "1s",
                 "lostAfter": f"{self._lost_after_s}s",
                 "rollout": {"maxSurge": 1, "maxUnavailable": number % 2},
+                **placed,
             },
         }
+
+
+def _placing_of(number: int, name: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the workload wants of nodes and of other tasks, and its priority."""
+    other = names[(names.index(name) + 1) % len(names)]
+    wishes: tuple[dict[str, Any], ...] = (
+        {"spreadTopology": "node"},
+        {"antiAffinity": {"workloads": {"required": [{"workload": name, "topology": "node"}]}}},
+        {"affinity": {"workloads": {"required": [{"workload": other, "topology": "zone"}]}}},
+        {"tolerations": [{"operator": "EXISTS"}]},
+        {"antiAffinity": {"workloads": {"required": [{"labels": {"loud": "yes"}, "topology": "node"}]}}},
+        {"antiAffinity": {"workloads": {"preferred": [{"workload": other, "topology": "zone"}]}}},
+    )
+    return {"placement": wishes[number % len(wishes)], "priority": number % 3}
