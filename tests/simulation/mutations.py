@@ -18,84 +18,17 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cloudless.testing.sim.command import die_with_parent
-from cloudless.testing.sim.options import (
-    FULL,
-    SMALL,
-    Certificates,
-    Membership,
-    Options,
-    Placing,
-    build_options,
-    draw_certificates,
-    draw_faults,
-    draw_membership,
-)
+from cloudless.testing.sim.options import FULL
 from cloudless.testing.sim.run import collecting_later, run_seed
+from tests.simulation.mutation import Mutation, Patch
+from tests.simulation.placement_bugs import PLACEMENT_BUGS
 
 PROCESSES = 2
 COLLECT_EVERY = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """`old` becomes `new` in the source of `target`, a function or method named as in `module:Class.method`."""
-
-    target: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """A bug to plant. It must be found within `seeds_max` seeds, from the first on, by one of the checkers `by`.
-
-    `kinds`: the runs have these kinds of faults instead of drawn ones, so that few seeds suffice for what needs
-    several things to come together; the others are as in the options. `acts`, `trust_acts`: the runs are about members
-    or certificates, and that is what is done. `founders`, `min_quorum`: 0 lets the seed say. `placing`: workloads want
-    much of nodes, and those of higher priority displace others.
-    """
-
-    name: str
-    patches: tuple[Patch, ...]
-    by: tuple[str, ...]
-    seeds_max: int = 200
-    kinds: tuple[str, ...] = ()
-    forgetful: bool = False
-    size: str = SMALL
-    fault_pause_s: float = 0.0
-    acts: tuple[str, ...] = ()
-    trust_acts: tuple[str, ...] | None = None
-    founders: int = 0
-    min_quorum: int = 0
-    placing: bool = False
-
-    def options(self, seed: int) -> Options:
-        """Return what a seed is run under."""
-        drawn = draw_faults(seed, size=self.size)
-        drawn = replace(
-            drawn,
-            kinds=self.kinds or drawn.kinds,
-            forgetful=self.forgetful or drawn.forgetful,
-            fault_pause_s=self.fault_pause_s or drawn.fault_pause_s,
-        )
-        membership: Membership | None = None
-        certificates: Certificates | None = None
-        if self.acts:
-            said = draw_membership(seed)
-            membership = replace(
-                said,
-                acts=self.acts,
-                founders=self.founders or said.founders,
-                min_quorum=self.min_quorum or said.min_quorum,
-            )
-        if self.trust_acts is not None:
-            certificates = replace(draw_certificates(seed), acts=self.trust_acts)
-        built = build_options(drawn, membership, certificates)
-        return replace(built, placing=Placing(preemption=True)) if self.placing else built
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,36 +77,6 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
         by=("Reservations",),
-    ),
-    Mutation(
-        "taints keep nobody away",
-        (Patch("cloudless.core.scheduling.filters:taints", "if taint is None:", "if True:"),),
-        by=("PlacementKept",),
-        kinds=("end-task", "crash-agent"),
-        placing=True,
-    ),
-    Mutation(
-        "anti-affinity does not hold",
-        (
-            Patch(
-                "cloudless.core.scheduling.neighbours:Bond.allows", "return not self.tally.near(places)", "return True"
-            ),
-        ),
-        by=("PlacementKept",),
-        kinds=("end-task", "crash-agent"),
-        placing=True,
-    ),
-    Mutation(
-        "equal priorities displace each other",
-        (
-            Patch(
-                "cloudless.core.scheduling.preemption:_NodeTasks.__init__",
-                "self._priority_of(task) < ask.priority",
-                "self._priority_of(task) <= ask.priority",
-            ),
-        ),
-        by=("HealthyTasksStay", "FloorKept"),
-        placing=True,
     ),
     Mutation(
         "a lease is timed by the wall clock",
@@ -600,6 +503,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         seeds_max=500,
     ),
 )
+
+MUTATIONS = (*MUTATIONS, *PLACEMENT_BUGS)
 
 MASKED: tuple[Mutation, ...] = (
     Mutation(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.mutations import MASKED, MUTATIONS, QUICK, Mutation, find_source, hunt_all
+from tests.simulation.mutation import Mutation
+from tests.simulation.mutations import MASKED, MUTATIONS, QUICK, find_source, hunt_all
 
 BY_NAME = {mutation.name: mutation for mutation in MUTATIONS}
 
