@@ -42,7 +42,7 @@ from cloudless.core.plan import Change
 from cloudless.core.scheduling import Ask, Placed, Scratch, place
 from cloudless.core.state import Task
 from cloudless.testing.builders import TestCluster, build_workload
-from tests.properties.placement_rules import Standing, find_breaches
+from cloudless.testing.placement_rules import Standing, find_breaches
 
 T = TypeVar("T")
 NAMES = ("w0", "w1", "w2")

@@ -9,6 +9,7 @@ from cloudless.testing.sim.options import (
     Certificates,
     Membership,
     Options,
+    Placing,
     Rollouts,
     build_options,
     draw_certificates,
@@ -33,8 +34,8 @@ class Mutation:
 
     `kinds`: the runs have these kinds of faults instead of drawn ones, so that few seeds suffice for what needs
     several things to come together; the others are as in the options. `acts`, `trust_acts`: the runs are about members
-    or certificates, and that is what is done; `rollouts`: about changes of templates. `founders`, `min_quorum`: 0 lets
-    the seed say.
+    or certificates, and that is what is done; `rollouts`: about changes of templates; `placing`: workloads want much of
+    nodes, and those of higher priority displace others. `founders`, `min_quorum`: 0 lets the seed say.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Mutation:
     founders: int = 0
     min_quorum: int = 0
     rollouts: Rollouts | None = None
+    placing: bool = False
 
     def options(self, seed: int) -> Options:
         """Return what a seed is run under."""
@@ -73,4 +75,6 @@ class Mutation:
         if self.trust_acts is not None:
             certificates = replace(draw_certificates(seed), acts=self.trust_acts)
         built = build_options(drawn, membership, certificates)
-        return with_rollouts(built, self.rollouts) if self.rollouts is not None else built
+        if self.rollouts is not None:
+            return with_rollouts(built, self.rollouts)
+        return replace(built, placing=Placing(preemption=True)) if self.placing else built

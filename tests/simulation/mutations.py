@@ -25,6 +25,7 @@ from cloudless.testing.sim.command import die_with_parent
 from cloudless.testing.sim.options import FULL
 from cloudless.testing.sim.run import collecting_later, run_seed
 from tests.simulation.mutation import Mutation, Patch
+from tests.simulation.placement_bugs import PLACEMENT_BUGS
 from tests.simulation.rollout_bugs import QUIET, ROLLOUT_BUGS
 
 PROCESSES = 2
@@ -501,7 +502,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
 )
 
-MUTATIONS = (*MUTATIONS, *ROLLOUT_BUGS)
+MUTATIONS = (*MUTATIONS, *PLACEMENT_BUGS, *ROLLOUT_BUGS)
 
 MASKED: tuple[Mutation, ...] = (
     Mutation(
@@ -527,6 +528,7 @@ in that moment is sent; the fence holds besides. `tests/unit/test_controllers.py
 
 QUICK = (
     "scheduling does not reserve",
+    "taints keep nobody away",
     "a watch after a reset begins one revision late",
     "the journal is written after the start",
     "a report is acknowledged before it is stored",

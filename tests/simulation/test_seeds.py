@@ -60,6 +60,12 @@ def test_templates_change_under_faults_and_the_good_ones_run_after_them(seed: in
     assert not result.failed, "\n".join(explain(result))
 
 
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_no_constraint_is_broken_under_faults_and_what_can_run_runs_after_them(seed: int) -> None:
+    result = run_seed(draw_options(seed, placing=True))
+    assert not result.failed, "\n".join(explain(result))
+
+
 @pytest.mark.parametrize("seed", [5, 190])
 def test_members_with_certificates_come_and_go(seed: int) -> None:
     result = run_seed(draw_options(seed, members=True, certificates=True))

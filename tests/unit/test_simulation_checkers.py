@@ -9,12 +9,23 @@ from types import SimpleNamespace
 import pytest
 
 from cloudless.core import keys
-from cloudless.core.model import Desired, LeaderRecord, NodeStatus, Reachability, TaskObserved, TaskState
+from cloudless.core.model import (
+    Desired,
+    LeaderRecord,
+    NodeStatus,
+    Placement,
+    Reachability,
+    Taint,
+    TaintEffect,
+    TaskObserved,
+    TaskState,
+    WorkloadTerm,
+)
 from cloudless.core.state import Candidate
 from cloudless.ports import Compare, Get, Put, Relation, Target, Txn
 from cloudless.testing.builders import build_workload
 from cloudless.testing.sim import checkers
-from cloudless.testing.sim.checkers import leading, nodes, requests, revisions, tasks
+from cloudless.testing.sim.checkers import leading, nodes, placement, requests, revisions, tasks
 from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import (
     Answered,
@@ -222,6 +233,26 @@ def test_more_on_a_node_than_fits_is_refused() -> None:
     sight.refuses(sight.stored(before={keys.task_desired("t41"): None}))
     sight.cluster.put(keys.task_desired("t42"), desired("t42", node_id="nowhere"))
     sight.refuses(sight.stored(before={keys.task_desired("t42"): None}))
+
+
+def test_a_placement_that_breaks_a_constraint_is_refused_unless_the_leader_could_not_know() -> None:
+    sight = with_task(placement.PlacementKept)
+    sight.options.kinds = ()
+    held = sight.truth.workloads["default", "web"].record
+    apart = Placement(workload_anti_affinity=(WorkloadTerm(workload="web"),))
+    sight.cluster.add_workload(replace(held, spec=replace(held.spec, placement=apart)))
+    sight.loop.now_s += 60
+    sight.cluster.put(keys.task_desired("t2"), desired("t2", slot=1))
+    sight.refuses(sight.stored(before={keys.task_desired("t2"): None}))
+    sight.cluster.delete(keys.task_desired("t2"))
+    sight.cluster.put(keys.task_desired("t3"), desired("t3", slot=1, node_id="n2"))
+    elsewhere = sight.stored(before={keys.task_desired("t3"): None})
+    sight.tell(elsewhere)
+    sight.loop.now_s += 60
+    sight.cluster.set_node_spec("n2", taints=(Taint(key="x", effect=TaintEffect.NO_SCHEDULE),))
+    sight.refuses(elsewhere)
+    sight.tell(sight.stored(before={keys.node_spec("n2"): None}))
+    sight.tell(elsewhere)
 
 
 def test_a_second_task_for_a_slot_that_is_filled_well_is_refused() -> None:

@@ -125,14 +125,14 @@ class _Candidates:
         if not self._domains:
             return None
         domain = min(self._domains.values(), key=_KEY)
-        loose_ends = self._neighbours.loose_ends
+        loose_ends = self._neighbours.loose_ends if self._neighbours.required else 0
         _, _, room, followers = heapq.heappop(domain.heap)
         if followers is not None:
             self._push_next(domain.heap, followers)
         self._scratch.reserve(self._ask, room)
         self._scorer.note(room)
         self._held[domain.spread] = self._held.get(domain.spread, 0) + 1
-        if self._neighbours.loose_ends != loose_ends:
+        if loose_ends and self._neighbours.loose_ends != loose_ends:
             self._fill()
             return room
         if may_take(self._ask, room, self._neighbours):
@@ -153,24 +153,27 @@ class _Candidates:
     def _fill(self) -> None:
         """Rank all nodes that may run a task now."""
         self._domains = {}
+        ask, neighbours = self._ask, self._neighbours
         apart = self._scorer.nodes_apart
         only = self._neighbours.only_nodes
         for site, shelves in self._scratch.sites.items():
-            if find_site_obstacle(self._ask, site) is None and self._wide.find_broken(places_of("", site)) is None:
+            if find_site_obstacle(self._ask, site) is None and not self._is_barred(site):
                 domain = self._domain_of(site)
                 for shelf in shelves if only is None else ():
                     walk = shelf.walk(
                         self._ask.requests, self._scorer.start, emptiest_first=self._scorer.emptiest_first
                     )
-                    self._push_next(domain.heap, (room for room in walk if self._is_fit(room, apart)))
+                    fit = (room for room in walk if room.node.id not in apart and may_take(ask, room, neighbours))
+                    self._push_next(domain.heap, fit)
         for node_id in sorted(apart if only is None else only):
             room = self._scratch.rooms.get(node_id)
             if room is not None and find_obstacle(self._ask, room, self._neighbours) is None:
                 self._push(self._domain_of(room.shelf.site).heap, room)
         self._order(self._domains.values())
 
-    def _is_fit(self, room: Room, apart: frozenset[str]) -> bool:
-        return room.node.id not in apart and may_take(self._ask, room, self._neighbours)
+    def _is_barred(self, site: Site) -> bool:
+        """Return whether what a task wants of others keeps it out of the site's zone or region."""
+        return bool(self._wide.required) and self._wide.find_broken(places_of("", site)) is not None
 
     def _push_next(self, heap: list[_Entry], rooms: Iterator[Room]) -> None:
         room = next(rooms, None)
@@ -190,8 +193,10 @@ class _Candidates:
 
     def _find_finest(self) -> Topology | None:
         """Return what makes a domain: the finest that anything depends on, None if nothing does."""
+        if self._spread is SpreadTopology.ZONE:
+            return Topology.ZONE
         wanted = {bond.topology for bond in self._wide.required} | self._scorer.topologies
-        if Topology.ZONE in wanted or self._spread is SpreadTopology.ZONE:
+        if Topology.ZONE in wanted:
             return Topology.ZONE
         return Topology.REGION if Topology.REGION in wanted or self._spread is SpreadTopology.REGION else None
 

@@ -40,7 +40,7 @@ class Scorer:
         self._terms_weight = sum(term.weight for term in terms) + sum(bond.weight for bond in neighbours.preferred)
         self._near = tuple(bond for bond in neighbours.preferred if bond.topology is Topology.NODE)
         self._wide = tuple(bond for bond in neighbours.preferred if bond.topology is not Topology.NODE)
-        self._of_shelf: dict[Shelf, tuple[int, int]] = {}
+        self._of_shelf: dict[Shelf, tuple[int, int, int]] = {}
         self._homes: set[str] = set()
         if self._weights.locality:
             for node_id in self._counts:
@@ -64,9 +64,9 @@ class Scorer:
 
     def rank(self, room: Room) -> Rank:
         """Return the sort key of a node among those of its domain."""
-        avoided, loss = self._of_shelf.get(room.shelf) or self._look_at(room.shelf)
+        avoided, loss, asked = self._of_shelf.get(room.shelf) or self._look_at(room.shelf)
         node_id = room.node.id
-        left = room.free_share - share(self._ask.requests, room.shelf.size)
+        left = room.free_share - asked
         if self.emptiest_first:
             loss += self._weights.balance * (MILLION - left // 2)
             left = -left
@@ -91,16 +91,18 @@ class Scorer:
             loss += self._weights.locality * self._distance(places)
         return loss
 
-    def _look_at(self, shelf: Shelf) -> tuple[int, int]:
+    def _look_at(self, shelf: Shelf) -> tuple[int, int, int]:
+        """Return what all nodes of a shelf share: whether they are avoided, their loss, the share that is asked."""
         site, weights, placement = shelf.site, self._weights, self._ask.placement
         loss = weights.network * site.penalty + weights.reliability * site.unreliability
         if site.cost:
             loss += weights.cost * (site.cost * MILLION // self._cost_most)
-        missed = sum(t.weight for t in placement.node_affinity if t.weight and not holds(t, site.label(t.key)))
-        loss += self._share_of_terms(missed)
-        avoided = 1 if find_intolerable(site.taints, placement.tolerations, DISCOURAGING) else 0
-        self._of_shelf[shelf] = avoided, loss
-        return avoided, loss
+        if placement.node_affinity:
+            missed = sum(t.weight for t in placement.node_affinity if t.weight and not holds(t, site.label(t.key)))
+            loss += self._share_of_terms(missed)
+        avoided = 1 if site.taints and find_intolerable(site.taints, placement.tolerations, DISCOURAGING) else 0
+        self._of_shelf[shelf] = found = avoided, loss, share(self._ask.requests, shelf.size)
+        return found
 
     def _estrangement(self, bonds: tuple[Bond, ...], places: Places) -> int:
         return self._share_of_terms(sum(bond.weight for bond in bonds if bond.tally.near(places) is bond.against))

@@ -107,31 +107,32 @@ class Shelf:
         the time when the walk begins: a room that is moved on the way is not met again.
         """
         rooms = self._rooms[bisect_left(self._rooms, (share(requests, self.size),)) :]
-        for first, end in _levels_down(rooms) if emptiest_first else _levels_up(rooms):
-            if end == first + 1:
-                yield rooms[first][3]
-                continue
-            turn = bisect_left(rooms, (rooms[first][0], start), first, end)
-            for index in chain(range(turn, end), range(first, turn)):
-                yield rooms[index][3]
+        return _walk_down(rooms, start) if emptiest_first else _walk_up(rooms, start)
 
 
-def _levels_up(rooms: list[_Entry]) -> Iterator[tuple[int, int]]:
-    """Yield where each run of equally full rooms begins and ends, fullest first."""
+def _walk_up(rooms: list[_Entry], start: int) -> Iterator[Room]:
+    """Yield rooms by level, fullest first; thousands are asked for by each workload, hence without another call."""
     first = 0
     while first < len(rooms):
         level = rooms[first][0]
         end = first + 1
         if end < len(rooms) and rooms[end][0] == level:
             end = bisect_left(rooms, (level + 1,), end)
-        yield first, end
+            turn = bisect_left(rooms, (level, start), first, end)
+            for index in chain(range(turn, end), range(first, turn)):
+                yield rooms[index][3]
+        else:
+            yield rooms[first][3]
         first = end
 
 
-def _levels_down(rooms: list[_Entry]) -> Iterator[tuple[int, int]]:
-    """Yield the same, emptiest first."""
+def _walk_down(rooms: list[_Entry], start: int) -> Iterator[Room]:
+    """Yield rooms by level, emptiest first."""
     end = len(rooms)
     while end:
-        first = bisect_left(rooms, (rooms[end - 1][0],), 0, end)
-        yield first, end
+        level = rooms[end - 1][0]
+        first = bisect_left(rooms, (level,), 0, end)
+        turn = bisect_left(rooms, (level, start), first, end)
+        for index in chain(range(turn, end), range(first, turn)):
+            yield rooms[index][3]
         end = first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cloudless.core.membership.records import joins_of, replacements_of
 from cloudless.core.model import AuthorityPurpose, RolloutPhase, TaskState
 from cloudless.core.orchestration import find_rollout
+from cloudless.testing.sim.checkers.placement import find_room
 from cloudless.testing.sim.handshake import judge_certificate
 from cloudless.testing.sim.roster import VOTERS_MAX
 from cloudless.testing.sim.world import World, instances
@@ -87,9 +88,12 @@ def _workloads(world: World) -> str:
         tasks = [truth.tasks[task_id] for task_id in truth.tasks_of(namespace, name)]
         active = [task for task in tasks if task.active]
         running = [task for task in active if task.state is TaskState.RUNNING]
+        if len(active) == len(running) < workload.record.spec.replicas and not find_room(truth, workload.record):
+            continue  # it waits, and rightly so
         if len(running) != workload.record.spec.replicas or len(active) != len(running):
             return f"workload {name}: {len(running)} of {len(active)} run, {workload.record.spec.replicas} are wanted"
-        if any(task.desired.task_generation != workload.record.task_generation for task in active):
+        outdated = any(task.desired.task_generation != workload.record.task_generation for task in active)
+        if outdated and find_room(truth, workload.record):
             return f"workload {name} runs an old generation"
         notes = find_rollout(truth, workload.record)
         if workload.record.rollout_generation and (notes is None or notes.record.phase is not RolloutPhase.COMPLETED):

@@ -84,14 +84,21 @@ class Rollouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """Workloads want much of nodes and of each other, have priorities, and users taint nodes."""
+
+    preemption: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`safety_s`: virtual seconds with faults. `fault_pause_s`, `operation_pause_s`: mean time between two.
 
     `forgetful`: coordinators are not told what agents have seen, and claim old terms: the agents must protect
     themselves. `drift`: how much faster or slower than true a host's clock may run. `old_etcd`: the store forgets
     deletions at the revision it compacts. `prompt_expiry`: leases end to the moment, not at the next sweep.
-    `membership`, `certificates`, `rollouts`: None where the cluster's members, everybody's identity and changes of
-    templates are no subject.
+    `membership`, `certificates`, `rollouts`, `placing`: None where the cluster's members, everybody's identity, changes
+    of templates, and where tasks run are no subject.
     """
 
     seed: int
@@ -113,9 +120,11 @@ class Options:
     membership: Membership | None = None
     certificates: Certificates | None = None
     rollouts: Rollouts | None = None
+    placing: Placing | None = None
 
 
 ROLLOUTS_SHARE = 0.1
+PLACING_SHARE = 0.15
 MEMBERSHIP_SHARE = 0.06
 CERTIFICATES_SHARE = 0.03
 DRIFT_WITH_CERTIFICATES = 0.003
@@ -129,12 +138,13 @@ def draw_options(
     members: bool = False,
     certificates: bool = False,
     rollouts: bool = False,
+    placing: bool = False,
 ) -> Options:
     """Return the options of a seed; `coordinators` 0 draws their number too.
 
     Whether members come and go, and whether there are certificates, is drawn from a source of its own, so that a seed
-    without them means what it always meant; rollouts likewise. `members`, `certificates`, `rollouts`: whatever is
-    drawn. A run of a given number of
+    without them means what it always meant; rollouts likewise, and, where there are none, whether workloads want much
+    of nodes. `members`, `certificates`, `rollouts`, `placing`: whatever is drawn. A run of a given number of
     coordinators has neither, unless it is told to.
     """
     drawn = draw_faults(seed, size=size, coordinators=coordinators)
@@ -145,7 +155,10 @@ def draw_options(
     built = build_options(
         drawn, draw_membership(seed) if members else None, draw_certificates(seed) if certificates else None
     )
-    return with_rollouts(built, draw_rollouts(seed)) if rollouts else built
+    if rollouts:
+        return with_rollouts(built, draw_rollouts(seed))
+    placing |= Random(f"placing-{seed}").random() < PLACING_SHARE
+    return replace(built, placing=draw_placing(seed)) if placing else built
 
 
 def with_rollouts(options: Options, rollouts: Rollouts) -> Options:
@@ -181,6 +194,11 @@ def build_options(drawn: Options, membership: Membership | None, certificates: C
         membership=membership,
         certificates=certificates,
     )
+
+
+def draw_placing(seed: int) -> Placing:
+    """Return how the workloads of a seed are placed."""
+    return Placing(preemption=Random(f"preemption-{seed}").random() < 0.5)
 
 
 def draw_membership(seed: int) -> Membership:

@@ -34,6 +34,8 @@ def rerun_command(options: Options) -> str:
         words.append("--members")
     if options.certificates is not None and drawn.certificates is None:
         words.append("--certificates")
+    if options.placing is not None and drawn.placing is None:
+        words.append("--placing")
     if options.membership is None and options.coordinators != drawn.coordinators:
         words.append(f"--coordinators {options.coordinators}")
     return " ".join(words)

@@ -22,6 +22,7 @@ from cloudless.testing.sim.options import Rollouts
 REPLICAS_MAX = 3
 TRY_TIMEOUT_S = 2.0
 RETRY_PAUSE_S = 0.2
+TAINT = "sim"
 OPERATION_TIMEOUT_S = 12.0
 TWICE = 0.15
 """Share of writes that are sent to two coordinators at once."""
@@ -43,6 +44,7 @@ class Operation:
     order: str = ""
     rollout: tuple[tuple[str, object], ...] = ()
     broken: bool = False
+    taint: str = ""
 
 
 STRATEGIES: tuple[dict[str, object], ...] = (
@@ -72,10 +74,11 @@ class Users:
         names: tuple[str, ...],
         lost_after_s: int,
         rollouts: Rollouts | None = None,
+        placing: bool = False,
     ) -> None:
         self._loop, self._random, self._call, self._tell = loop, random, call, tell
         self._coordinators, self._nodes, self._names = coordinators, nodes, names
-        self._lost_after_s, self._rollouts = lost_after_s, rollouts
+        self._lost_after_s, self._rollouts, self._placing = lost_after_s, rollouts, placing
         self._count = 0
         self.known_revision = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -131,6 +134,9 @@ class Users:
             case "scale":
                 return Operation(kind, name, random.randint(0, REPLICAS_MAX))
             case "node":
+                if self._placing and random.random() < 0.6:
+                    effects = ("NO_SCHEDULE", "PREFER_NO_SCHEDULE", "NO_EXECUTE")
+                    return Operation(kind, random.choice(self._nodes), taint=random.choice(effects))
                 draining = random.random() < 0.4
                 return Operation(
                     kind, random.choice(self._nodes), cordoned=draining or random.random() < 0.3, draining=draining
@@ -226,6 +232,10 @@ class Users:
                 change = node_pb2.UpdateNodeRequest(
                     node_id=operation.name, cordoned=operation.cordoned, draining=operation.draining, options=options
                 )
+                if self._placing:
+                    change.remove_taints.add(key=TAINT)
+                if operation.taint:
+                    change.set_taints.add(key=TAINT, effect=f"TAINT_EFFECT_{operation.taint}")  # type: ignore[arg-type]
                 return "nodes", "UpdateNode", change
             case "order":
                 action = workload_pb2.RolloutAction.Value(f"ROLLOUT_ACTION_{operation.order}")
@@ -237,10 +247,12 @@ class Users:
         number = int(operation.marker[1:])
         command, args = ["run" if number % 5 else "stubborn"], [operation.marker] if number % 3 else []
         rollout = {"maxSurge": 1, "maxUnavailable": number % 2, **dict(operation.rollout)}
+        placed = _placing_of(number, operation.name, self._names) if self._placing else {}
+        labels = {"loud": "yes"} if self._placing and number % 7 == 0 else {}
         return {
             "apiVersion": "cloudless.io/v1",
             "kind": "Workload",
-            "metadata": {"name": operation.name, "annotations": {"marker": operation.marker}},
+            "metadata": {"name": operation.name, "labels": labels, "annotations": {"marker": operation.marker}},
             "spec": {
                 "replicas": operation.replicas,
                 "command": ["exit", "1"] if operation.broken else command,
@@ -249,5 +261,20 @@ class Users:
                 "stopGrace": "1s",
                 "lostAfter": f"{self._lost_after_s}s",
                 "rollout": rollout,
+                **placed,
             },
         }
+
+
+def _placing_of(number: int, name: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the workload wants of nodes and of other tasks, and its priority."""
+    other = names[(names.index(name) + 1) % len(names)]
+    wishes: tuple[dict[str, Any], ...] = (
+        {"spreadTopology": "node"},
+        {"antiAffinity": {"workloads": {"required": [{"workload": name, "topology": "node"}]}}},
+        {"affinity": {"workloads": {"required": [{"workload": other, "topology": "zone"}]}}},
+        {"tolerations": [{"operator": "EXISTS"}]},
+        {"antiAffinity": {"workloads": {"required": [{"labels": {"loud": "yes"}, "topology": "node"}]}}},
+        {"antiAffinity": {"workloads": {"preferred": [{"workload": other, "topology": "zone"}]}}},
+    )
+    return {"placement": wishes[number % len(wishes)], "priority": number % 3}

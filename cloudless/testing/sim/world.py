@@ -12,10 +12,11 @@ from typing import Any
 
 from cloudless.coordinator.replica import _decode_event
 from cloudless.core import keys
-from cloudless.core.model import Resources
+from cloudless.core.model import Resources, SchedulerRecord
 from cloudless.core.state import StateMachine
 from cloudless.errors import CloudlessError
 from cloudless.ports import Put, Txn
+from cloudless.rpc.codec import encode_record
 from cloudless.testing.fixed_seeds import FixedSeeds
 from cloudless.testing.sim.agent import AgentLife, Host, SimMachine
 from cloudless.testing.sim.clock import SimClock
@@ -99,7 +100,10 @@ class World:
             names=tuple(f"w{number}" for number in range(1, options.workloads + 1)),
             lost_after_s=options.lost_after_s,
             rollouts=options.rollouts,
+            placing=options.placing is not None,
         )
+        if options.placing is not None:
+            self.plant(Put(keys.SCHEDULER, encode_record(SchedulerRecord(preemption=options.placing.preemption))))
 
     def tell(self, happening: Any) -> None:
         for listener in self.listeners:
@@ -307,7 +311,7 @@ class World:
             ),
             clock=clock,
             machine=machine,
-            zone=f"z{len(node_id) % 2}",
+            zone=f"z{(int(node_id[1:]) if self.options.placing else len(node_id)) % 2}",
         )
         host.before_write = lambda: self.before_journal(node_id)
         host.after_write = lambda: self.after_journal(node_id)

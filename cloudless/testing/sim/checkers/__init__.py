@@ -12,6 +12,7 @@ from cloudless.testing.sim.checkers.members import (
     RemovedIsOut,
 )
 from cloudless.testing.sim.checkers.nodes import HealthyNodesStay
+from cloudless.testing.sim.checkers.placement import PlacementKept
 from cloudless.testing.sim.checkers.requests import AcknowledgedSurvive, AnsweredInTime, OneEffect, ReadsFresh
 from cloudless.testing.sim.checkers.revisions import Forward, NeverServedBack, SameDigest
 from cloudless.testing.sim.checkers.rollouts import DeadlineKept, PauseKept, RolledBackOnce, SurgeKept
@@ -42,6 +43,7 @@ ALL: tuple[type[Checker], ...] = (
     ReportsDurable,
     StatesForward,
     Reservations,
+    PlacementKept,
     SlotsFilledOnce,
     HealthyTasksStay,
     FloorKept,

@@ -9,6 +9,7 @@ from cloudless.core.lifecycle import is_final
 from cloudless.core.model import Desired, RolloutStrategy, TaskObserved, TaskState, WorkloadRecord
 from cloudless.core.state import Task
 from cloudless.testing.sim.checkers.checker import Checker
+from cloudless.testing.sim.checkers.displaced import may_be_displaced, may_stay
 from cloudless.testing.sim.happenings import Began, Finished, ReportAcknowledged, Stored
 
 RECENTLY_S = 5.0
@@ -147,7 +148,8 @@ class Recent(Checker):
         if workload is None or workload.record.deleted_at_ms or node is None:
             return False
         current = task.desired.task_generation == workload.record.task_generation
-        return current and node.reachable and not node.spec.draining
+        driven_out = not may_stay(workload.record.spec.placement.tolerations, node.spec.taints)
+        return current and node.reachable and not node.spec.draining and not driven_out
 
     def rivals(self, task_id: str, task: Task) -> list[Task]:
         """Return the other active tasks of its slot."""
@@ -203,6 +205,8 @@ class HealthyTasksStay(Recent):
                 continue
             active = [t for t in truth.tasks_of(after.namespace, after.workload) if truth.tasks[t].active]
             wanted = truth.workloads[after.namespace, after.workload].record.spec.replicas
+            if may_be_displaced(truth, truth.workloads[after.namespace, after.workload].record):
+                continue
             if len(active) < wanted:
                 raise self.refuse(f"task {after.id} ran well and was stopped: {after.reason}")
 
@@ -227,6 +231,9 @@ class FloorKept(Checker):
                 touched.add((record.namespace, record.workload))
                 if transition.after is not None and transition.after.desired is Desired.STOPPED:
                     stopping.add((record.namespace, record.workload))
+                    workload = truth.workloads.get((record.namespace, record.workload))
+                    if workload is not None and may_be_displaced(truth, workload.record):
+                        self._disturbed_s[record.namespace, record.workload] = self.world.loop.now_s
             elif transition.kind is Kind.TASK_OBSERVED:
                 self._note_report(transition, touched)
             elif transition.kind is Kind.NODE_STATUS:
@@ -251,9 +258,9 @@ class FloorKept(Checker):
     def _note_floor(self, record: WorkloadRecord) -> None:
         """Remember what each recent version of the workload allows: a plan may still be of the one before."""
         now_s = self.world.loop.now_s
-        floors = [
-            held for held in self._floors.get((record.namespace, record.name), []) if now_s - held[0] < RECENTLY_S
-        ]
+        held = self._floors.get((record.namespace, record.name), [])
+        ends_s = [*(since_s for since_s, _ in held[1:]), now_s]
+        floors = [floor for floor, end_s in zip(held, ends_s, strict=False) if now_s - end_s < RECENTLY_S]
         rollout = record.spec.rollout
         recreates = rollout.strategy is RolloutStrategy.RECREATE  # all of them end together, as asked
         floors.append((now_s, 0 if recreates else rollout.available_least(record.spec.replicas)))

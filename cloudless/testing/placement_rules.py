@@ -73,7 +73,7 @@ def _node_breaches(task: Standing, node: Node) -> list[str]:
         "selector": all(labels.get(key) == value for key, value in where.node_selector.items()),
         "labels": all(_holds(term, labels) for term in where.node_affinity if not term.weight),
         "taint": all(
-            any(_covers(t, taint.key, taint.value, taint.effect) for t in where.tolerations)
+            any(covers(t, taint.key, taint.value, taint.effect) for t in where.tolerations)
             for taint in node.spec.taints
             if taint.effect is not TaintEffect.PREFER_NO_SCHEDULE
         ),
@@ -103,7 +103,8 @@ def _holds(term: NodeTerm, labels: Mapping[str, str]) -> bool:
     return among if term.operator is NodeOperator.IN else not among
 
 
-def _covers(toleration: Toleration, key: str, value: str, effect: TaintEffect) -> bool:
+def covers(toleration: Toleration, key: str, value: str, effect: TaintEffect) -> bool:
+    """Return whether a toleration is for such a taint."""
     if toleration.effect not in (None, effect):
         return False
     if toleration.operator is TolerationOperator.EXISTS:
