@@ -93,7 +93,9 @@ def _workloads(world: World) -> str:
         if len(running) != workload.record.spec.replicas or len(active) != len(running):
             return f"workload {name}: {len(running)} of {len(active)} run, {workload.record.spec.replicas} are wanted"
         outdated = any(task.desired.task_generation != workload.record.task_generation for task in active)
-        if outdated and find_room(truth, workload.record):
+        if outdated and not find_room(truth, workload.record):
+            continue  # its update waits, and rightly so
+        if outdated:
             return f"workload {name} runs an old generation"
         notes = find_rollout(truth, workload.record)
         if workload.record.rollout_generation and (notes is None or notes.record.phase is not RolloutPhase.COMPLETED):
