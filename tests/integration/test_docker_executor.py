@@ -153,7 +153,7 @@ async def test_both_streams_are_read_apart_and_in_order(agent: Agent) -> None:
     await agent.wait()
     said = [(chunk.stream, chunk.data, chunk.attempt) for chunk in await agent.read()]
     assert said == [("stdout", b"one\n", 1), ("stderr", b"two\n", 1), ("stdout", b"three\n", 1)]
-    assert await agent.read(tail_lines=1) == [LogChunk("stdout", b"three\n")]
+    assert [chunk.data for chunk in await agent.read(tail_lines=1)] == [b"three\n"]
 
 
 async def test_following_goes_on_with_the_next_attempt_and_ends_with_the_last(agent: Agent) -> None:
