@@ -399,3 +399,15 @@ def test_notes_that_cannot_be_read_leave_the_workload_as_it_is() -> None:
     plan = plan_workload(stage.cluster.machine, *REF, stage.now_ms, 1, {})
     assert not plan.changes
     assert "cannot be read" in plan.waiting[0]
+
+
+def test_a_first_version_that_is_changed_before_it_was_ready_for_long_enough_is_what_comes_back() -> None:
+    stage = Stage.of(3, min_ready_s=30, progress_deadline_s=60)
+    stage.broken.add("v2")
+    stage.change("v2")
+    stage.go_on()
+    stage.pass_s(61)
+    stage.go_on()
+    stage.pass_s(31)
+    stage.go_on()
+    assert (stage.versions(), stage.notes.phase, stage.notes.rollback_of) == ({"v1": 3}, P.COMPLETED, 2)

@@ -134,14 +134,17 @@ def _begin(
 
 
 def _find_stable(census: Census, noted: Noted | None) -> int:
-    """Return the generation to put back: the last that was completed, or else the one that most tasks are of."""
+    """Return the generation to put back: the last that was completed, or else the one that most tasks are of.
+
+    These need not have been ready for long: that of a first version which is changed at once is all there is.
+    """
     if noted is not None:
         before = noted.record
         return before.generation if before.phase is _P.COMPLETED else before.stable_generation
     running: dict[int, int] = {}
     for slot in census.slots.values():
         for occupant in slot.occupants:
-            if occupant.outdated and (occupant.available or occupant.absent_s is not None):
+            if occupant.outdated and (occupant.available_in_s is not None or occupant.absent_s is not None):
                 generation = occupant.task.desired.task_generation
                 running[generation] = running.get(generation, 0) + 1
     return max(running, key=lambda generation: (running[generation], generation), default=0)
