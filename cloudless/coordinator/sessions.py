@@ -9,7 +9,6 @@ coordinator that is cut off from its store sends its agents away.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from loguru import logger
 
 from cloudless.coordinator.commit import Committer, PreconditionFailed
 from cloudless.coordinator.hearing import HeardTable
+from cloudless.coordinator.node_facts import check_info
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.reports import ReportWriter
 from cloudless.coordinator.usage import UsageDesk
@@ -34,11 +34,6 @@ from cloudless.rpc.v1 import agent_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
 SESSIONS_MAX = 10_000
-LABELS_MAX = 64
-WORDS_MAX = 128
-LABEL_LENGTH_MAX = 253
-TEXT_LENGTH_MAX = 1_024
-"""Of any text that an agent says of its machine; the record of each is held by every coordinator."""
 ENROL_TIMEOUT_S = 5.0
 CATCH_UP_TIMEOUT_S = 5.0
 REPORTS_A_MESSAGE_MAX = 1_000
@@ -216,7 +211,7 @@ class Sessions:
 
     async def _admit(self, hello: pb.AgentHello, info: NodeInfo) -> None:
         """Check who it is, wait until this coordinator knows at least what the agent knows, enrol it."""
-        _check_info(info)
+        check_info(info)
         if self._stopping:
             raise Unavailable(f"this coordinator takes no agents: {self._stopping}")
         if len(self._sessions) >= SESSIONS_MAX:
@@ -287,7 +282,7 @@ class Sessions:
 
     async def _take_info(self, info: NodeInfo, session: AgentSession) -> None:
         """Write the facts that an agent says have changed. Raises InvalidSpec if they are not its own."""
-        _check_info(info)
+        check_info(info)
         if (info.id, info.agent_id) != (session.node_id, session.agent_id):
             raise InvalidSpec([Problem("info.id", f"must be {session.node_id}, as in the hello, not {info.id}")])
         await self._enrol(info)
@@ -431,26 +426,3 @@ def _unreadable_tasks(view: View) -> list[str]:
     """Return the ids of tasks whose record this version cannot read: whoever runs them shall leave them alone."""
     parsed = (keys.parse(key) for key in view.quarantined)
     return [key.parts[0] for key in parsed if key is not None and key.kind is Kind.TASK_DESIRED]
-
-
-def _check_info(info: NodeInfo) -> None:
-    problems = []
-    if not keys.NAME_PATTERN.fullmatch(info.id):
-        problems.append(Problem("info.id", "must be 1 to 63 of a-z, 0-9, '-' and '.'"))
-    amounts = info.capacity
-    if min(amounts.cpu_millicores, amounts.memory_mb, amounts.storage_mb, amounts.bandwidth_mbps, amounts.gpus) < 0:
-        problems.append(Problem("info.capacity", "must not be negative"))
-    if len(info.labels) > LABELS_MAX:
-        problems.append(Problem("info.labels", f"has {len(info.labels)} labels; at most {LABELS_MAX}"))
-    elif any(max(len(name), len(value)) > LABEL_LENGTH_MAX for name, value in info.labels.items()):
-        problems.append(Problem("info.labels", f"name and value have at most {LABEL_LENGTH_MAX} characters"))
-    for field in dataclasses.fields(info):
-        value = getattr(info, field.name)
-        if isinstance(value, str) and len(value) > TEXT_LENGTH_MAX:
-            problems.append(Problem(f"info.{field.name}", f"at most {TEXT_LENGTH_MAX} characters"))
-    words = (*info.executors, *info.capabilities, *info.unable, *info.unable.values())
-    if len(words) > WORDS_MAX or any(len(word) > TEXT_LENGTH_MAX for word in words):
-        problem = f"executors and abilities: at most {WORDS_MAX}, of {TEXT_LENGTH_MAX} characters each"
-        problems.append(Problem("info.capabilities", problem))
-    if problems:
-        raise InvalidSpec(problems)
