@@ -106,15 +106,19 @@ class RolledBackOnce(Checker):
 
 
 class DeadlineKept(Checker):
-    """A rollout that comes no further is given up soon after its deadline, while one and the same leader leads."""
+    """A rollout that comes no further is given up soon after its deadline, while one and the same leader leads.
+
+    One that is frozen or was killed leads nobody, though it did not say so.
+    """
 
     def __init__(self, world: Any) -> None:
         super().__init__(world)
         self._calm_since_s: float | None = None
+        self._leader: Any = None
         self._moved_s: dict[Ref, float] = {}
 
     def on_TookOffice(self, took: TookOffice) -> None:
-        self._calm_since_s = self.world.loop.now_s
+        self._calm_since_s, self._leader = self.world.loop.now_s, took.life
 
     def on_LeftOffice(self, left: LeftOffice) -> None:
         self._calm_since_s = None
@@ -142,6 +146,8 @@ class DeadlineKept(Checker):
         now_s = self.world.loop.now_s
         if self._calm_since_s is None:
             return
+        if not self._leader.process.running:
+            self._calm_since_s = now_s
         for ref, workload in self.world.truth.workloads.items():
             record = workload.record
             notes = _current(find_rollout(self.world.truth, record), record)
