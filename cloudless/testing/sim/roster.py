@@ -187,12 +187,13 @@ class Roster:
     def can_lose(self, host: str, *, removed: bool = False) -> bool:
         """Return whether a majority keeps its data without `host`, whatever is being done to the members now.
 
-        `removed`: it will not be counted any more.
+        `removed`: it will not be counted any more; but one that is without power has to be removed by the others.
         """
         every = [seat.host for seat in self.cluster.members.values()]
         voters = [seat.host for seat in self.cluster.voters]
         # A learner does not count yet, and may the next moment.
-        return all(self._lasts(hosts, host, len(hosts) - (removed and host in hosts)) for hosts in (voters, every))
+        spared = removed and host not in self._off
+        return all(self._lasts(hosts, host, len(hosts) - (spared and host in hosts)) for hosts in (voters, every))
 
     def _lasts(self, hosts: list[str], lost: str, counted: int) -> bool:
         lasting = [host for host in hosts if host != lost and host in self.wanted and self.has_data(host)]
