@@ -25,9 +25,8 @@ own hashes; was any task touched; did every request end in time; is a process, d
 secret show; did it converge inside its bound.
 
 `scripts/faults` runs all of it, `scripts/faults --only 11` one row, `scripts/faults --write-docs` writes this page from
-`docs/results/faults.json`. Figures are of each test's latest run, on a small shared machine; of several rounds the worst
-is told.
-Promises without a test wait for the feature named.
+`docs/results/faults.json`. Figures are of each test's latest run, on a small shared machine; of several rounds the
+worst is told. Promises without a test wait for the feature named.
 """
 
 
