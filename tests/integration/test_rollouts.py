@@ -172,14 +172,14 @@ def test_a_canary_is_tried_promoted_and_undone_by_a_person(cluster: LocalCluster
     second = write(tmp_path, "second", replicas=3, rollout=rollout, env={"V": "2"})
     must(run_cli(cluster, "workload", "apply", "-f", second))
     cluster.until(lambda: phase(cluster) == "AWAITING_PROMOTION", "one new task is well")
-    assert versions(cluster) == ["1", "1", "2"]
+    cluster.until(lambda: versions(cluster) == ["1", "1", "2"], "it has taken the place of an old one")
     victim = cluster.leader()
     cluster.signal(victim, signal.SIGKILL)
     must(run_cli(cluster, "workload", "rollout", "promote", "web"))
     must(run_cli(cluster, "workload", "rollout", "status", "web", "--wait", "--wait-timeout", "60"))
-    assert versions(cluster) == ["2", "2", "2"]
+    cluster.until(lambda: versions(cluster) == ["2", "2", "2"], "all are new")
     must(run_cli(cluster, "workload", "rollout", "undo", "web", "--wait", "--wait-timeout", "60"))
-    assert versions(cluster) == ["1", "1", "1"]
+    cluster.until(lambda: versions(cluster) == ["1", "1", "1"], "all are as they were")
     status = json.loads(must(run_cli(cluster, "workload", "rollout", "status", "web", "-o", "json")))
     assert status["rollout"]["phase"].endswith("COMPLETED")
 
