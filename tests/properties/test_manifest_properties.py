@@ -270,8 +270,9 @@ def placements(draw: st.DrawFn, mode: WorkloadMode) -> Placement:
 
 
 @st.composite
-def rollouts(draw: st.DrawFn) -> Rollout:
-    strategy = draw(st.sampled_from(RolloutStrategy))
+def rollouts(draw: st.DrawFn, mode: WorkloadMode) -> Rollout:
+    beside = mode is WorkloadMode.PER_NODE  # where a second task would have to stand beside the first
+    strategy = draw(st.sampled_from([s for s in RolloutStrategy if not (beside and s is RolloutStrategy.BLUE_GREEN)]))
     canary = strategy is RolloutStrategy.CANARY
     surge_percent, floor = draw(st.integers(0, 100)), draw(st.sampled_from(["unavailable", "available", "neither"]))
     percent = draw(st.integers(0, 100)) if floor != "neither" else 0
@@ -323,7 +324,7 @@ def specs(draw: st.DrawFn) -> WorkloadSpec:
             max_retries=draw(st.integers(0, 1000)),
             backoff_s=draw(SECONDS),
         ),
-        rollout=draw(rollouts()),
+        rollout=draw(rollouts(mode)),
         liveness_probe=draw(probes(ports, 1)),
         readiness_probe=draw(probes(ports, 100)),
         volumes=draw(volume_lists()),
