@@ -38,6 +38,32 @@ from cloudless.errors import Permanent
 from cloudless.ports import LogQuery, StartRequest
 
 DEADLINE_S = 15.0
+BOUNDED = """
+apiVersion: cloudless/v1
+kind: Workload
+metadata:
+  name: bounded
+spec:
+  command: ["sh", "-c"]
+  args: ["echo I am $(id -u), my /tmp has $(ls -A /tmp | wc -l) files; exec sleep 86400"]
+  replicas: 1
+  resources:
+    requests:
+      cpu: 100m
+      memory: 16Mi
+    limits:
+      cpu: 500m
+      memory: 64Mi
+      pids: 32
+  securityContext:
+    runAsUser: 65534
+    privateTmp: true
+    readOnlyRoot: true
+    capabilities:
+      drop: [ALL]
+    rlimits:
+      nofile: 1024
+"""
 OFF = "control groups are turned off (CLOUDLESS_CGROUP_PARENT)"
 USER = 65_534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -424,15 +450,14 @@ async def test_volumes_are_where_the_task_wants_them(rig: Rig, directory: Path) 
 
 
 @as_root
-async def test_the_example_of_a_bounded_task_runs_as_it_says(limiting: Rig, stack: ExitStack) -> None:
+async def test_a_bounded_task_runs_as_its_manifest_says(limiting: Rig, stack: ExitStack) -> None:
     # Not below /tmp, where its own directory would be one more file.
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="confined-", dir="/var/tmp")))
     directory.chmod(0o711)
     data_dir = directory / "data"
     os.close(lock_data_dir(data_dir))
     rig = Rig(data_dir / "tasks")
-    manifest = Path(__file__).parents[2] / "examples" / "limits.yaml"
-    (found,) = parse_manifests(load_documents(manifest.read_text()))
+    (found,) = parse_manifests(load_documents(BOUNDED))
     try:
         await rig.executor.start(StartRequest(task_id="t1", attempt=1, spec=build_task_spec(found.spec)))
         output = rig.root / "t1" / "1" / "stdout.log"

@@ -293,7 +293,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Patch(
                 "cloudless.core.taskflow:_adopted_running",
-                "return task, (Watch(task.attempt), Report())",
+                "return _say(task), (Watch(task.attempt), *end, Report())",
                 "return _begin(replace(task, state=_S.BACKOFF), now)",
             ),
             Patch("cloudless.core.taskflow:step", "not may_move(task.state, after.state)", "False"),

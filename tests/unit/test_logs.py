@@ -70,8 +70,9 @@ class World:
             self.cluster.update_workload(replicas=replicas, **spec)
         else:
             self.cluster.add_workload(build_workload(replicas=replicas, **spec))
-        plan = plan_workload(self.cluster.machine, "default", "web", 1_000_000, 1, {})
-        assert not self.cluster.commit(plan.changes)
+        for _ in range(2):  # of an update the leader first takes note
+            plan = plan_workload(self.cluster.machine, "default", "web", 1_000_000, 1, {})
+            assert not self.cluster.commit(plan.changes)
         for task in self.cluster.machine.tasks.values():
             self.runner.assign(task.desired)
         await until(lambda: all(task.attempt for task in self.runner.tasks.values()))
