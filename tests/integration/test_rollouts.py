@@ -188,8 +188,8 @@ def test_work_that_ends_is_complete_and_waiting_for_it_ends_well(cluster: LocalC
     once = {"restartPolicy": {"policy": "ON_FAILURE", "maxRetries": 1, "backoff": "100ms"}}
     job = write(tmp_path, "job", replicas=3, command=["sh", "-c", "echo done"], **once)
     said = run_cli(cluster, "workload", "apply", "-f", job, "--wait", "--wait-timeout", "60")
-    assert "3 completed" in must(said)
-    assert "COMPLETED" in must(run_cli(cluster, "workload", "get", "web"))
+    assert "is rolled out" in must(said)
+    cluster.until(lambda: "COMPLETED" in must(run_cli(cluster, "workload", "get", "web")), "all three have ended")
     assert [task for task in cluster.tasks("web") if task.desired.desired == DESIRED_RUNNING and running(task)] == []
     bad = write(tmp_path, "bad", replicas=1, command=["sh", "-c", "exit 3"], **once)
     said = run_cli(cluster, "workload", "apply", "-f", bad, "--wait", "--wait-timeout", "60")
