@@ -1,4 +1,4 @@
-"""A request ends within its caller's time, whatever it has to wait for."""
+"""A request ends within its caller's time, whatever it has to wait for, and its id is used up by its first answer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from cloudless.coordinator.api.access import (
     read_selector,
 )
 from cloudless.coordinator.leases import RecordLeases, RollingLease
+from cloudless.core import keys
+from cloudless.core.model import NodeSpec
+from cloudless.core.plan import Change, PutRecord
 from cloudless.errors import InvalidSpec, Unavailable
 from cloudless.rpc.v1 import common_pb2
 from cloudless.testing.faulty_store import REQUEST_LOST, always
@@ -55,3 +58,26 @@ async def test_a_write_that_waits_for_a_lease_ends_with_an_error_before_its_call
         with pytest.raises(Unavailable):
             await access.write(common_pb2.WriteOptions(), b"", lambda view: Decided(None, {}), context)
         assert CLOCK.monotonic_s() - began_s < 1.0
+
+
+@virtually
+async def test_a_late_copy_of_a_request_that_found_it_so_already_does_nothing() -> None:
+    async with leading() as cluster:
+        access = build_access(cluster)
+        options, key = common_pb2.WriteOptions(request_id="uncordon-1"), keys.node_spec("n1")
+        cordon = Change(puts=(PutRecord(key, NodeSpec(cordoned=True)),), reason="another user cordons it")
+        uncordon = Change(puts=(PutRecord(key, NodeSpec(cordoned=False)),), reason="the late copy would undo that")
+        first = await access.write(options, b"uncordon", lambda view: Decided(None, {"was": "so"}), None)
+        await access.write(common_pb2.WriteOptions(request_id="cordon-1"), b"", lambda view: Decided(cordon, {}), None)
+        late = await access.write(options, b"uncordon", lambda view: Decided(uncordon, {}), None)
+        assert (late.answer, late.revision) == (first.answer, first.revision)
+        assert access.view.nodes["n1"].spec.cordoned
+
+
+@virtually
+async def test_what_is_so_already_costs_no_write_if_nobody_can_ask_again() -> None:
+    async with leading() as cluster:
+        access = build_access(cluster)
+        before = cluster.committer.changes_total
+        await access.write(common_pb2.WriteOptions(), b"", lambda view: Decided(None, {}), None)
+        assert cluster.committer.changes_total == before

@@ -21,7 +21,7 @@ from cloudless.core.model import (
     WorkloadTerm,
 )
 from cloudless.core.orchestration import plan_workloads
-from cloudless.core.scheduling import Ask, Placed, place
+from cloudless.core.scheduling import Ask, Placed, Scratch, place
 from cloudless.core.scheduling.node_terms import holds
 from cloudless.core.scheduling.taints import tolerates
 from cloudless.testing.builders import SMALL, TestCluster, build_workload
@@ -196,6 +196,30 @@ def test_without_the_neighbour_nothing_fits() -> None:
     assert nodes_for(cluster, ask(workload_affinity=near("db", Topology.ZONE))) == [
         "0 of 2 nodes fit: 2 are in a zone without a task of db"
     ]
+
+
+def test_a_task_that_the_same_plan_stops_is_no_company() -> None:
+    cluster = cluster_of("a", "b")
+    run(cluster, "db", placement=Placement(zones=("a",)))
+    cluster.mark_deleted("db")
+    record = build_workload("web", uid="web", placement=Placement(workload_affinity=near("db", Topology.ZONE)))
+    cluster.add_workload(record)
+    assert [reason.partition(" ")[0] for reason in plan(cluster, "db", "web")] == ["stop"]
+    assert not homes(cluster, "web")
+
+
+def test_a_task_that_the_same_plan_stops_is_no_company_for_those_already_counted_either() -> None:
+    cluster = cluster_of("a", "b")
+    run(cluster, "db", placement=Placement(zones=("a",)))
+    scratch = Scratch(cluster.machine, {})
+    wanted = ask(workload_affinity=near("db", Topology.ZONE))
+    (task_id,) = cluster.machine.tasks_of("default", "db")
+    assert scratch.neighbours_of(wanted).required[0].allows(scratch.rooms["n1"].places)
+    for _ in range(2):  # once is enough, twice is no more
+        scratch.leave(cluster.machine.tasks[task_id])
+        assert not scratch.neighbours_of(wanted).required[0].allows(scratch.rooms["n1"].places)
+    scratch.renew((), {})
+    assert scratch.neighbours_of(wanted).required[0].allows(scratch.rooms["n1"].places)
 
 
 @pytest.mark.parametrize(("topology", "placed"), [(Topology.NODE, 4), (Topology.ZONE, 2), (Topology.REGION, 1)])

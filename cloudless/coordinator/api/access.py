@@ -137,7 +137,8 @@ class Access:
     ) -> Written:
         """Decide and commit a mutation at most once. One that `makes_room` is taken even where there is none.
 
-        `content` is what the request asks for, without its id: the same id with other content is refused.
+        `content` is what the request asks for, without its id: the same id with other content is refused. An id is
+        used up by "it is so already", too: a late copy of that request must not undo what others did after the answer.
         `decide` raises UserError; it may be called several times. Raises what `Committer.commit` raises.
         """
         request_id = options.request_id or self.ids.new()
@@ -154,19 +155,24 @@ class Access:
                 decided = decide(self.view)
             except UserError as error:
                 refusal = error
-            if decided.change is None:  # a refusal, and "it is so already", count only in the newest state
-                if fresh:
-                    return await self._answer_unwritten(options, fingerprint, decided, refusal, ends_s)
-                await self.replica.linearize(timeout_s=self._left_s(ends_s))
-                fresh = True
-                continue
-            if not makes_room:
+            change = decided.change
+            if change is None:  # a refusal, and "it is so already", count only in the newest state
+                if not fresh:
+                    await self.replica.linearize(timeout_s=self._left_s(ends_s))
+                    fresh = True
+                    continue
+                if refusal is not None:
+                    return await self._answer_refused(options, fingerprint, refusal, ends_s)
+                if not options.request_id:
+                    return Written(decided.answer, self.view.revision)
+                change = Change(puts=(), preconditions=(), reason="it is so already")  # its id is used up all the same
+            elif not makes_room:
                 self._require_room()
             request = RequestRecord(
                 id=request_id, fingerprint=fingerprint, answer=json.dumps(decided.answer), at_ms=self.clock.wall_ms()
             )
             try:
-                committed = await self._commit(decided.change, request, ends_s)
+                committed = await self._commit(change, request, ends_s)
             except PreconditionFailed as error:
                 await self.replica.wait_for(error.revision, timeout_s=self._left_s(ends_s))
                 fresh = False
@@ -205,23 +211,20 @@ class Access:
             raise Unavailable("the request could not be done in time", hint="try again under the same request id")
         return left_s
 
-    async def _answer_unwritten(
-        self, options: pb.WriteOptions, fingerprint: str, decided: Decided, refusal: UserError | None, ends_s: float
+    async def _answer_refused(
+        self, options: pb.WriteOptions, fingerprint: str, refusal: UserError, ends_s: float
     ) -> Written:
-        """Answer a request that writes nothing now: as the first time if it was done before, else by its refusal.
+        """Answer a request that is refused now: as the first time if it was done before.
 
-        An earlier try is often why there is nothing left to do, or why the object is not at `if_revision` any more.
+        An earlier try is often why the object is gone, or is not at `if_revision` any more.
         """
-        revision = self.view.revision
         if options.request_id:
             found = await self._committer.find_done(
                 options.request_id, fingerprint, timeout_s=min(LOOKUP_TIMEOUT_S, self._left_s(ends_s))
             )
             if found is not None:
                 return Written(json.loads(found.answer), found.revision)
-        if refusal is not None:
-            raise refusal
-        return Written(decided.answer, revision)
+        raise refusal
 
     def event(self, kind: str, subject: str, message: str) -> PutRecord:
         """Return the write of an event that tells people of a mutation, to go with it."""

@@ -56,7 +56,9 @@ class Rollout(Evolving):
     auto_promote: bool = False
 
     def surge_of(self, replicas: int) -> int:
-        """Return how many tasks more than `replicas` may exist; a percentage is rounded up."""
+        """Return how many tasks more than `replicas` may exist: BLUE_GREEN doubles them; a percentage is rounded up."""
+        if self.strategy is RolloutStrategy.BLUE_GREEN:
+            return replicas
         return _rounded_up(replicas, self.max_surge_percent) if self.max_surge_percent else self.max_surge
 
     def available_least(self, replicas: int) -> int:

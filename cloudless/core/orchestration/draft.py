@@ -104,6 +104,7 @@ class Draft:
         spec = self.workload.record.spec
         for task in self.census.foreign:
             if task.active:
+                self.scratch.leave(task)
                 self.changes.append(stop_task(task, self.decider, "it belongs to an earlier workload of this name"))
         kept, surplus = choose_slots(self.census, spec.replicas)
         for slot in surplus:
@@ -133,6 +134,7 @@ class Draft:
 
     def _stop(self, occupant: Occupant, reason: str, replaced_by: Task | None = None) -> None:
         self._stopped[occupant.task.id] = occupant
+        self.scratch.leave(occupant.task)
         self.changes.append(stop_task(occupant.task, self.decider, reason, replaced_by=replaced_by))
 
     def _stop_all(self, occupants: Iterable[Occupant], reason: str) -> None:
@@ -239,8 +241,7 @@ class Draft:
 
     def _roll(self, kept: Sequence[Slot], leavers: Sequence[Leaver], vacant: Sequence[Slot], rollout: Rollout) -> None:
         replicas = self.workload.record.spec.replicas
-        surge = replicas if self.course.beside else rollout.surge_of(replicas)
-        budget = replicas + surge - self._held(kept)
+        budget = replicas + rollout.surge_of(replicas) - self._held(kept)
         budget -= len(self._start([self._want_instead(leaver) for leaver in leavers if leaver.occupant.lost]))
         movers = [leaver for leaver in leavers if _is_drain_move(leaver.occupant)]
         started = self._start([self._want_instead(leaver) for leaver in movers])
@@ -357,7 +358,7 @@ class Draft:
         self.claims += 1
         self.scratch.reserve(ask, way.room)
         for victim in way.victims:
-            self.scratch.leaving.add(victim.id)
+            self.scratch.leave(victim)
             self.changes.append(stop_task(victim, self.decider, priority_words(ask, self.view, victim)))
         count = len(way.victims) + way.leaving
         self.waiting.append(f"slot {number} gets node {way.room.node.id} when {count} tasks there have ended")

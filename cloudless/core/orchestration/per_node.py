@@ -133,6 +133,7 @@ class NodeDraft(Draft):
         """Decide everything."""
         for task in self.census.foreign:
             if task.active:
+                self.scratch.leave(task)
                 self.changes.append(stop_task(task, self.decider, "it belongs to an earlier workload of this name"))
         wanted = set(self.seats.wanted)
         for node_id, slot in self.seats.slots.items():

@@ -114,13 +114,14 @@ def plan_workload(
         return WorkloadPlan(namespace, name, waiting=(waiting,))
     workload = view.workloads.get((namespace, name))
     decider = Decider(term, now_ms)
+    scratch = scratch or Scratch(view, unreachable_s)
     if workload is None:
-        return _plan_leftovers(view, namespace, name, decider)
+        return _plan_leftovers(view, namespace, name, decider, scratch)
     if workload.record.deleted_at_ms > 0:
-        return _plan_deletion(view, workload, decider, unreachable_s)
+        return _plan_deletion(view, workload, decider, unreachable_s, scratch)
     if keys.rollout(namespace, name) in view.quarantined:
         return WorkloadPlan(namespace, name, waiting=("the notes on its rollout cannot be read; it is left as it is",))
-    return _plan_living(view, workload, decider, unreachable_s, scratch or Scratch(view, unreachable_s))
+    return _plan_living(view, workload, decider, unreachable_s, scratch)
 
 
 def _plan_living(
@@ -167,15 +168,17 @@ def _unreadable_tasks(view: View, name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _plan_leftovers(view: View, namespace: str, name: str, decider: Decider) -> WorkloadPlan:
+def _plan_leftovers(view: View, namespace: str, name: str, decider: Decider, scratch: Scratch) -> WorkloadPlan:
     if keys.workload(namespace, name) in view.quarantined:
         return WorkloadPlan(namespace, name, waiting=("its record cannot be read; its tasks are left as they are",))
     active = [task for task in tasks_of(view, namespace, name) if task.active]
+    for task in active:
+        scratch.leave(task)
     return WorkloadPlan(namespace, name, tuple(stop_task(task, decider, "its workload was removed") for task in active))
 
 
 def _plan_deletion(
-    view: View, workload: Workload, decider: Decider, unreachable_s: Mapping[str, float]
+    view: View, workload: Workload, decider: Decider, unreachable_s: Mapping[str, float], scratch: Scratch
 ) -> WorkloadPlan:
     record = workload.record
     changes: list[Change] = []
@@ -188,6 +191,7 @@ def _plan_deletion(
             changes.append(delete_task(task, "its workload is deleted"))
             continue
         if task.wanted:
+            scratch.leave(task)
             changes.append(stop_task(task, decider, "its workload is deleted"))
         away = "" if absent_s is None else f", unreachable for {absent_s:.0f} s; removing the node ends the wait"
         waiting.append(f"task {task.id} has to end on node {node_id}{away}")

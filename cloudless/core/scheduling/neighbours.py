@@ -2,8 +2,8 @@
 
 A tally counts the tasks of a selection by node, zone or region. It is counted when first asked for, and follows the
 reservations of the scratch view from then on. A task counts until it has ended, even if it was told to stop: it
-still runs. Affinity counts only those that are to stay. Given up, and counted by neither, is a task of a node that was
-removed, or that is unreachable for longer than its workload waits.
+still runs. Affinity counts only those that are to stay, so none that the plan at hand stops. Given up, and counted by
+neither, is a task of a node that was removed, or that is unreachable for longer than its workload waits.
 
 Anti-affinity holds both ways, as in Kubernetes: a task that wants no neighbour of some kind also keeps such
 neighbours away that come after it. What a running task wants is in its workload as it is now.
@@ -11,7 +11,7 @@ neighbours away that come after it. What a running task wants is in its workload
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -59,6 +59,14 @@ class Tally:
     def add(self, places: Places) -> None:
         place = places[self.index]
         self.counts[place] = self.counts.get(place, 0) + 1
+
+    def drop(self, places: Places) -> None:
+        place = places[self.index]
+        left = self.counts.get(place, 0) - 1
+        if left > 0:
+            self.counts[place] = left
+        else:
+            self.counts.pop(place, None)
 
     def near(self, places: Places) -> bool:
         return places[self.index] in self.counts
@@ -124,10 +132,12 @@ NO_NEIGHBOURS = Neighbours()
 
 
 class Tallies:
-    """All tallies of one scratch view, of the nodes in `rooms`."""
+    """All tallies of one scratch view, of the nodes in `rooms`; `leaving` are the tasks that the plan at hand stops."""
 
-    def __init__(self, view: View, rooms: Mapping[str, HasPlaces], given_up: Callable[[Task], bool]) -> None:
-        self._view, self._rooms, self._given_up = view, rooms, given_up
+    def __init__(
+        self, view: View, rooms: Mapping[str, HasPlaces], given_up: Callable[[Task], bool], leaving: Container[str]
+    ) -> None:
+        self._view, self._rooms, self._given_up, self._leaving = view, rooms, given_up, leaving
         self._held: dict[tuple[Selection, Topology, bool], Tally] = {}
         self._fed_by: dict[tuple[str, str], tuple[Tally, ...]] = {}
         self._noted: dict[tuple[str, str], tuple[Ask, list[Places]]] = {}
@@ -155,6 +165,17 @@ class Tallies:
             self._fed_by[ref] = fed
         for tally in fed:
             tally.add(places)
+
+    def drop(self, task: Task) -> None:
+        """Count a task that the plan has just stopped no more among those that stay."""
+        if task.ended or not task.wanted or self._given_up(task):
+            return
+        ref = task.desired.namespace, task.desired.workload
+        workload = self._view.workloads.get(ref)
+        labels = workload.record.labels if workload is not None else {}
+        for (selection, _, staying_only), tally in self._held.items():
+            if staying_only and selection.holds(*ref, labels):
+                tally.drop(self._rooms[task.desired.node_id].places)
 
     def _bond(self, ask: Ask, term: WorkloadTerm, *, against: bool) -> Bond:
         selection = selection_of(ask.namespace, term)
@@ -195,9 +216,9 @@ class Tallies:
             held = self._held[key] = Tally(TOPOLOGY_INDEX[topology])
             self._fed_by.clear()
             for task in self._tasks_of(selection):
-                room = self._rooms.get(task.desired.node_id)
-                if room and not task.ended and (task.wanted or not staying_only) and not self._given_up(task):
-                    held.add(room.places)
+                staying = task.wanted and task.id not in self._leaving
+                if not task.ended and (staying or not staying_only) and not self._given_up(task):
+                    held.add(self._rooms[task.desired.node_id].places)
             for asked, noted in self._noted.values():  # what was placed before anybody asked about it
                 if selection.holds(asked.namespace, asked.workload, asked.labels):
                     for places in noted:

@@ -62,7 +62,7 @@ class Scratch:
         self._view = view
         self.explains = explains
         self.leaving: set[str] = set()
-        """Tasks that the plan at hand stops to make room; others are not to count on them."""
+        """Tasks that the plan at hand stops: nobody is to count on them any more, though they still hold their room."""
         self._unreachable_s = unreachable_s or {}
         self._counts: dict[SpreadKey, dict[str, int]] = {}
         self._label_keys: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Scratch:
     @cached_property
     def tallies(self) -> Tallies:
         """How many tasks of any selection are where."""
-        return Tallies(self._view, self.rooms, self.has_given_up)
+        return Tallies(self._view, self.rooms, self.has_given_up, self.leaving)
 
     def renew(self, changed: Iterable[str], unreachable_s: Mapping[str, float]) -> None:
         """Make it good for the next plan from the same view, which has moved on.
@@ -152,6 +152,14 @@ class Scratch:
         counts = self.counts(ask.spread_key)
         counts[room.node.id] = counts.get(room.node.id, 0) + 1
         self.tallies.note(ask, room.places)
+
+    def leave(self, task: Task) -> None:
+        """Take note that the plan at hand stops a task."""
+        if task.id in self.leaving:
+            return
+        self.leaving.add(task.id)
+        if "tallies" in self.__dict__:
+            self.tallies.drop(task)
 
     def has_given_up(self, task: Task) -> bool:
         """Return whether a task that has not ended is counted on no more, because its node is away."""

@@ -14,6 +14,7 @@ from cloudless.core.model import (
     Resources,
     RestartCondition,
     Rollout,
+    RolloutStrategy,
     TaintEffect,
     Toleration,
     TolerationOperator,
@@ -340,6 +341,8 @@ def test_a_probe_command_counts_towards_the_size_of_a_template() -> None:
         (Rollout(max_surge=0, min_available=9), 5, 0, 4),
         (Rollout(max_surge=0, min_available_percent=100), 5, 0, 4),
         (Rollout(max_surge=0, min_available=1), 0, 0, 0),
+        (Rollout(strategy=RolloutStrategy.BLUE_GREEN, max_surge=0), 3, 3, 3),
+        (Rollout(strategy=RolloutStrategy.BLUE_GREEN, max_surge=2), 1, 1, 1),
     ],
 )
 def test_bounds_of_a_rollout_follow_from_the_replicas(
