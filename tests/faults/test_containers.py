@@ -6,16 +6,13 @@ The engine is one of the tests' own; agent-1 has it, agent-2 has none.
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from tests.docker_engine import IMAGE, DockerDaemon
+from tests.docker_engine import DockerDaemon
+from tests.faults.rig.boxes import boxes_run, give_engine, run_boxes
 from tests.faults.rig.scenario import Need, scenario
 from tests.faults.rig.tasks import running
 from tests.faults.rig.trial import Trial
 from tests.integration.cluster import LocalCluster, manifest_of
-
-BOXES = 3
-SLEEP = ["sh", "-c", "trap 'exit 143' TERM; sleep 1000000 & wait"]
 
 
 @scenario(53, needs=(Need.DOCKER,))
@@ -66,24 +63,9 @@ def test_a_docker_engine_that_hangs_makes_its_own_tasks_unknown_and_no_others(
 
 def start_with_boxes(trial: Trial, daemon: DockerDaemon) -> LocalCluster:
     """Start a cluster whose agent-1 runs a workload in containers."""
-
-    def give_engine(cluster: LocalCluster) -> None:
-        cluster.processes["agent-1"].settings |= {"DOCKER_ENABLED": "true", "DOCKER_HOST": daemon.host}
-
-    cluster = trial.start(prepare=give_engine)
-    cluster.apply(manifest_of("boxes", replicas=BOXES, executor="docker", image=IMAGE, command=SLEEP))
-    cluster.until(lambda: boxes_run(cluster, daemon), f"{BOXES} boxes run", 60)
+    cluster = trial.start(prepare=lambda cluster: give_engine(cluster, daemon, "agent-1"))
+    run_boxes(cluster, daemon)
     return cluster
-
-
-def boxes_run(cluster: LocalCluster, daemon: DockerDaemon) -> bool:
-    """Return whether all boxes run, each in exactly one container, that of its newest attempt."""
-    told = {f"cloudless-{task}-{seen.attempt}" for task, seen in running(cluster, "boxes").items()}
-    rows: list[dict[str, Any]] = daemon.containers()
-    seen = {row["Names"][0].removeprefix("/") for row in rows if row["State"] == "running"}
-    tasks = {name.rpartition("-")[0] for name in seen}
-    assert len(tasks) == len(seen), f"two attempts of one task run: {seen}"
-    return told == seen and len(seen) == BOXES
 
 
 def messages(cluster: LocalCluster, workload: str) -> list[str]:

@@ -272,9 +272,8 @@ async def change_much(trial: Trial, cluster: LocalCluster, prefix: str) -> int:
     padding = {"PADDING": "x" * 8_000}
     while changes < CHANGES_UNREAD:
         number += 1
-        documents = [
-            manifest_of(f"{prefix}-{n}", replicas=0, env={"NUMBER": str(number)}) for n in range(DOCUMENTS - 1)
-        ]
+        # Not the template: a rollout would write far more than is counted here, and than is kept for watchers.
+        documents = [manifest_of(f"{prefix}-{n}", replicas=0, lostAfter=f"{number}s") for n in range(DOCUMENTS - 1)]
         documents.append(manifest_of("unread", replicas=number % 4 + 1, env=padding, placement=SLEEPY, lostAfter="10m"))
         try:
             await client.call(APPLY_WORKLOAD, ApplyWorkloadRequest(manifest="\n---\n".join(documents)))

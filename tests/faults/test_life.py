@@ -332,7 +332,8 @@ def refusal_of(ask, cluster: LocalCluster, via: str) -> CloudlessError | None:
 def has_come_to(cluster: LocalCluster, step: str, joiner: str, leader: str, before: dict[str, int]) -> bool:
     """Return whether the joiner's way into the cluster has reached this step."""
     if step == "asked":
-        return cluster.asked(leader, "ClusterService/JoinRaftCluster") > 0 or "waiting to join" in cluster.tail(joiner)
+        others = others_than(cluster, joiner)  # whichever it happens to ask hands it on
+        return any(cluster.asked(other, "ClusterService/JoinRaftCluster") > 0 for other in others)
     now = roles(cluster, leader)
     new = {
         name: role for name, role in now.items() if name != joiner or member_ids(cluster).get(joiner) != before[joiner]

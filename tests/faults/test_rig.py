@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from cloudless.testing.builders import build_workload
 from tests.faults.rig import oracles
 from tests.faults.rig.proxy import Mode, Proxy
 from tests.faults.rig.record import Change, StoreRecord
+from tests.faults.rig.releases import build_release
 from tests.faults.rig.results import merge
 from tests.faults.rig.scenario import Scenario
 from tests.faults.rig.trial import Trial
@@ -125,3 +128,10 @@ async def test_the_proxy_swallows_answers_and_holds_and_closes_connections() -> 
     await proxy.close()
     writer.close()
     server.close()
+
+
+def test_a_later_release_can_be_made_from_this_one(tmp_path: Path) -> None:
+    release = build_release(tmp_path, 1)
+    command = [sys.executable, "-m", "cloudless.cli.main", "version"]
+    said = subprocess.run(command, cwd=release.tree, capture_output=True, text=True)
+    assert release.version in said.stdout, said.stderr

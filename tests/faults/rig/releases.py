@@ -135,8 +135,8 @@ _BEHAVIOUR = (
     ),
     (
         "cloudless/core/taskflow.py",
-        "        finished_at_ms=task.finished_at_ms,\n    )\n",
-        '        finished_at_ms=task.finished_at_ms,\n        observer="a later release",\n    )\n',
+        "        finished_at_ms=task.finished_at_ms,\n",
+        '        finished_at_ms=task.finished_at_ms,\n        observer="a later release",\n',
     ),
     (
         "cloudless/agent/config.py",
@@ -151,8 +151,8 @@ _BEHAVIOUR = (
     ),
     (
         _SESSIONS,
-        "            yield self._welcome()\n",
-        "            yield self._welcome()\n"
+        "            yield self._welcome(session)\n",
+        "            yield self._welcome(session)\n"
         "            yield pb.CoordinatorMessage(second_wind=pb.Heartbeat(sequence=1))\n",
     ),
     (

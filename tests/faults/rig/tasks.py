@@ -13,7 +13,7 @@ from tests.faults.rig.processes import RUN_VARIABLE
 from tests.faults.rig.trial import Trial
 from tests.integration.cluster import LocalCluster, manifest_of
 
-SPREAD = {"placement": {"spreadTopology": "node"}}
+SPREAD: dict[str, Any] = {"placement": {"spreadTopology": "node"}}
 
 
 @dataclass(frozen=True, slots=True)
