@@ -29,7 +29,7 @@ from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest
 from cloudless.testing.load import BlockingLoad, Entrance, blocking_load
 from tests.faults.rig.load import Load
 from tests.faults.rig.net import Net
-from tests.faults.rig.oracles import ORACLES, Evidence, head_of
+from tests.faults.rig.oracles import ENGINE_FDS, FDS_SPARE, ORACLES, Evidence, head_of
 from tests.faults.rig.processes import RUN_VARIABLE, holdings, tasks_running
 from tests.faults.rig.record import StoreRecord
 from tests.faults.rig.scenario import Need, Scenario
@@ -132,6 +132,7 @@ class Trial:
             tasks_before=running["tasks"],
             held_before={},
             heads_before={agent.name: head_of(self.cluster, agent.name) for agent in self.cluster.agents},
+            fds_spare=FDS_SPARE + (ENGINE_FDS if Need.DOCKER in self.scenario.needs else 0),
         )
 
     def _new_load(self) -> Load:
