@@ -35,7 +35,8 @@ class ReliabilityKeeper:
         try:
             while True:
                 blames, self._blames = self._blames, []
-                plan = plan_reliability(self._replica.machine, standings, blames, self._clock.monotonic_s())
+                now_s = self._clock.monotonic_s()
+                plan = plan_reliability(self._replica.machine, standings, blames, now_s, term)
                 standings = dict(plan.standings)
                 if plan.changes and await commit_changes(committer, self._replica, plan.changes):
                     # One was overtaken by another change of its node: all may be written again.

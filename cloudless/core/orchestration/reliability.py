@@ -93,9 +93,9 @@ def find_blame(view: View, key: str, before: Record | None, after: Record | None
 
 
 def plan_reliability(
-    view: View, standings: Mapping[str, Standing], blames: Iterable[Blame], now_s: float
+    view: View, standings: Mapping[str, Standing], blames: Iterable[Blame], now_s: float, term: int
 ) -> ReliabilityPlan:
-    """Plan what to write of all nodes that have a status, after `blames` happened."""
+    """Plan what the leader of `term` has to write of all nodes that have a status, after `blames` happened."""
     faults: dict[str, list[Fault]] = {}
     for blame in blames:
         faults.setdefault(blame.node_id, []).append(blame.fault)
@@ -107,7 +107,8 @@ def plan_reliability(
             continue
         standing = judge(standings.get(node_id) or Standing(status.reliability, now_s), faults.get(node_id, ()), now_s)
         if _is_due(standing, status.reliability, now_s):
-            changes.append(_change(view, node_id, replace(status, reliability=round(standing.value, 3))))
+            written = replace(status, reliability=round(standing.value, 3), term=term)
+            changes.append(_change(view, node_id, written))
             standing = replace(standing, written_at_s=now_s)
         after[node_id] = standing
     return ReliabilityPlan(tuple(changes), after)

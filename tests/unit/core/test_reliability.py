@@ -24,6 +24,7 @@ from cloudless.testing.builders import TestCluster, build_node
 
 UP, DOWN = (NodeStatus(reachability=found) for found in (Reachability.REACHABLE, Reachability.UNREACHABLE))
 INFO = build_node("n1", boot_id="b1", incarnation=5)
+TERM = 7
 NEVER_RAN = TaskObserved(task_id="t1", node_id="n1", sequence=1, state=TaskState.FAILED, attempt=1)
 
 
@@ -81,24 +82,24 @@ def take(cluster: TestCluster, plan: ReliabilityPlan) -> list[float]:
 
 def test_a_fault_is_written_at_once_and_the_next_ones_together() -> None:
     cluster = cluster_of_two()
-    plan = plan_reliability(cluster.machine, {}, [], 0.0)
+    plan = plan_reliability(cluster.machine, {}, [], 0.0, TERM)
     assert not plan.changes
-    plan = plan_reliability(cluster.machine, plan.standings, [Blame("n1", Fault.SILENCE)], 5.0)
+    plan = plan_reliability(cluster.machine, plan.standings, [Blame("n1", Fault.SILENCE)], 5.0, TERM)
     assert take(cluster, plan) == [0.7, 1.0]
     for second in range(1, 60):
-        plan = plan_reliability(cluster.machine, plan.standings, [Blame("n1", Fault.RESTART)], 5.0 + second)
+        plan = plan_reliability(cluster.machine, plan.standings, [Blame("n1", Fault.RESTART)], 5.0 + second, TERM)
         assert not plan.changes
-    plan = plan_reliability(cluster.machine, plan.standings, [], 5.0 + WRITE_PERIOD_S)
+    plan = plan_reliability(cluster.machine, plan.standings, [], 5.0 + WRITE_PERIOD_S, TERM)
     assert take(cluster, plan)[0] < 0.1
 
 
 def test_a_node_that_behaves_is_written_ever_more_rarely_and_then_no_more() -> None:
     cluster = cluster_of_two()
-    plan = plan_reliability(cluster.machine, {}, [Blame("n1", Fault.SILENCE)], 0.0)
+    plan = plan_reliability(cluster.machine, {}, [Blame("n1", Fault.SILENCE)], 0.0, TERM)
     take(cluster, plan)
     writes = 0
     for minute in range(1, 5 * 24 * 60):
-        plan = plan_reliability(cluster.machine, plan.standings, [], 60.0 * minute)
+        plan = plan_reliability(cluster.machine, plan.standings, [], 60.0 * minute, TERM)
         writes += len(plan.changes)
         take(cluster, plan)
     assert 5 < writes < 20
@@ -107,8 +108,8 @@ def test_a_node_that_behaves_is_written_ever_more_rarely_and_then_no_more() -> N
 
 def test_a_new_leader_goes_on_with_what_is_stored() -> None:
     cluster = cluster_of_two()
-    take(cluster, plan_reliability(cluster.machine, {}, [Blame("n1", Fault.SILENCE)], 0.0))
-    plan = plan_reliability(cluster.machine, {}, [], 1_000_000.0)
+    take(cluster, plan_reliability(cluster.machine, {}, [Blame("n1", Fault.SILENCE)], 0.0, TERM))
+    plan = plan_reliability(cluster.machine, {}, [], 1_000_000.0, TERM)
     assert not plan.changes
     assert plan.standings["n1"].value == pytest.approx(0.7)
 
@@ -116,4 +117,10 @@ def test_a_new_leader_goes_on_with_what_is_stored() -> None:
 def test_a_node_without_a_status_is_left_alone() -> None:
     cluster = TestCluster()
     cluster.put(keys.node_info("n1"), build_node("n1"))
-    assert plan_reliability(cluster.machine, {}, [Blame("n1", Fault.SILENCE)], 0.0) == ReliabilityPlan((), {})
+    assert plan_reliability(cluster.machine, {}, [Blame("n1", Fault.SILENCE)], 0.0, TERM) == ReliabilityPlan((), {})
+
+
+def test_what_is_written_carries_the_term_of_the_leader_that_writes_it() -> None:
+    cluster = cluster_of_two()
+    take(cluster, plan_reliability(cluster.machine, {}, [Blame("n1", Fault.SILENCE)], 0.0, TERM))
+    assert [node.status.term for node in cluster.machine.nodes.values() if node.status] == [TERM, 0]
