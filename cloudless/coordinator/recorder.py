@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from loguru import logger
 
@@ -39,6 +39,8 @@ from cloudless.ports import Clock, Ids
 
 QUEUE_LENGTH_MAX = 2_000
 BATCH_MAX = 200
+EVENTS_A_CHANGE = 50
+"""Each change costs the store and us about as much as a few more events in it do."""
 
 Happening = tuple[str, str, str, Severity]
 """Kind, subject, message, severity."""
@@ -77,7 +79,9 @@ class Recorder:
         batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
         try:
             lease_id = await self._leases.current()
-            await commit_changes(committer, self._replica, [self._to_change(item, term, lease_id) for item in batch])
+            puts = [self._to_put(item, term, lease_id) for item in batch]
+            groups = [puts[first : first + EVENTS_A_CHANGE] for first in range(0, len(puts), EVENTS_A_CHANGE)]
+            await commit_changes(committer, self._replica, [_to_change(group) for group in groups])
         except LeaseLost:
             self._leases.forget()
         except Fenced:
@@ -86,7 +90,7 @@ class Recorder:
             logger.debug("{} events not recorded: {}", len(batch), error)
             await self._clock.sleep(0.5)
 
-    def _to_change(self, happening: Happening, term: int, lease_id: int) -> Change:
+    def _to_put(self, happening: Happening, term: int, lease_id: int) -> PutRecord:
         kind, subject, message, severity = happening
         at_ms = self._clock.wall_ms()
         record = EventRecord(
@@ -99,10 +103,12 @@ class Recorder:
             source=self._own_id,
             term=term,
         )
-        key = keys.event(record.id)
-        return Change(
-            puts=(PutRecord(key, record, lease_id),), preconditions=(Precondition(key, 0),), reason=f"event {kind}"
-        )
+        return PutRecord(keys.event(record.id), record, lease_id)
+
+
+def _to_change(puts: Sequence[PutRecord]) -> Change:
+    """Return the write of several events. If the first is there, an earlier try was done unheard: so are all."""
+    return Change(puts=tuple(puts), preconditions=(Precondition(puts[0].key, 0),), reason=f"{len(puts)} events")
 
 
 def describe(transition: Transition) -> Iterator[Happening]:

@@ -61,7 +61,7 @@ def _run_many(options: argparse.Namespace) -> Iterator[Result]:
     done = failed = 0
     seeds = range(options.first, options.first + options.seeds)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=die_with_parent) as pool:
+    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=begin_worker) as pool:
         chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
         futures = [pool.submit(run_chunk, [_draw(seed, options) for seed in chunk]) for chunk in chunks]
         for future in as_completed(futures):
@@ -73,6 +73,12 @@ def _run_many(options: argparse.Namespace) -> Iterator[Result]:
             rate = done / (time.monotonic() - began_s) * 60
             print(f"\r{done} of {len(seeds)} seeds, {failed} failed, {rate:.0f} a minute", end="", file=sys.stderr)
     print(file=sys.stderr)
+
+
+def begin_worker() -> None:
+    """Be a worker: modules and what they hold are of no interest to the collector."""
+    die_with_parent()
+    gc.freeze()  # once: what a run has left would be kept for ever
 
 
 def die_with_parent() -> None:
@@ -94,7 +100,6 @@ def _draw(seed: int, options: argparse.Namespace) -> Options:
 
 def run_chunk(chunk: list[Options]) -> list[Result]:
     """Run several seeds, one after the other."""
-    gc.freeze()  # modules and what they hold: of no interest to the collector
     with collecting_later():
         return [run_seed(options) for options in chunk]
 
