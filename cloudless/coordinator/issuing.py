@@ -108,10 +108,13 @@ class Issuer:
             raise Unavailable(f"this coordinator cannot sign: {error.message}", hint=error.hint) from error
         return opened
 
-    def issue(self, identity: Identity, key: ec.EllipticCurvePublicKey) -> pb.Issued:
-        """Sign a certificate and return it with what belongs to it. Raises Unavailable."""
+    def issue(self, identity: Identity, key: ec.EllipticCurvePublicKey, stale_s: float) -> pb.Issued:
+        """Sign a certificate and return it with what belongs to it. Raises Unavailable.
+
+        `stale_s`: how old the state is by which it is signed; the certificate lives that much less long.
+        """
         authority = self.get_authority()
-        certificate = authority.sign_identity(identity, key, self._clock.wall_ms())
+        certificate = authority.sign_identity(identity, key, self._clock.wall_ms(), stale_s)
         return pb.Issued(
             chain_pem=authority.chain_pem(certificate),
             roots_pem=self.roots_pem(AuthorityPurpose.CLUSTER),

@@ -22,7 +22,7 @@ from cloudless.adapters.pki.certificate import pin_of, read_certificates, to_pem
 from cloudless.adapters.pki.request import new_key
 from cloudless.adapters.pki.sealing import ClusterKey
 from cloudless.core.identity.names import Identity, server_names
-from cloudless.core.identity.renewal import BACKDATED_MS, Validity, build_validity
+from cloudless.core.identity.renewal import BACKDATED_MS, Validity, build_validity, find_lifetime_s
 from cloudless.core.model import AuthorityPhase, AuthorityPurpose, AuthorityRecord
 from cloudless.errors import BadCredentials
 
@@ -49,15 +49,16 @@ class Authority:
     def __repr__(self) -> str:
         return f"Authority({self.record.id})"
 
-    def sign_identity(self, identity: Identity, key: ec.EllipticCurvePublicKey, now_ms: int) -> x509.Certificate:
-        """Return a certificate that says: the holder of `key` is `identity`."""
+    def sign_identity(
+        self, identity: Identity, key: ec.EllipticCurvePublicKey, now_ms: int, stale_s: float = 0.0
+    ) -> x509.Certificate:
+        """Return a certificate that says: the holder of `key` is `identity`. `stale_s`: the age of the own state."""
         names = [x509.DNSName(name) for name in server_names(identity)]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if identity.serves:
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        return self._sign(
-            identity.name, [x509.UniformResourceIdentifier(identity.uri), *names], usages, key, self._validity(now_ms)
-        )
+        validity = self._validity(now_ms, stale_s)
+        return self._sign(identity.name, [x509.UniformResourceIdentifier(identity.uri), *names], usages, key, validity)
 
     def sign_etcd_server(
         self, identity: Identity, hosts: Iterable[str], key: ec.EllipticCurvePublicKey, now_ms: int
@@ -82,9 +83,10 @@ class Authority:
         """Return the certificate followed by this CA's own, which lets a joiner find the CA that its token pins."""
         return to_pem((certificate, self.certificate))
 
-    def _validity(self, now_ms: int) -> Validity:
+    def _validity(self, now_ms: int, stale_s: float = 0.0) -> Validity:
         """Return a leaf's validity, never longer than the CA's own."""
-        made, own = build_validity(now_ms, self.record.leaf_lifetime_s), validity_of(self.certificate)
+        made = build_validity(now_ms, find_lifetime_s(self.record.leaf_lifetime_s, stale_s))
+        own = validity_of(self.certificate)
         return Validity(max(made.not_before_ms, own.not_before_ms), min(made.not_after_ms, own.not_after_ms))
 
     def _sign(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
 from cloudless.adapters.pki.certificate import find_issuer, hash_key, read_certificates, read_identity, read_peer
 from cloudless.adapters.pki.request import read_request
 from cloudless.coordinator.api.access import Access, Decided, deadline_s, with_puts
@@ -86,7 +88,7 @@ class Enrolment:
         identity = Identity(self._issuer.cluster_id, kind_of(granted), ask.name)
         return pb.EnrolResponse(
             header=self._access.header(written.revision),
-            issued=self._issuer.issue(identity, key),
+            issued=self._issue(identity, key),
             role=to_wire_role(granted),
             handover=self._issuer.build_handover() if granted is Role.COORDINATOR else None,
         )
@@ -119,7 +121,7 @@ class Enrolment:
             )
             raise
         self._pace.give_back(place_of(context))
-        return pb.ReenrolResponse(header=self._access.header(), issued=self._issuer.issue(identity, key))
+        return pb.ReenrolResponse(header=self._access.header(), issued=self._issue(identity, key))
 
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.RenewResponse:
         presence = find_presence()
@@ -140,7 +142,7 @@ class Enrolment:
 
             content = repr(("renew", peer.identity.uri, peer.key_hash, key_hash)).encode()
             revision = (await self._access.write(request.options, content, decide, context)).revision
-        return pb.RenewResponse(header=self._access.header(revision), issued=self._issuer.issue(peer.identity, key))
+        return pb.RenewResponse(header=self._access.header(revision), issued=self._issue(peer.identity, key))
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Any) -> pb.WhoAmIResponse:
         presence = find_presence()
@@ -153,6 +155,9 @@ class Enrolment:
             role=to_wire_role(caller.role),
             namespaces=caller.namespaces,
         )
+
+    def _issue(self, identity: Identity, key: EllipticCurvePublicKey) -> pb.Issued:
+        return self._issuer.issue(identity, key, self._access.replica.staleness_s)
 
     def _take_turn(self, context: Any) -> None:
         if not self._pace.take(place_of(context), self._access.clock.monotonic_s()):

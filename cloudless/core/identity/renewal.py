@@ -21,6 +21,11 @@ RETRY_PARTS = 20
 """A renewal that failed is tried again after this part of the time left; once it is over, of the whole life."""
 BACKDATED_MS = 300_000
 """How far back a certificate is dated at most, for clocks that are behind; a tenth of its life if that is less."""
+MARGIN_MS = 600_000
+MARGIN_LIFETIMES = 0.1
+"""How much longer than their lifetime certificates of a replaced CA are trusted: at most this part of it."""
+STALE_LIFETIMES = 0.25
+"""The part of a lifetime that is given however old the signer's state is: without a quorum life goes on."""
 
 
 class Freshness(Enum):
@@ -37,10 +42,24 @@ class Validity:
     not_after_ms: int
 
 
-def build_validity(now_ms: int, lifetime_s: int) -> Validity:
+def build_validity(now_ms: int, lifetime_s: float) -> Validity:
     """Return the validity of a certificate issued now."""
-    lifetime_ms = lifetime_s * 1000
+    lifetime_ms = int(lifetime_s * 1000)
     return Validity(now_ms - min(BACKDATED_MS, lifetime_ms // 10), now_ms + lifetime_ms)
+
+
+def find_lifetime_s(lifetime_s: int, stale_s: float) -> float:
+    """Return how long a certificate may live that is signed by somebody whose state is `stale_s` old.
+
+    Its CA may have been replaced just after that. So that the certificate does not outlive the trust in that CA, it
+    ends when one would that was signed then, and the margin later.
+    """
+    return max(STALE_LIFETIMES * lifetime_s, lifetime_s - max(0.0, stale_s - margin_ms(lifetime_s) / 1000))
+
+
+def margin_ms(lifetime_s: int) -> int:
+    """Return how much longer than `lifetime_s` a CA is trusted after it was replaced."""
+    return int(min(MARGIN_MS, MARGIN_LIFETIMES * lifetime_s * 1000))
 
 
 def renew_at_ms(validity: Validity, name: str) -> int:

@@ -5,9 +5,10 @@
     issuing         signs           trusted      until every certificate the old one signed has run out
     done            signs           deleted
 
-Either wait is one lifetime of a certificate, counted from the phase's beginning, plus `MARGIN_MS` for clocks and for
-a signature that was under way. A certificate is renewed at half of its life, and each renewal brings all trusted CAs:
-after one lifetime whoever still has a valid certificate has renewed. A machine that was off all the while re-enrols.
+Either wait is one lifetime of a certificate, counted from the phase's beginning, plus a margin for clocks and for a
+signature that was under way. Who signs from an old state signs for less (`renewal.find_lifetime_s`). A certificate is
+renewed at half of its life, and each renewal brings all trusted CAs: after one lifetime whoever still has a valid
+certificate has renewed. A machine that was off all the while re-enrols.
 
 `plan_rotation` is level-triggered: asked again and again by the leader, it takes the step that is due, or none. Each
 step is one change, so that at any moment exactly one CA of each purpose signs.
@@ -20,14 +21,12 @@ from dataclasses import dataclass, replace
 
 from cloudless.core import keys
 from cloudless.core.identity.key_rotation import is_key_rotating, unmoved
+from cloudless.core.identity.renewal import margin_ms
 from cloudless.core.model import AuthorityPhase, AuthorityPurpose, AuthorityRecord
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.core.state.view import Authority, View
 from cloudless.errors import Conflict, Unavailable
 
-MARGIN_MS = 600_000
-MARGIN_LIFETIMES = 0.1
-"""The margin is at most this part of a lifetime, so that short lifetimes give short rotations."""
 RENEW_AUTHORITY_BEFORE_MS = 365 * 86_400_000
 """A CA is replaced by itself when it has a year left."""
 
@@ -125,8 +124,7 @@ def find_rotations(view: View) -> list[Rotation]:
 
 def wait_ms(old: AuthorityRecord) -> int:
     """Return how long either phase of replacing `old` lasts."""
-    lifetime_ms = old.leaf_lifetime_s * 1000
-    return lifetime_ms + int(min(MARGIN_MS, MARGIN_LIFETIMES * lifetime_ms))
+    return old.leaf_lifetime_s * 1000 + margin_ms(old.leaf_lifetime_s)
 
 
 def outworn(view: View, now_ms: int) -> list[AuthorityPurpose]:

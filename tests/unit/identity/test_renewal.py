@@ -12,7 +12,9 @@ from cloudless.core.identity.renewal import (
     Validity,
     build_validity,
     days_left,
+    find_lifetime_s,
     judge_freshness,
+    margin_ms,
     renew_at_ms,
     retry_after_ms,
 )
@@ -67,3 +69,21 @@ def test_after_the_end_it_is_tried_for_ever_at_a_pace_that_fits_the_lifetime() -
     assert retry_after_ms(Validity(0, NOW_MS), NOW_MS + DAY_MS) == RETRY_EXPIRED_MAX_MS
     assert retry_after_ms(build_validity(NOW_MS, 60), NOW_MS + DAY_MS) == 3_300
     assert days_left(Validity(0, NOW_MS), NOW_MS + DAY_MS) == -1
+
+
+@pytest.mark.parametrize(
+    ("stale_s", "lives_s"),
+    [(0.0, 86_400), (600.0, 86_400), (601.0, 86_399), (36_600.0, 50_400), (80_000.0, 21_600), (float("inf"), 21_600)],
+)
+def test_who_signs_from_an_old_state_signs_for_less(stale_s: float, lives_s: float) -> None:
+    assert find_lifetime_s(86_400, stale_s) == lives_s
+
+
+@given(lifetime_s=LIFETIMES_S)
+def test_no_certificate_outlives_the_trust_in_a_ca_that_was_replaced_just_after_the_signer_last_heard(
+    lifetime_s: int,
+) -> None:
+    trusted_s = lifetime_s + margin_ms(lifetime_s) / 1000
+    for part in (0.0, 0.1, 0.3, 0.5, 0.7):
+        stale_s = part * lifetime_s
+        assert stale_s + find_lifetime_s(lifetime_s, stale_s) <= trusted_s + 0.002
