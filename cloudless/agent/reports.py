@@ -18,29 +18,34 @@ class ReportBook:
     def __init__(self) -> None:
         self.changed = asyncio.Event()
         self._newest: dict[str, TaskObserved] = {}
-        self._acknowledged: dict[str, int] = {}
+        self._pending: dict[str, TaskObserved] = {}
 
     def put(self, report: TaskObserved) -> None:
+        held = self._newest.get(report.task_id)
         self._newest[report.task_id] = report
+        if held is None or held.sequence != report.sequence or report.task_id in self._pending:
+            self._pending[report.task_id] = report
         self.changed.set()
 
     def forget(self, task_id: str) -> None:
         self._newest.pop(task_id, None)
-        self._acknowledged.pop(task_id, None)
+        self._pending.pop(task_id, None)
 
     def acknowledge(self, task_id: str, sequence: int) -> None:
-        if task_id in self._newest:
-            self._acknowledged[task_id] = max(sequence, self._acknowledged.get(task_id, 0))
-
-    def is_acknowledged(self, report: TaskObserved) -> bool:
-        return self._acknowledged.get(report.task_id, 0) >= report.sequence
+        report = self._pending.get(task_id)
+        if report is not None and sequence >= report.sequence:
+            del self._pending[task_id]
 
     def all(self) -> list[TaskObserved]:
         return list(self._newest.values())
 
     def pending(self) -> list[TaskObserved]:
         """Return the newest reports that nobody has acknowledged."""
-        return [report for report in self._newest.values() if not self.is_acknowledged(report)]
+        return list(self._pending.values())
+
+    @property
+    def pending_count(self) -> int:
+        return len(self._pending)
 
 
 @dataclass(slots=True)

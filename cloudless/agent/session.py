@@ -263,7 +263,7 @@ class Session:
                 await asyncio.sleep(limits.report_gap_s)
                 continue
             try:
-                async with asyncio.timeout(limits.report_resend_s / 2 if book.pending() else None):
+                async with asyncio.timeout(limits.report_resend_s / 2 if book.pending_count else None):
                     await book.changed.wait()
             except TimeoutError:
                 continue

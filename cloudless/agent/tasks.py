@@ -226,7 +226,7 @@ class TaskRunner:
         live = [task for task in self._tasks.values() if task.attempt and not is_final(task.state)]
         await asyncio.gather(*(self._end(task) for task in live))
         deadline_s = self._clock.monotonic_s() + self._limits.last_reports_wait_s
-        while (self._still_running(live) or self._reports.pending()) and self._clock.monotonic_s() < deadline_s:
+        while (self._still_running(live) or self._reports.pending_count) and self._clock.monotonic_s() < deadline_s:
             await asyncio.sleep(self._limits.report_gap_s)
 
     def _still_running(self, tasks: Iterable[LocalTask]) -> bool:

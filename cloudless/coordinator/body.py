@@ -39,7 +39,7 @@ from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.autopilot import Autopilot
 from cloudless.coordinator.backups import BackupController, BackupMaker
 from cloudless.coordinator.commit import Committer
-from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
+from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.departure import REMOVED_HINT, Departure
 from cloudless.coordinator.directory import Directory
@@ -56,6 +56,7 @@ from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.coordinator.peer_stream import grpc_dial
 from cloudless.coordinator.peers import Peers
 from cloudless.coordinator.progress import ProgressNotes
+from cloudless.coordinator.reaper import Reaper
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.coordinator.replica import Replica

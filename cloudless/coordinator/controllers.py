@@ -18,7 +18,7 @@ from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.model import ClusterRecord, NodeStatus
-from cloudless.core.orchestration import plan_event_reap, plan_liveness, plan_reap
+from cloudless.core.orchestration import plan_liveness
 from cloudless.core.orchestration.heartbeats import node_timeout_s
 from cloudless.core.plan import Change, Precondition, PutRecord
 from cloudless.errors import CloudlessError, CommitUncertain, Fenced, LeaseLost, Unavailable
@@ -124,23 +124,6 @@ def _log_status(change: Change) -> None:
     for put in change.puts:
         if isinstance(put.record, NodeStatus):
             logger.info("{}: {} ({})", put.key, put.record.reachability.value, put.record.reason)
-
-
-class Reaper:
-    """Forgets ended tasks that are no longer needed."""
-
-    PERIOD_S = 5.0
-
-    def __init__(self, replica: Replica, clock: Clock) -> None:
-        self._replica, self._clock = replica, clock
-
-    async def run(self, term: int, committer: Committer) -> None:
-        while True:
-            machine = self._replica.machine
-            changes = (*plan_reap(machine, self._clock.wall_ms()), *plan_event_reap(machine))
-            if changes:
-                await commit_changes(committer, self._replica, changes)
-            await self._clock.sleep(self.PERIOD_S)
 
 
 class ClusterNamer:

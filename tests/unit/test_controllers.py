@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from cloudless.coordinator.commit import Committer
-from cloudless.coordinator.controllers import ClusterNamer, LivenessController, Reaper, commit_changes
+from cloudless.coordinator.controllers import ClusterNamer, LivenessController, commit_changes
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.orchestrator import Orchestrator, OrchestratorSettings
+from cloudless.coordinator.reaper import Reaper
 from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec, Placement, Resources, SchedulerRecord, TaskState, WorkloadTerm
@@ -252,6 +253,23 @@ async def test_ended_tasks_of_workloads_that_are_gone_are_forgotten() -> None:
         await cluster.put(keys.task_observed("t1"), report("t1", 1, TaskState.COMPLETED))
         async with running(Reaper(cluster.replica, CLOCK).run(TERM, cluster.committer)):
             await eventually(lambda: not cluster.replica.machine.tasks, within_s=3600)
+
+
+@virtually
+async def test_what_is_over_is_forgotten_soon_after_it_was_looked_at_and_what_runs_never() -> None:
+    async with leading() as cluster:
+        await cluster.put(keys.workload("default", "web"), build_workload("web", uid="web", replicas=1))
+        async with running(Reaper(cluster.replica, CLOCK).run(TERM, cluster.committer)):
+            await CLOCK.sleep(Reaper.PERIOD_S + 1)  # the look at everything is over
+            for number in range(3):
+                await cluster.add_task(f"gone-{number}", "n1")
+            await CLOCK.sleep(2 * Reaper.PERIOD_S)
+            assert len(cluster.replica.machine.tasks) == 3
+            for number in range(2):
+                await cluster.put(
+                    keys.task_observed(f"gone-{number}"), report(f"gone-{number}", 1, TaskState.COMPLETED)
+                )
+            await eventually(lambda: len(cluster.replica.machine.tasks) == 1, within_s=2 * Reaper.PERIOD_S)
 
 
 # --- liveness ---

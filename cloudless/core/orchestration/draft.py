@@ -41,9 +41,10 @@ from cloudless.core.orchestration.changes import (
     stop_task,
 )
 from cloudless.core.orchestration.course import OPEN, Course
+from cloudless.core.orchestration.ending import describe_end
 from cloudless.core.orchestration.reconcile import choose, find_settling_s, may_return
 from cloudless.core.orchestration.revisions import find_template
-from cloudless.core.orchestration.slots import by_merit, choose_slots, vacant_slots
+from cloudless.core.orchestration.slots import are_calm, by_merit, choose_slots, list_numbers, vacant_slots
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import (
     Ask,
@@ -107,6 +108,9 @@ class Draft:
                 self.scratch.leave(task)
                 self.changes.append(stop_task(task, self.decider, "it belongs to an earlier workload of this name"))
         kept, surplus = choose_slots(self.census, spec.replicas)
+        if not self.census.stopping and len(kept) == len(self.census.slots) == spec.replicas and are_calm(kept):
+            self._wait_for_availability(kept)
+            return  # most plans are of a workload that is as it should be
         for slot in surplus:
             self._stop_all(slot.occupants, f"scaled down to {spec.replicas}")
         recreate = spec.rollout.strategy is RolloutStrategy.RECREATE
@@ -252,7 +256,7 @@ class Draft:
         now, later = ready[: max(0, budget)], ready[max(0, budget) :]
         budget -= len(self._start([self._want_vacant(slot) for slot in now]))
         if later:
-            self.waiting.append(f"slots {_numbers(later)} are filled when old tasks have ended")
+            self.waiting.append(f"slots {list_numbers(later)} are filled when old tasks have ended")
 
         updates = sorted(leavers, key=lambda leaver: not leaver.occupant.draining)  # those have to go anyway
         outdated = {leaver.slot.number: leaver for leaver in updates if _is_update(leaver.occupant)}
@@ -309,8 +313,8 @@ class Draft:
             if ending.resume_in_s > 0 and ending.last is not None:
                 self.deadlines.append(ending.resume_in_s)
                 self.waiting.append(
-                    f"slot {slot.number}: {ending.last.id} ended ({_end_words(ending.last)}), {ending.ends} in a row; "
-                    f"next start in {ending.resume_in_s:.0f} s"
+                    f"slot {slot.number}: {ending.last.id} ended ({describe_end(ending.last)}), "
+                    f"{ending.ends} in a row; next start in {ending.resume_in_s:.0f} s"
                 )
         return ready, len(slots) - len(ready)
 
@@ -318,7 +322,7 @@ class Draft:
         last = slot.ending.last
         if last is None:
             return Want(slot, f"fills slot {slot.number}")
-        return Want(slot, f"after {last.id} ended ({_end_words(last)})")
+        return Want(slot, f"after {last.id} ended ({describe_end(last)})")
 
     def _want_instead(self, leaver: Leaver) -> Want:
         old = leaver.occupant
@@ -427,19 +431,3 @@ def _is_drain_move(occupant: Occupant) -> bool:
 
 def _is_update(occupant: Occupant) -> bool:
     return occupant.outdated and not occupant.lost
-
-
-def _end_words(task: Task) -> str:
-    seen = task.observed
-    if seen is None:
-        return "no report"
-    if seen.message:
-        return seen.message[:120]
-    if seen.signal:
-        return f"signal {seen.signal}"
-    return f"exit code {seen.exit_code}" if seen.exit_code >= 0 else seen.state.value
-
-
-def _numbers(slots: Sequence[Slot], shown_max: int = 8) -> str:
-    shown = ", ".join(str(slot.number) for slot in slots[:shown_max])
-    return shown if len(slots) <= shown_max else f"{shown} and {len(slots) - shown_max} more"

@@ -94,3 +94,15 @@ def _remaining_s(last: Task, delay_s: float, now_ms: int) -> float:
     ended_ms = finished_ms if created_ms <= finished_ms <= now_ms else created_ms
     remaining_s = delay_s - (now_ms - ended_ms) / 1000
     return remaining_s if 0 < remaining_s <= 2 * delay_s else 0.0
+
+
+def describe_end(task: Task) -> str:
+    """Return in words how a task ended."""
+    seen = task.observed
+    if seen is None:
+        return "no report"
+    if seen.message:
+        return seen.message[:120]
+    if seen.signal:
+        return f"signal {seen.signal}"
+    return f"exit code {seen.exit_code}" if seen.exit_code >= 0 else seen.state.value

@@ -12,6 +12,8 @@ Reports without a task are deleted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cloudless.core import keys
 from cloudless.core.model import RolloutPhase, WorkloadRecord
 from cloudless.core.orchestration.absence import GONE_S, absence_s
@@ -22,22 +24,32 @@ from cloudless.core.orchestration.revisions import find_rollout
 from cloudless.core.plan import Change, Precondition
 from cloudless.core.state.view import Task, View
 
+Ref = tuple[str, str]
 EVENTS_A_CHANGE = 200
 RECENT_MS = 600_000
 """How long an end may still count for a back-off; ten times the longest one."""
 
 
-def plan_reap(view: View, now_ms: int, keep_per_workload: int = 5) -> tuple[Change, ...]:
-    """Plan the deletion of records that are over and not needed, and of reports without a task."""
-    refs = sorted({(task.desired.namespace, task.desired.workload) for task in view.tasks.values()})
+def plan_reap(
+    view: View, now_ms: int, keep_per_workload: int = 5, refs: Iterable[Ref] | None = None
+) -> tuple[Change, ...]:
+    """Plan the deletion of records that are over and not needed, and of reports without a task.
+
+    `refs`: the workloads (namespace, name) to look at, whether there are such or only tasks of theirs; None: all.
+    """
     changes: list[Change] = []
-    for namespace, name in refs:
+    for namespace, name in sorted(find_refs(view) if refs is None else refs):
         if keys.workload(namespace, name) not in view.quarantined:
             changes.extend(_reap_workload(view, namespace, name, now_ms, keep_per_workload))
     for task_id in sorted(view.stray_observed):
         if keys.task_desired(task_id) not in view.quarantined:
             changes.append(_delete_stray(task_id, view.stray_observed[task_id]))
     return tuple(changes)
+
+
+def find_refs(view: View) -> set[Ref]:
+    """Return every workload (namespace, name) that has tasks, also those that are gone themselves."""
+    return {(task.desired.namespace, task.desired.workload) for task in view.tasks.values()}
 
 
 def plan_event_reap(view: View, keep: int = 5_000) -> tuple[Change, ...]:

@@ -7,7 +7,7 @@ number. So numbers may have gaps after scaling down. Too few: the lowest free nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cloudless.core.model import TaskState
 from cloudless.core.orchestration.census import Census, Occupant, Slot
@@ -15,7 +15,10 @@ from cloudless.core.orchestration.census import Census, Occupant, Slot
 
 def choose_slots(census: Census, replicas: int) -> tuple[tuple[Slot, ...], tuple[Slot, ...]]:
     """Return the filled slots to keep, by number, and the surplus ones, least valuable first."""
-    ranked = sorted((slot for slot in census.slots.values() if slot.filled), key=_keep_first)
+    filled = [slot for slot in census.slots.values() if slot.filled]
+    if len(filled) <= replicas:
+        return tuple(sorted(filled, key=lambda slot: slot.number)), ()
+    ranked = sorted(filled, key=_keep_first)
     kept = sorted(ranked[:replicas], key=lambda slot: slot.number)
     return tuple(kept), tuple(reversed(ranked[replicas:]))
 
@@ -26,6 +29,16 @@ def vacant_slots(census: Census, kept: Iterable[Slot], replicas: int) -> tuple[S
     missing = replicas - len(taken)
     free = (number for number in range(replicas) if number not in taken)
     return tuple(census.slot(number) for number, _ in zip(free, range(missing), strict=False))
+
+
+def are_calm(slots: Iterable[Slot]) -> bool:
+    """Return whether there is nothing to do about any of the slots."""
+    return all(
+        (len(slot.occupants) == 1 and slot.occupants[0].staying and slot.occupants[0].absent_s is None)
+        if slot.ending.done is None
+        else not slot.occupants
+        for slot in slots
+    )
 
 
 def by_merit(occupant: Occupant) -> tuple[bool, bool, bool, bool, bool, int, str]:
@@ -53,3 +66,9 @@ def _worth(slot: Slot) -> int:
     if best.available_in_s is None:
         return 4
     return 6 if best.available else 5
+
+
+def list_numbers(slots: Sequence[Slot], shown_max: int = 8) -> str:
+    """Return the numbers of slots for people, of many the first only."""
+    shown = ", ".join(str(slot.number) for slot in slots[:shown_max])
+    return shown if len(slots) <= shown_max else f"{shown} and {len(slots) - shown_max} more"

@@ -22,11 +22,8 @@ class LightTasks:
         self._states: dict[str, TaskState] = {}
         self._sequence = clock.wall_ms()
         self._port = 0
+        self.running = 0
         self.started_total = 0
-
-    @property
-    def running(self) -> int:
-        return sum(state is TaskState.RUNNING for state in self._states.values())
 
     @property
     def known(self) -> int:
@@ -35,7 +32,7 @@ class LightTasks:
     @property
     def acknowledged(self) -> int:
         """Return how many tasks' newest report is known to be stored."""
-        return len(self._states) - len(self._reports.pending())
+        return len(self._states) - self._reports.pending_count
 
     def assign(self, desired: TaskDesired) -> None:
         known = self._states.get(desired.id)
@@ -47,7 +44,9 @@ class LightTasks:
             self._report(desired, TaskState.STOPPED)
 
     def unlist(self, task_id: str) -> None:
-        if self._states.pop(task_id, None) is not None:
+        state = self._states.pop(task_id, None)
+        if state is not None:
+            self.running -= state is TaskState.RUNNING
             self._reports.forget(task_id)
 
     def unlist_others(self, listed: set[str]) -> None:
@@ -55,6 +54,7 @@ class LightTasks:
             self.unlist(task_id)
 
     def _report(self, desired: TaskDesired, state: TaskState) -> None:
+        self.running += (state is TaskState.RUNNING) - (self._states.get(desired.id) is TaskState.RUNNING)
         self._states[desired.id] = state
         self._sequence += 1
         ports = {port.name: port.host_port or self._next_port() for port in desired.spec.ports}

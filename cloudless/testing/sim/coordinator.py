@@ -19,13 +19,14 @@ from cloudless.coordinator.api.rollouts import Rollouts
 from cloudless.coordinator.api.workloads import Workloads
 from cloudless.coordinator.body import EVENT_KEPT_S, REGISTER_RETRY_PAUSE_S, REQUEST_KEPT_S, RESIGN_TIMEOUT_S
 from cloudless.coordinator.commit import Committer
-from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController, Reaper
+from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController
 from cloudless.coordinator.hearing import HeardTable
 from cloudless.coordinator.leadership import Leadership, LeadershipSettings
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.orchestrator import Orchestrator
 from cloudless.coordinator.peer_stream import LinkBroken, PeerStream
 from cloudless.coordinator.peers import Peers, PeerSettings
+from cloudless.coordinator.reaper import Reaper
 from cloudless.coordinator.recorder import Recorder
 from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.coordinator.replica import Replica

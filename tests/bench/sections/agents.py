@@ -5,7 +5,8 @@ each agent, every agent with a certificate of its own; their tasks run at once. 
 processors.
 
 *Placed and acknowledged*: from the first of several applies (a few hundred tasks each) until every agent has the
-durable acknowledgement that its tasks run. *Held*: the leader and its etcd are killed; a node that was ever marked
+durable acknowledgement that its tasks run; before each round nothing runs, but for the one *beside*. *Held*: the
+leader and its etcd are killed; a node that was ever marked
 unreachable since then says so in its status.
 """
 
@@ -17,9 +18,9 @@ from collections.abc import Iterator
 
 import psutil
 
-from cloudless.cli.methods import APPLY_WORKLOAD, LIST_NODES, LIST_WORKLOADS
+from cloudless.cli.methods import APPLY_WORKLOAD, DELETE_WORKLOAD, LIST_NODES, LIST_WORKLOADS
 from cloudless.rpc.v1.node_pb2 import ListNodesRequest, Node
-from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, ListWorkloadsRequest
+from cloudless.rpc.v1.workload_pb2 import ApplyWorkloadRequest, DeleteWorkloadRequest, ListWorkloadsRequest
 from cloudless.testing.fleet.agent import CAPACITY
 from tests.bench.bench import Bench
 from tests.bench.figures import Figure, at_least, at_most
@@ -49,24 +50,38 @@ def _measure(bench: Bench) -> list[Figure]:
 
 def _placing(bench: Bench, nodes: int) -> list[Figure]:
     tasks, rounds = bench.size(TASKS), min(bench.rounds, ROUNDS_PLACING)
-    cpu = f"{max(1, nodes * CAPACITY.cpu_millicores // (2 * tasks * rounds))}m"  # half of what there is
-    rates = []
+    cpu = f"{max(1, nodes * CAPACITY.cpu_millicores // (4 * tasks))}m"  # half of what there is, for two rounds' tasks
+    rates, begun = [], 0
+
+    def place(number: int, running: int) -> float:
+        """Return the tasks a second when a round's tasks come to those that run."""
+        began_s = time.monotonic()
+        _apply(cluster, number, tasks, cpu)
+        wanted = running + tasks
+        news = fleet.until(lambda news: news.acknowledged >= wanted, "all run", _PLACED_S)
+        bench.say(f"{tasks:,} tasks in {news.at_s - began_s:.1f} s beside {running:,}")
+        _require_stored(cluster, wanted)
+        assert news.started == begun + tasks, "a task was begun twice"
+        assert news.running == wanted, "a task has ended"
+        return tasks / (news.at_s - began_s)
+
     with trusted_cluster(bench.profile_dir) as cluster, fleet_of(cluster, nodes) as fleet:
         _come(bench, cluster, fleet, nodes)
         idle = _processor_shares(cluster, fleet, QUIET_S * bench.slice_s)
         if bench.profile_dir:
             start_profiles(cluster)
         for number in range(rounds):
-            began_s = time.monotonic()
-            _apply(cluster, number, tasks, cpu)
-            wanted = tasks * (number + 1)
-            news = fleet.until(lambda news, n=wanted: news.acknowledged >= n, "all run", _PLACED_S)  # type: ignore[misc]
-            rates.append(tasks / (news.at_s - began_s))
-            bench.say(f"{tasks:,} tasks in {tasks / rates[-1]:.1f} s")
-            _require_stored(cluster, wanted)
-        assert news.started == news.running == tasks * len(rates), "a task was begun twice, or ended"
+            if number:
+                _delete(cluster, number - 1, tasks)
+                fleet.until(lambda news: news.running == news.acknowledged == 0, "all have ended", _PLACED_S)
+                bench.say("all have ended")
+            rates.append(place(number, 0))
+            begun += tasks
+        beside = place(rounds, tasks)
+    text = f"{nodes:,} agents: tasks placed and acknowledged"
     return [
-        Figure("placed", f"{nodes:,} agents: tasks placed and acknowledged", "1/s", tuple(rates), at_least(1_000)),
+        Figure("placed", text, "1/s", tuple(rates), at_least(1_000)),
+        Figure("placed_beside", f"{text}, beside {tasks:,} that run", "1/s", (beside,)),
         *_share_figures("idle", f"{nodes:,} agents, nothing to do", idle),
     ]
 
@@ -116,14 +131,27 @@ def _come(bench: Bench, cluster: LocalCluster, fleet: Fleet, count: int) -> None
 def _apply(cluster: LocalCluster, number: int, tasks: int, cpu: str) -> None:
     client = cluster.new_client()
     try:
-        for first in range(0, tasks, TASKS_A_WORKLOAD):
-            replicas = min(TASKS_A_WORKLOAD, tasks - first)
-            name = f"load-{number}-{first // TASKS_A_WORKLOAD}"
+        for name, replicas in _workloads(number, tasks):
             requests = {"requests": {"cpu": cpu, "memory": "1Mi"}}
             manifest = manifest_of(name, replicas=replicas, resources=requests)
             client.call(APPLY_WORKLOAD, ApplyWorkloadRequest(manifest=manifest), timeout_s=_CALL_S)
     finally:
         client.close()
+
+
+def _delete(cluster: LocalCluster, number: int, tasks: int) -> None:
+    client = cluster.new_client()
+    try:
+        for name, _ in _workloads(number, tasks):
+            client.call(DELETE_WORKLOAD, DeleteWorkloadRequest(name=name), timeout_s=_CALL_S)
+    finally:
+        client.close()
+
+
+def _workloads(number: int, tasks: int) -> Iterator[tuple[str, int]]:
+    """Yield the names and replicas of a round's workloads."""
+    for first in range(0, tasks, TASKS_A_WORKLOAD):
+        yield f"load-{number}-{first // TASKS_A_WORKLOAD}", min(TASKS_A_WORKLOAD, tasks - first)
 
 
 def _require_stored(cluster: LocalCluster, count: int) -> None:
