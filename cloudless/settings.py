@@ -54,7 +54,7 @@ class CoordinatorSettings:
     each as text. `bootstrap_expect` is the number of coordinators to wait for when nobody is the chosen first one
     (0: not used). `dns_servers` (address, port) are asked in place of this machine's own. `rejoin` lets one whose
     member was removed from the cluster put its old data aside and join as a new one.
-    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods. With more than 750
+    `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods. With more than 400
     nodes both are longer than set here (`core.orchestration.heartbeats`).
     `etcd_quota_mb` is the size of the store at which etcd refuses writes; users' are refused from nine tenths of it.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`

@@ -7,7 +7,7 @@ import pytest
 from cloudless.core.orchestration.heartbeats import BEATS_PER_S_MAX, heartbeat_period_s, node_timeout_s
 
 
-@pytest.mark.parametrize(("nodes", "period_s", "timeout_s"), [(0, 1.0, 4.0), (750, 1.0, 4.0), (3_000, 4.0, 12.0)])
+@pytest.mark.parametrize(("nodes", "period_s", "timeout_s"), [(0, 1.0, 4.0), (400, 1.0, 4.0), (1_000, 2.5, 7.5), (4_000, 10.0, 30.0)])
 def test_large_clusters_beat_more_slowly_and_have_more_patience(nodes: int, period_s: float, timeout_s: float) -> None:
     assert heartbeat_period_s(nodes, 1.0) == period_s
     assert node_timeout_s(nodes, 1.0, 4.0) == timeout_s
