@@ -30,7 +30,7 @@ STUBBORN = "trap '' TERM; (trap '' TERM; sleep 1000 & setsid sleep 1000 & wait) 
 @scenario(6, needs=DOCKER, rounds=2)
 def test_containers_outlive_their_killed_agents_and_are_adopted(trial: Trial, docker_daemon: DockerDaemon) -> None:
     cluster = trial.start(prepare=lambda cluster: give_engine(cluster, docker_daemon))
-    run_boxes(cluster, docker_daemon, lostAfter="10m", **SPREAD)
+    run_boxes(cluster, docker_daemon, lostAfter="60m", **SPREAD)
     for _ in trial.rounds():
         before = containers_of(docker_daemon, "boxes")
         trial.load_up()
@@ -115,11 +115,11 @@ def test_containers_of_agents_that_reach_no_coordinator_run_on_and_are_brought_u
 
     cluster = trial.start(prepare=prepare)
     coordinators = [process.name for process in cluster.coordinators]
-    run_boxes(cluster, docker_daemon, lostAfter="10m", **SPREAD)
+    run_boxes(cluster, docker_daemon, lostAfter="60m", **SPREAD)
     for number in trial.rounds():
         doomed, mortal = f"doomed-{number}", f"mortal-{number}"
-        run_boxes(cluster, docker_daemon, doomed, 1, lostAfter="10m")
-        restarting: dict[str, Any] = {"restartPolicy": {"policy": "ALWAYS", "backoff": "1s"}, "lostAfter": "10m"}
+        run_boxes(cluster, docker_daemon, doomed, 1, lostAfter="60m")
+        restarting: dict[str, Any] = {"restartPolicy": {"policy": "ALWAYS", "backoff": "1s"}, "lostAfter": "60m"}
         run_boxes(cluster, docker_daemon, mortal, 1, ["sleep", "8"], **restarting)
         before = containers_of(docker_daemon, "boxes")
         trial.load_up()

@@ -124,8 +124,8 @@ def test_tasks_of_agents_that_reach_no_coordinator_run_on_and_are_brought_up_to_
     """
     cluster = trial.start(prepare=compress_time)
     agents, coordinators = [p.name for p in cluster.agents], [p.name for p in cluster.coordinators]
-    cluster.apply(manifest_of("doomed", replicas=1, lostAfter="10m"))
-    cluster.apply(manifest_of("mortal", replicas=1, command=["sleep", "15"], lostAfter="10m", **ALWAYS))
+    cluster.apply(manifest_of("doomed", replicas=1, lostAfter="60m"))
+    cluster.apply(manifest_of("mortal", replicas=1, command=["sleep", "15"], lostAfter="60m", **ALWAYS))
     cluster.until(lambda: running(cluster, "doomed") and running(cluster, "mortal"), "two more tasks run")
     for _ in trial.rounds():
         trial.load_up()

@@ -120,7 +120,7 @@ class Trial:
         env = {RUN_VARIABLE: self.run_id, "APP_PASSWORD": secret}
         if tasks:
             # Long before a partition ends nobody may think that its nodes are gone for good.
-            self.cluster.apply(manifest_of(STEADY, replicas=tasks, env=env, lostAfter="10m"))
+            self.cluster.apply(manifest_of(STEADY, replicas=tasks, env=env, lostAfter="60m"))
         running = self.cluster.until(lambda: self._steady_tasks(tasks), f"{tasks} steady tasks run")
         revision = self.cluster.call(GET_DIGEST, GetDigestRequest()).revision
         self.evidence = Evidence(
