@@ -37,6 +37,7 @@ KEEPALIVE_S = 20.0
 # An agent leaves a coordinator after three silent periods of a second.
 SILENT_S = 7.0
 FLAP_S = 2.0
+RECORD_PERIOD_S = 30.0
 
 
 @scenario(11, needs=NETNS, rounds=2)
@@ -135,7 +136,7 @@ def test_tasks_of_agents_that_reach_no_coordinator_run_on_and_are_brought_up_to_
         cluster.until(lambda: cluster.phases() == nodes_gone, "every node is offline")
         cluster.call(SCALE_WORKLOAD, ScaleWorkloadRequest(name="doomed", replicas=0))
         seen = {agent: head_of(cluster, agent).revision_seen for agent in agents}
-        hold(LONG_CUT_S - (time.monotonic() - began_s))
+        hold_and_read(trial, began_s + LONG_CUT_S)
         healed_s = trial.note("heal")
         trial.net.heal()
         cluster.until(lambda: not running(cluster, "doomed"), "the deleted workload's task is stopped")
@@ -325,6 +326,13 @@ def others_of(trial: Trial, name: str) -> list[str]:
 def hold(seconds: float) -> None:
     """Let a fault last."""
     time.sleep(max(0.0, seconds))
+
+
+def hold_and_read(trial: Trial, until_s: float) -> None:
+    """Let a fault last, and read the store's record meanwhile: that of a quarter of an hour takes long at once."""
+    while (left_s := until_s - time.monotonic()) > 0:
+        hold(min(RECORD_PERIOD_S, left_s))
+        trial.read_record()
 
 
 def wait_led(trial: Trial, since_s: float, old_term: int) -> float:
