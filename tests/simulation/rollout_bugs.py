@@ -13,7 +13,13 @@ QUIET = ("end-task",)
 ROLLOUT_BUGS: tuple[Mutation, ...] = (
     Mutation(
         "the surge is ignored",
-        (Patch(f"{DRAFT}._roll", "budget = replicas + surge - self._held(kept)", "budget = replicas + 9"),),
+        (
+            Patch(
+                f"{DRAFT}._roll",
+                "budget = replicas + rollout.surge_of(replicas) - self._held(kept)",
+                "budget = replicas + 9",
+            ),
+        ),
         by=("SurgeKept",),
         kinds=QUIET,
         rollouts=Rollouts(broken=0.0, orders=0),

@@ -208,6 +208,7 @@ def held(not_after_ms: int, pem: bytes = b"leaf PEM 1") -> SimpleNamespace:
 def test_dropping_an_authority_that_somebody_still_needs_is_refused() -> None:
     sight = Sight(trust.TrustedToTheEnd)
     sight.clocks = {"n1": SimpleNamespace(wall_ms=lambda: 1_000)}  # type: ignore[attr-defined]
+    sight.options.certificates = SimpleNamespace(lifetime_s=1.0)
     disk = SimpleNamespace(held=held(900))
     sight.trust = SimpleNamespace(disks={"n1": disk}, is_waiting=lambda name: False)  # type: ignore[attr-defined]
     gone = {keys.authority("cluster-1"): authority(AuthorityPurpose.CLUSTER, 1, AuthorityPhase.RETIRING)}
@@ -215,6 +216,9 @@ def test_dropping_an_authority_that_somebody_still_needs_is_refused() -> None:
     disk.held = held(1_100)
     sight.refuses(sight.stored(before=gone))
     disk.held = held(1_100, b"leaf PEM 2")
+    sight.tell(sight.stored(before=gone))
+    sight.options.certificates.lifetime_s = 10.0  # a short one, of somebody who had heard nothing for long
+    disk.held = held(1_100)
     sight.tell(sight.stored(before=gone))
 
 
