@@ -15,13 +15,14 @@ from cloudless.testing.sim.run import run_seed
 
 SEEDS = range(1, 26)
 
-KEPT = (38, 164, 168, 396, 4630, 5163, 7231, 7418)
+KEPT = (38, 164, 168, 396, 4630, 5163, 7231, 7418, 9607)
 """Seeds under which the product was once wrong: 38 a write that outlived its deadline; 164 a deletion
 that etcd forgets when it compacts at exactly that revision; 168 and 396 a term that went back between two leaders;
 4630 a rollback of BLUE_GREEN with more tasks than two a slot; 5163 a certificate of a CA long replaced, from a
 coordinator cut off; 7231 a task placed for the company of one that the same plan stops; 7418 the late copy of a request
-that had found nothing to do, done after another's write. A change of the engine makes other runs of them: the bugs
-themselves are planted again in `mutations`."""
+that had found nothing to do, done after another's write; 9607 a rollout's first note, sent again, that outlived its
+workload and stopped the next one of the name. A change of the engine makes other runs of them: the bugs themselves are
+planted again in `mutations`."""
 
 KEPT_OF_MEMBERS = (3, 108, 180, 188, 191, 229)
 """Of these 180 and 229 found the product wrong: a dead voter that kept its own replacement out."""

@@ -8,7 +8,7 @@ import pytest
 
 from cloudless.core import keys
 from cloudless.core.keys import Kind
-from cloudless.core.model import Rollout, RolloutPhase, RolloutStrategy, TaskState
+from cloudless.core.model import Rollout, RolloutPhase, RolloutRecord, RolloutStrategy, TaskState
 from cloudless.core.orchestration import change_spec, find_revision, plan_workload
 from cloudless.core.orchestration.revisions import HISTORY_MAX
 from cloudless.testing.builders import build_malformed
@@ -25,6 +25,24 @@ def test_a_rollout_is_noted_from_its_begin_to_its_end() -> None:
     stage.go_on()
     assert (stage.notes.phase, stage.versions()) == (P.COMPLETED, {"v2": 3})
     assert stage.decide().next_deadline_s is None
+
+
+def test_a_first_note_that_is_sent_again_does_not_outlive_its_workload() -> None:
+    stage = Stage.of(2)
+    stage.change("v2")
+    (noting,) = stage.decide().changes
+    assert [put.key for put in noting.puts] == [keys.rollout(*REF)]
+    stage.cluster.delete(keys.workload(*REF))
+    assert stage.cluster.commit([noting]) == [noting], "refused"
+
+
+def test_notes_left_by_an_earlier_workload_of_the_name_are_written_over() -> None:
+    stage = Stage.of(2)
+    left = RolloutRecord(namespace=REF[0], workload=REF[1], workload_uid="another", rollout=7, generation=7)
+    stage.cluster.put(keys.rollout(*REF), left)
+    stage.change("v2")
+    stage.go_on()
+    assert stage.versions() == {"v2": 2}
 
 
 def test_a_workload_that_never_changed_has_no_notes() -> None:

@@ -79,17 +79,17 @@ def plan_rollout(
     noted = find_rollout(view, record)
     if noted is None or noted.record.rollout != record.rollout_generation:
         notes = _begin(record, census, noted, tally, decider)
-        return Step(_note(record, noted, notes, decider, f"roll out generation {record.task_generation}"))
+        return Step(_note(view, workload, notes, decider, f"roll out generation {record.task_generation}"))
     notes = noted.record
     if notes.phase is _P.COMPLETED:
         return Step()
     if notes.term != decider.term:
-        return Step(_note(record, noted, _carry_over(notes, decider), decider, "carry its time over"))
+        return Step(_note(view, workload, _carry_over(notes, decider), decider, "carry its time over"))
     if _is_overdue(record, notes, tally, decider.now_ms):
         return Step(_give_up(view, workload, noted, tally, decider))
     after = _next_notes(record, notes, tally, decider.now_ms)
     if after is not notes:
-        return Step(_note(record, noted, after, decider, after.reason))
+        return Step(_note(view, workload, after, decider, after.reason))
     waiting = (f"rollout: {notes.reason}",) if notes.phase is not _P.PROGRESSING and notes.reason else ()
     return Step(
         None, build_course(record, notes, replicas), waiting, _next_look_s(record, notes, tally, decider.now_ms)
@@ -224,12 +224,21 @@ def _stamp(record: WorkloadRecord, notes: RolloutRecord, tally: Tally, now_ms: i
     return replace(notes, at_ms=now_ms)
 
 
-def _note(record: WorkloadRecord, noted: Noted | None, notes: RolloutRecord, decider: Decider, reason: str) -> Change:
+def _note(view: View, workload: Workload, notes: RolloutRecord, decider: Decider, reason: str) -> Change:
+    """Return the write of the notes: only beside the workload they are about, instead of any that are there.
+
+    Without the workload's own revision a first note that is sent again, because its answer was lost, would come back
+    once it was deleted with the workload.
+    """
+    record = workload.record
     key = keys.rollout(record.namespace, record.name)
-    written = replace(notes, term=decider.term, at_ms=decider.now_ms)
+    held = view.held(keys.Kind.ROLLOUT).get((record.namespace, record.name))
     return Change(
-        puts=(PutRecord(key, written),),
-        preconditions=(Precondition(key, noted.mod_revision if noted else 0),),
+        puts=(PutRecord(key, replace(notes, term=decider.term, at_ms=decider.now_ms)),),
+        preconditions=(
+            Precondition(keys.workload(record.namespace, record.name), workload.mod_revision),
+            Precondition(key, held.mod_revision if held is not None else 0),
+        ),
         reason=f"rollout of {record.namespace}/{record.name} to generation {notes.generation}: {reason}",
     )
 
@@ -250,7 +259,7 @@ def _give_up(view: View, workload: Workload, noted: Noted, tally: Tally, decider
     before = _find_way_back(view, record, notes)
     if before is None:
         failed = _enter(notes, _P.FAILED, f"{reason}; {_why_not_back(record, notes)}", tally, decider.now_ms)
-        return _note(record, noted, failed, decider, failed.reason)
+        return _note(view, workload, failed, decider, failed.reason)
     spec = with_template(record.spec, before.spec)
     changed = change_spec(
         view, record, spec, decider.now_ms, f"rolled back: {reason}", rollback_of=record.task_generation
@@ -270,13 +279,12 @@ def _give_up(view: View, workload: Workload, noted: Noted, tally: Tally, decider
         rest_from_ms=0,
         promoted=True,
     )
-    noting = _note(record, noted, rollback, decider, rollback.reason)
+    noting = _note(view, workload, rollback, decider, rollback.reason)
     key = keys.workload(record.namespace, record.name)
     return replace(
         noting,
         puts=(PutRecord(key, changed.record), *changed.puts, *noting.puts),
         deletes=changed.deletes,
-        preconditions=(Precondition(key, workload.mod_revision), *noting.preconditions),
     )
 
 
