@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloudless.core import keys
@@ -291,8 +291,13 @@ def staged(rollout: dict, per_node: bool = False, **spec: Any) -> Trial:
     return trial
 
 
+PROMPT = {"batch_size": 0, "pause_s": 0.0, "min_ready_s": 0.0, "progress_deadline_s": 0.0, "auto_rollback": False}
+STAYING = {"reconcile": Reconcile.KEEP_ORIGINAL, "lost_after_s": 0.0}
+
+
 @settings(max_examples=300, deadline=None)
 @given(BOUNDS, PACE, STRATEGY, AWAY, st.lists(STEP, max_size=40))
+@example({}, PROMPT, {}, STAYING, [("ready", 0), ("change", False), ("all",), ("scale", 1)])
 def test_rollouts_are_safe_at_every_step_and_end_when_the_failures_do(
     bounds: dict, pace: dict, strategy: dict, away: dict, steps: list[tuple]
 ) -> None:

@@ -1,7 +1,8 @@
 """Which slots a workload keeps when it has too many, which it fills when it has too few.
 
-Too many: those go first that failed for good, then lost ones, not running ones, outdated or moving
-ones, not ready ones, available ones; completed ones go last. Among equals the newest goes first, then the highest
+Too many: those go first that failed for good, then lost ones, not running ones, not ready ones (of these first the
+outdated or moving ones), available ones that are outdated or moving, available ones; completed ones go last: what does
+its work stays before what is new. Among equals the newest goes first, then the highest
 number. So numbers may have gaps after scaling down. Too few: the lowest free numbers are filled.
 """
 
@@ -55,17 +56,17 @@ def _keep_first(slot: Slot) -> tuple[int, int, int]:
 
 def _worth(slot: Slot) -> int:
     if slot.ending.done is not None:
-        return 7 if slot.ending.done.state is TaskState.COMPLETED else 0
+        return 8 if slot.ending.done.state is TaskState.COMPLETED else 0
     best = min(slot.occupants, key=by_merit)
     if best.lost:
         return 1
     if not best.running:
         return 2
+    if best.available:
+        return 7 if best.staying else 6
     if not best.staying:
         return 3
-    if best.available_in_s is None:
-        return 4
-    return 6 if best.available else 5
+    return 4 if best.available_in_s is None else 5
 
 
 def list_numbers(slots: Sequence[Slot], shown_max: int = 8) -> str:
