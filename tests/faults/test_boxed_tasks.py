@@ -11,14 +11,13 @@ import signal
 import time
 from typing import Any
 
-from cloudless.adapters.member import procfs
 from cloudless.cli.methods import DELETE_WORKLOAD
 from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest
 from tests.docker_engine import DockerDaemon
 from tests.faults.rig.boxes import boxes_run, containers_of, family_of, give_engine, pid_of, run_boxes
 from tests.faults.rig.longcut import LONG_CUT_S, compress_time
 from tests.faults.rig.scenario import Need, scenario
-from tests.faults.rig.tasks import SPREAD, ends_told, running, wait_running
+from tests.faults.rig.tasks import SPREAD, end_with_family, ends_told, outlive_frozen, running
 from tests.faults.rig.trial import Trial
 from tests.integration.cluster import LocalCluster
 
@@ -55,24 +54,7 @@ def test_containers_of_a_frozen_agent_are_replaced_and_make_way_when_it_thaws(
     for number in trial.rounds():
         name, victim = f"short-{number}", "agent-2"
         run_boxes(cluster, docker_daemon, name, 4, lostAfter="1s", **SPREAD)
-        before = running(cluster, name)
-        lost = {task for task, seen in before.items() if seen.node_id == victim}
-        assert 0 < len(lost) < len(before)
-        trial.load_up()
-        began_s = trial.note(f"freeze {victim}")
-        cluster.signal(victim, signal.SIGSTOP)
-        try:
-            kept = cluster.until(
-                lambda: seen if len(seen := running(cluster, name)) == 4 and not seen.keys() & lost else None,
-                "all four run elsewhere",
-            )
-            trial.figure("replaced_s", time.monotonic() - began_s)
-            assert {id: seen for id, seen in before.items() if id not in lost}.items() <= kept.items()
-            trial.load_up()
-        finally:
-            cluster.signal(victim, signal.SIGCONT)
-        trial.settle()
-        assert wait_running(cluster, name, 4) == kept, "what had replaced the lost ones stays"
+        outlive_frozen(trial, name, running(cluster, name), victim)
         cluster.until(lambda: boxes_run(cluster, docker_daemon, name, 4), "the frozen node's own have ended")
 
 
@@ -159,10 +141,4 @@ def test_a_container_that_ignores_its_end_is_ended_with_everything_it_started(
             ),
             "it has started its family",
         )
-        trial.load_up()
-        began_s = trial.note("ask it to end")
-        cluster.call(DELETE_WORKLOAD, DeleteWorkloadRequest(name=name))
-        wait_running(cluster, name, 0)
-        cluster.until(lambda: not any(procfs.start_ticks(pid) for pid in started), "all have ended")
-        trial.figure("ended_s", trial.note("all have ended") - began_s)
-        trial.settle()
+        end_with_family(trial, name, started)

@@ -20,7 +20,7 @@ from cloudless.cli.methods import DELETE_WORKLOAD
 from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest
 from tests.faults.rig.leading import leader_and_term, others_than, pass_time, tells_of, wait_led
 from tests.faults.rig.scenario import scenario
-from tests.faults.rig.tasks import SPREAD, ends_told, run_workload, running, wait_running
+from tests.faults.rig.tasks import SPREAD, ends_told, outlive_frozen, run_workload, running, wait_running
 from tests.faults.rig.trial import Trial
 from tests.integration.cluster import LocalCluster
 
@@ -185,24 +185,8 @@ def test_a_frozen_agent_is_replaced_and_makes_way_when_it_thaws(trial: Trial) ->
         name = f"short-{number}"
         before = run_workload(trial, name, 4, lostAfter="1s", **SPREAD)
         victim = "agent-2"
-        lost = {task for task, seen in before.items() if seen.node_id == victim}
-        assert 0 < len(lost) < len(before)
-        trial.load_up()
-        began_s = trial.note(f"freeze {victim}")
-        cluster.signal(victim, signal.SIGSTOP)
-        try:
-            kept = cluster.until(
-                lambda: seen if len(seen := running(cluster, name)) == 4 and not seen.keys() & lost else None,
-                "all four run elsewhere",
-            )
-            trial.figure("replaced_s", time.monotonic() - began_s)
-            assert {id: seen for id, seen in before.items() if id not in lost}.items() <= kept.items()
-            trial.load_up()
-        finally:
-            cluster.signal(victim, signal.SIGCONT)
-        trial.settle()
-        assert wait_running(cluster, name, 4) == kept, "what had replaced the lost ones stays"
-        pids = {before[task].pid for task in lost}
+        outlive_frozen(trial, name, before, victim)
+        pids = {seen.pid for seen in before.values() if seen.node_id == victim}
         cluster.until(lambda: not any(procfs.start_ticks(pid) for pid in pids), "the frozen node's own have ended")
 
 

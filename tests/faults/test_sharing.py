@@ -5,15 +5,12 @@ from __future__ import annotations
 import shutil
 import socket
 
-from cloudless.adapters.member import procfs
-from cloudless.cli.methods import DELETE_WORKLOAD
 from cloudless.errors import FormationRefused, outcome_of
-from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest
 from tests.faults.rig.leading import leader_and_term, others_than
 from tests.faults.rig.members import member_ids
 from tests.faults.rig.processes import family
 from tests.faults.rig.scenario import scenario
-from tests.faults.rig.tasks import run_workload, wait_running
+from tests.faults.rig.tasks import end_with_family, run_workload
 from tests.faults.rig.trial import Trial
 from tests.integration.cluster import LocalCluster
 
@@ -51,13 +48,7 @@ def test_a_task_that_ignores_its_end_is_ended_with_everything_it_started(trial: 
         command = ["sh", "-c", STUBBORN]
         (task,) = run_workload(trial, name, 1, command=command, stopGrace="1s")
         started = whole_family(trial, task)
-        trial.load_up()
-        began_s = trial.note("ask it to end")
-        cluster.call(DELETE_WORKLOAD, DeleteWorkloadRequest(name=name))
-        wait_running(cluster, name, 0)
-        cluster.until(lambda: not any(procfs.start_ticks(pid) for pid in started), "all have ended")
-        trial.figure("ended_s", trial.note("all have ended") - began_s)
-        trial.settle()
+        end_with_family(trial, name, started)
 
 
 @scenario(57)
