@@ -42,7 +42,7 @@ def test_a_coordinator_whose_port_is_taken_names_it_and_ends(trial: Trial) -> No
 
 @scenario(56, rounds=2)
 def test_a_task_that_ignores_its_end_is_ended_with_everything_it_started(trial: Trial) -> None:
-    cluster = trial.start()
+    trial.start()
     for number in trial.rounds():
         name = f"stubborn-{number}"
         command = ["sh", "-c", STUBBORN]

@@ -2,8 +2,8 @@
 
 Too many: those go first that failed for good, then lost ones, not running ones, not ready ones (of these first the
 outdated or moving ones), available ones that are outdated or moving, available ones; completed ones go last: what does
-its work stays before what is new. Among equals the newest goes first, then the highest
-number. So numbers may have gaps after scaling down. Too few: the lowest free numbers are filled.
+its work stays before what is new. Among equals the newest goes first, then the highest number. So numbers may have gaps
+after scaling down. Too few: the lowest free numbers are filled.
 """
 
 from __future__ import annotations

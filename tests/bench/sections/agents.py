@@ -6,8 +6,7 @@ processors.
 
 *Placed and acknowledged*: from the first of several applies (a few hundred tasks each) until every agent has the
 durable acknowledgement that its tasks run; before each round nothing runs, but for the one *beside*. *Held*: the
-leader and its etcd are killed; a node that was ever marked
-unreachable since then says so in its status.
+leader and its etcd are killed; a node that was ever marked unreachable since then says so in its status.
 """
 
 from __future__ import annotations
