@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cloudless.coordinator.recorder import describe
+from cloudless.adapters.system import RandomIds
+from cloudless.coordinator.leases import RollingLease
+from cloudless.coordinator.recorder import EVENTS_A_CHANGE, Recorder, describe
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import TaskObserved, TaskState
 from cloudless.core.state import Transition
+from cloudless.testing.faulty_store import ANSWER_LOST, script
+from cloudless.testing.virtual_time import eventually, running, virtually
+from tests.unit.leading import CLOCK, leading
 
 SEEN = TaskObserved(task_id="t1", node_id="n1", sequence=1, state=TaskState.RUNNING, attempt=1, ready=False)
 
@@ -37,3 +42,22 @@ def test_a_liveness_failure_is_told_once() -> None:
 def test_an_end_seen_with_its_liveness_failure_tells_both() -> None:
     after = told(SEEN, probe_failures=1, state=TaskState.BACKOFF, message="the liveness probe failed: no; restart 1")
     assert [kind for kind, _ in after] == ["TaskUnhealthy", "TaskRestarting"]
+
+
+@virtually
+async def test_many_events_are_written_together_and_once_though_an_answer_is_lost() -> None:
+    """One group and a bit: all are told, each once, and in far fewer changes than there are events."""
+    tasks = EVENTS_A_CHANGE + 10
+    async with leading() as cluster:
+        recorder = Recorder("c1", cluster.replica, RollingLease(cluster.store, CLOCK), CLOCK, RandomIds())
+        async with running(recorder.run(1, cluster.committer)):
+            await eventually(lambda: len(cluster.replica.machine.events) == 1, within_s=10)  # that it leads
+            cluster.store.choose = script(ANSWER_LOST)
+            before = cluster.committer.changes_total
+            for number in range(tasks):
+                await cluster.add_task(f"t{number}", "n1")
+            await eventually(lambda: len(cluster.replica.machine.events) >= tasks + 1, within_s=60)
+            await CLOCK.sleep(5.0)
+        told = [event.subject for event in cluster.replica.machine.events.values() if event.kind == "TaskCreated"]
+        assert sorted(told) == sorted(f"task/t{number}" for number in range(tasks))
+        assert cluster.committer.changes_total - before < tasks
