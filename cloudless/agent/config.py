@@ -20,27 +20,33 @@ from cloudless.settings import DETECT, AgentSettings
 class AgentLimits:
     """Bounds of the agent's loops, waits and queues; seconds unless the name says otherwise.
 
-    Sessions: `connect_timeout_s` runs from dialling to the Welcome, and doubles with each failure of that address up to
-    `connect_timeout_max_s`. `silent_periods_max` heartbeat periods without a word make a coordinator count as broken,
-    `silent_periods_alone_max` the primary if there is no other. Dialling an address again waits a random part of
-    `retry_first_s` doubled per failure, up to `retry_max_s`, up to `retry_late_max_s` if that coordinator was too slow
-    to answer, and up to `retry_second_max_s` while there is a primary. The first dial waits `seeds_first_wait_s` at
-    most for names among the seeds to be looked up.
+    Sessions: `connect_timeout_s` runs from dialling to the Welcome. If that machine is found to take connections
+    (asked from `knock_after_s` on) it doubles with each failure of that address up to `connect_timeout_max_s`; while
+    there is a primary, as if `second_failures` had been before. `silent_periods_max` heartbeat periods without a word
+    make a coordinator count as broken, `silent_periods_alone_max` the primary if there is no other. Dialling an address
+    again waits a random part of `retry_first_s` doubled per failure, up to `retry_max_s`, up to `retry_late_max_s` if
+    that coordinator was too slow to answer, and up to `retry_second_max_s` while there is a primary. Where the
+    heartbeat period told is longer than `heartbeat_period_default_s`, as in large clusters, the second session is
+    dialled anew after a random part of `second_spread` times what it is longer. The first dial waits
+    `seeds_first_wait_s` at most for names among the seeds to be looked up.
     Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each (at a few KB a task far less
     than a coordinator reads at once); not acknowledged within `report_resend_s` they are sent again.
     Probes: at most `probe_starts_max` commands of each executor are being started at once; running ones do not count.
     """
 
     connect_timeout_s: float = 1.5
-    connect_timeout_max_s: float = 4.0
+    connect_timeout_max_s: float = 24.0
+    knock_after_s: float = 0.5
     heartbeat_period_default_s: float = 1.0
     heartbeat_period_max_s: float = 60.0
     silent_periods_max: int = 3
     silent_periods_alone_max: int = 10
     retry_first_s: float = 0.2
     retry_max_s: float = 2.0
-    retry_late_max_s: float = 6.0
+    retry_late_max_s: float = 15.0
     retry_second_max_s: float = 15.0
+    second_spread: float = 2.0
+    second_failures: int = 2
     shed_pause_s: float = 2.0
     refused_pause_s: float = 1.0
     foreign_pause_s: float = 30.0

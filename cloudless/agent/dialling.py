@@ -15,7 +15,9 @@ import grpc.aio
 
 from cloudless.adapters.grpc.channel import ChannelOptions, Dialler
 from cloudless.adapters.grpc.status import from_rpc_error
+from cloudless.adapters.http.asking import ask_tcp
 from cloudless.agent.config import AgentLimits
+from cloudless.core.discovery.addresses import split_address
 from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.errors import CloudlessError
 from cloudless.rpc.v1 import agent_pb2
@@ -45,6 +47,10 @@ class SessionStream(Protocol):
         """Free what it holds, after `cancel`."""
         ...
 
+    async def knock(self) -> bool:
+        """Return whether the machine at the other end takes connections, whatever its coordinator does with them."""
+        ...
+
 
 Dial = Callable[[str], SessionStream]
 """Opens a stream to the coordinator at `host:port`; that it cannot be reached is told by the first read or write."""
@@ -58,7 +64,9 @@ def channel_options(limits: AgentLimits) -> ChannelOptions:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 1_000),
+        # How long one try to connect may take: as long as the session waits. One given up within that and begun anew
+        # would lose its place among all who knock.
+        ("grpc.min_reconnect_backoff_ms", int(limits.connect_timeout_max_s * 1000)),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.enable_http_proxy", 0),
         # A redial must not be handed a connection that another session found dead.
@@ -70,14 +78,14 @@ def channel_options(limits: AgentLimits) -> ChannelOptions:
 
 def grpc_dial(dialler: Dialler, limits: AgentLimits) -> Dial:
     """Return what opens gRPC streams."""
-    return lambda address: _GrpcStream(dialler.open(address, ANY_COORDINATOR, channel_options(limits)))
+    return lambda address: _GrpcStream(address, dialler.open(address, ANY_COORDINATOR, channel_options(limits)))
 
 
 class _GrpcStream:
     """A SessionStream on a gRPC channel of its own."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+        self._address, self._channel = address, channel
         self._call: Any = AgentServiceStub(self._channel).Session()  # type: ignore[no-untyped-call]
 
     async def write(self, message: agent_pb2.AgentMessage) -> None:
@@ -106,6 +114,9 @@ class _GrpcStream:
 
     async def close(self) -> None:
         await self._channel.close()
+
+    async def knock(self) -> bool:
+        return not await ask_tcp(*split_address(self._address))
 
 
 def _to_broken(error: grpc.aio.AioRpcError) -> StreamBroken:

@@ -7,9 +7,10 @@ replaced as fast as its end is noticed. The old stream is always cancelled befor
 Addresses come from `phonebook`: the settings' seeds and what the coordinators say of each other. Names among the
 seeds are looked up while a slot seeks an address, never while both sessions stand. An address that failed rests for a
 random part of a growing pause (full jitter), so that a thousand agents do not come back in step. While a primary
-stands, and for one that is there but slow to answer, the pause grows further, and each try to connect is given more
-time than the last: a coordinator that is slow because thousands knock must not be kept slow by tries that are given up
-half done.
+stands, and for one that is there but slow to answer, the pause grows further, and each try to connect to that one is
+given more time than the last: a coordinator that is slow because thousands knock must not be kept slow by tries that
+are given up half done. In a large cluster, as the heartbeat period tells, an agent that still has one session dials
+the second after a random pause: a coordinator's end sends a part of all agents to the others.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Links:
         self._known: dict[str, _Address] = {}
         self._open: list[Session] = []
         self._primary: Session | None = None
+        self._period_s = self._limits.heartbeat_period_default_s
+        self._second_from_s = 0.0
         self._freed = asyncio.Event()
         self._seekers = 0
         self._seeking = asyncio.Event()
@@ -95,7 +98,7 @@ class Links:
                 await self._looked_up.wait()
         while True:
             address = await self._next_address()
-            session = Session(address, self._parts, self, self._connect_timeout_s(address))
+            session = Session(address, self._parts, self, self._patience_s(address))
             self._open.append(session)
             self.dialled += 1
             end = await session.run()
@@ -124,8 +127,17 @@ class Links:
         if await self._book.follow(told):
             self._freed.set()
 
+    def is_useless(self, session: Session) -> bool:
+        """Return whether we do better without it: another serves, or it is the second of two and the rest can serve."""
+        known = len(self._gate.head.coordinators)
+        rest_can = all(one.cut_off for one in self._open) and known - len(self._open) > known // 2
+        return session.cut_off and (self.has_other(session) or (rest_can and session is not self._primary))
+
     def has_other(self, session: Session) -> bool:
-        return any(other.welcomed and other is not session for other in self._open)
+        return any(other is not session for other in self._serving())
+
+    def _serving(self) -> list[Session]:
+        return [session for session in self._open if session.welcomed and not session.cut_off]
 
     def on_end(self, session: Session, end: SessionEnd) -> None:
         """Rest the address, and promote the warm session if this was the primary."""
@@ -136,6 +148,10 @@ class Links:
         address = self._address(session.address)
         address.rest_until_s = self._parts.clock.monotonic_s() + self._pause_s(address, end)
         address.failures += 1
+        if session.welcomed:
+            self._period_s = session.period_s
+        if session.welcomed or end.late:
+            self._second_from_s = self._parts.clock.monotonic_s() + self._spread_s()
         address.hurries = end.kind in (EndKind.UNREACHABLE, EndKind.BROKEN, EndKind.SILENT) and not end.late
         was_primary = session is self._primary
         if was_primary:
@@ -156,9 +172,9 @@ class Links:
             logger.warning("no coordinator; tasks run on")
 
     def _promote_one(self) -> None:
-        welcomed = [session for session in self._open if session.welcomed]
+        welcomed, serving = [session for session in self._open if session.welcomed], self._serving()
         if self._primary is None and welcomed:
-            self._primary = welcomed[0]
+            self._primary = (serving or welcomed)[0]
             self._primary.promote()
             logger.info("primary coordinator is {} ({})", self._primary.coordinator_id, self._primary.address)
 
@@ -176,10 +192,12 @@ class Links:
                 candidates = [one for one in endpoints if one.address not in used]
                 self._forget_all_but({*used, *(one.address for one in endpoints)})
                 now_s = self._parts.clock.monotonic_s()
-                rested = [one for one in candidates if self._address(one.address).rest_until_s <= now_s]
+                earliest_s = self._second_from_s if used else 0.0
+                due_s = {one: max(earliest_s, self._address(one.address).rest_until_s) for one in candidates}
+                rested = [one for one in candidates if due_s[one] <= now_s]
                 if rested:
                     return order_endpoints(rested, self._parts.random.random)[0].address
-                wakes_s = [self._address(one.address).rest_until_s - now_s for one in candidates]
+                wakes_s = [due_s[one] - now_s for one in candidates]
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(wakes_s, default=None)):
                         await self._freed.wait()
@@ -198,14 +216,19 @@ class Links:
             if known.rest_until_s > latest_s and known.hurries:
                 known.rest_until_s = latest_s - self._parts.random.uniform(0, self._limits.retry_max_s)
 
-    def _connect_timeout_s(self, address: str) -> float:
-        longer_s = self._limits.connect_timeout_s * 2.0 ** min(self._address(address).failures, 16)
+    def _patience_s(self, address: str) -> float:
+        failures = self._address(address).failures + (self._limits.second_failures if self._primary else 0)
+        longer_s = self._limits.connect_timeout_s * 2.0 ** min(failures, 16)
         return min(self._limits.connect_timeout_max_s, longer_s)
 
     def _forget_all_but(self, addresses: set[str]) -> None:
         """A name may lead through many addresses in an agent's life: what is no longer dialled is not remembered."""
         if len(self._known) > self._limits.addresses_kept_max:
             self._known = {address: known for address, known in self._known.items() if address in addresses}
+
+    def _spread_s(self) -> float:
+        longer_s = max(0.0, self._period_s - self._limits.heartbeat_period_default_s)
+        return self._parts.random.uniform(0, self._limits.second_spread * longer_s)
 
     def _pause_s(self, address: _Address, end: SessionEnd) -> float:
         match end.kind:

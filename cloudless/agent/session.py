@@ -3,6 +3,9 @@
 A session begins WARM and is told to be PRIMARY by `links` once it is welcomed and no other is. It ends when the
 stream breaks, the coordinator says nothing for several heartbeat periods (TCP may live on while the process is
 stopped), sends us away, or sends what must not be followed; `run` then returns why, and is not run again.
+
+A coordinator that is cut off from its store is left for another, but only once there is one: when all are slow at the
+same time, because of too much work or because the store has no quorum, all agents coming again would make it worse.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from cloudless.rpc.v1 import agent_pb2, objects_pb2, usage_pb2
 PRIMARY = agent_pb2.SESSION_ROLE_PRIMARY
 WARM = agent_pb2.SESSION_ROLE_WARM
 BEAT_JITTER = 0.1
+_BUSY = 1.2
 
 
 class EndKind(Enum):
@@ -74,8 +78,12 @@ class SessionOwner(Protocol):
         """Take in the list of all coordinators, id → address."""
         ...
 
+    def is_useless(self, session: Session) -> bool:
+        """Return whether that one's coordinator is cut off from its store and nothing is gained by staying."""
+        ...
+
     def has_other(self, session: Session) -> bool:
-        """Return whether another session is welcomed."""
+        """Return whether another session is welcomed, to a coordinator that is not cut off from its store."""
         ...
 
     def on_end(self, session: Session, end: SessionEnd) -> None:
@@ -89,7 +97,7 @@ class SessionParts:
 
     `measure` returns what the node uses (None: questions for it go unanswered).
     `info` returns the facts of now; whoever changes them sets `reports.changed`, so that they are told. `on_heard` is
-    called with every word of a coordinator that serves us.
+    called with every word of a coordinator that serves us: not of one that is cut off from its store.
     """
 
     info: Callable[[], NodeInfo]
@@ -108,17 +116,18 @@ class SessionParts:
 
 
 class Session:
-    """See the module. `coordinator_id` is known once `welcomed`."""
+    """See the module. `coordinator_id` is known once `welcomed`; `patience_s`: how long one may take who is there."""
 
-    def __init__(self, address: str, parts: SessionParts, owner: SessionOwner, connect_timeout_s: float) -> None:
+    def __init__(self, address: str, parts: SessionParts, owner: SessionOwner, patience_s: float) -> None:
         self.address = address
-        self._connect_timeout_s = connect_timeout_s
         self.coordinator_id = ""
         self.welcomed = False
+        self.cut_off = False
         self.role = WARM
+        self._patience_s = patience_s
         self._parts = parts
         self._owner = owner
-        self._period_s = parts.limits.heartbeat_period_default_s
+        self.period_s = parts.limits.heartbeat_period_default_s
         self._promoted = asyncio.Event()
         self._cursor = Cursor()
         self._silent_periods = 0
@@ -139,13 +148,8 @@ class Session:
         self._stream = stream = self._parts.dial(self.address)
         end = SessionEnd(EndKind.LEFT, "the agent leaves")
         try:
-            try:
-                async with asyncio.timeout(self._connect_timeout_s):
-                    await self._open()
-            except TimeoutError:
-                end = SessionEnd(EndKind.UNREACHABLE, f"no answer within {self._connect_timeout_s:g} s", late=True)
-            else:
-                await self._serve()
+            await self._open_in_time()
+            await self._serve()
         except SessionOver as over:
             end = over.end
         except StreamBroken as error:
@@ -164,6 +168,32 @@ class Session:
         return SessionEnd(EndKind.BROKEN if self.welcomed else EndKind.UNREACHABLE, str(broken))
 
     # --- parts of a session's life --------------------------------------------------------------
+
+    async def _open_in_time(self) -> None:
+        """Open the session; whoever is there and slow gets all our patience. Raises SessionOver if that ends.
+
+        A machine that is too busy to look at its clock in time does not judge who is there.
+        """
+        assert self._stream is not None
+        limits, began_s = self._parts.limits, self._now_s()
+        opening, knocking = asyncio.create_task(self._open()), None
+        try:
+            await asyncio.wait({opening}, timeout=limits.knock_after_s)
+            if not opening.done():
+                knocking = asyncio.create_task(self._stream.knock())
+                await asyncio.wait({opening}, timeout=limits.connect_timeout_s - limits.knock_after_s)
+                busy_here = self._now_s() - began_s > _BUSY * limits.connect_timeout_s
+                there = busy_here or (knocking.done() and knocking.result())
+                waited_s = self._patience_s if there else limits.connect_timeout_s
+                await asyncio.wait({opening}, timeout=waited_s - limits.connect_timeout_s)
+                if not opening.done():
+                    raise SessionOver(EndKind.UNREACHABLE, f"no answer within {waited_s:g} s", late=there)
+            opening.result()
+        finally:
+            tasks = [task for task in (opening, knocking) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _open(self) -> None:
         """Say hello and take in the welcome."""
@@ -205,11 +235,11 @@ class Session:
         while True:
             message = await self._read()
             self._silent_periods = 0
-            if message.WhichOneof("body") != "shed":
-                self._parts.on_heard()
             self._handling = True
             await self._handlers[message.WhichOneof("body")](self, message)
             self._handling = False
+            if not self.cut_off:
+                self._parts.on_heard()
 
     async def _beat(self) -> None:
         """Beat at once, then every period; count the periods in which nothing came back.
@@ -219,9 +249,13 @@ class Session:
 
         A little early at random: agents that came back together would else go on beating in step.
         """
-        sequence = 0
+        sequence = useless_periods = 0
         writing: asyncio.Future[None] | None = None
         while self._silent_periods < self._silence_max():
+            # Not at once: what is cut off may be all of them, and the others only have not said so yet.
+            useless_periods = useless_periods + 1 if self._owner.is_useless(self) else 0
+            if useless_periods > 1:
+                raise SessionOver(EndKind.SHED, "cut off from its store")
             # While a slow disk holds our own reader up, the silence is not the coordinator's.
             self._silent_periods += not self._handling
             # A stopped coordinator does not read either: the periods are counted though a write is stuck.
@@ -233,8 +267,8 @@ class Session:
                 writing = asyncio.ensure_future(self._write(beat))
                 # What fails to be written is told by the reader; not asked for, asyncio would complain.
                 writing.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await asyncio.sleep(self._period_s * self._parts.random.uniform(1.0 - BEAT_JITTER, 1.0))
-        raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self._period_s:g} s", late=True)
+            await asyncio.sleep(self.period_s * self._parts.random.uniform(1.0 - BEAT_JITTER, 1.0))
+        raise SessionOver(EndKind.SILENT, f"silent for {self._silent_periods * self.period_s:g} s", late=True)
 
     def _silence_max(self) -> int:
         limits = self._parts.limits
@@ -277,7 +311,7 @@ class Session:
 
     def _take_period(self, period_s: float) -> None:
         if 0 < period_s <= self._parts.limits.heartbeat_period_max_s:
-            self._period_s = period_s
+            self.period_s = period_s
 
     def _now_s(self) -> float:
         return self._parts.clock.monotonic_s()
@@ -296,6 +330,7 @@ class Session:
 
     async def _on_heartbeat_ack(self, message: agent_pb2.CoordinatorMessage) -> None:
         self._take_period(message.heartbeat_ack.heartbeat_period_s)
+        self.cut_off = message.heartbeat_ack.cut_off
         sent_s = self._beats.pop(message.heartbeat_ack.sequence, None)
         if sent_s is not None:
             self._parts.on_round_trip(self._now_s() - sent_s)

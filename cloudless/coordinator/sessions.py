@@ -2,8 +2,9 @@
 
 No decision is made here. What a node has to run is what the state says, stamped with its revision and
 the leader's term; any coordinator can serve any agent. An agent is never served a state older than one
-it has seen. Whoever reads too slowly gets the newest state of each task instead of every step; a
-coordinator that is cut off from its store sends its agents away.
+it has seen. Whoever reads too slowly gets the newest state of each task instead of every step. A
+coordinator that is cut off from its store says so: its agents go to another if they have one, and stay if
+not, so that all being slow at once, or no quorum, does not make all agents come again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SESSIONS_MAX = 10_000
 ENROL_TIMEOUT_S = 5.0
 CATCH_UP_TIMEOUT_S = 5.0
 REPORTS_A_MESSAGE_MAX = 1_000
-SHED_AFTER_STALE_S = 5.0
+CUT_OFF_AFTER_STALE_S = 5.0
 # Silent for so many heartbeat periods, an agent no longer keeps another of its node id out.
 NAMESAKE_PERIODS = 4
 
@@ -68,6 +69,7 @@ class AgentSession:
         self.acks: dict[str, int] = {}
         self.beat_due = 0
         self.period_told_s = 0.0
+        self.service_due = False
         self.addresses_due = False
         self.usage_due = False
         self.shed_reason = ""
@@ -113,6 +115,7 @@ class Sessions:
         self._lists_living = list_coordinators is None
         self._sessions: dict[str, AgentSession] = {}
         self._stopping = ""
+        self._cut_off = False
         self._admitting = 0
         self.usage = UsageDesk()
 
@@ -128,19 +131,27 @@ class Sessions:
                 session.end(reason)
 
     async def run(self) -> None:
-        """Hand state changes to the sessions; send agents away while this coordinator is stale."""
+        """Hand state changes to the sessions; tell agents while this coordinator is stale."""
         stop_listening = self._replica.listen(self._on_applied)
         try:
             while True:
-                stale = self._replica.loaded.is_set() and self._replica.staleness_s > SHED_AFTER_STALE_S
-                if stale and not self._stopping:
-                    logger.warning("cut off from the store: sending {} agents elsewhere", self.count)
-                    self.shed_all("cut off from the store")
-                elif not stale and self._stopping == "cut off from the store":
-                    self.shed_all("")
+                self._tell_service(self._replica.loaded.is_set() and self._replica.staleness_s > CUT_OFF_AFTER_STALE_S)
                 await self._clock.sleep(0.5)
         finally:
             stop_listening()
+
+    def _tell_service(self, cut_off: bool) -> None:
+        """Tell every agent whether this coordinator can serve it, if that has changed."""
+        if cut_off == self._cut_off:
+            return
+        self._cut_off = cut_off
+        if cut_off:
+            logger.warning("cut off from the store: its {} agents shall use another coordinator", self.count)
+        else:
+            logger.info("the store is back: {} agents have stayed", self.count)
+        for session in self._sessions.values():
+            session.service_due = True
+            session.wake.set()
 
     def _on_applied(self, applied: Applied) -> None:
         for transition in applied.transitions:
@@ -212,8 +223,7 @@ class Sessions:
     async def _admit(self, hello: pb.AgentHello, info: NodeInfo) -> None:
         """Check who it is, wait until this coordinator knows at least what the agent knows, enrol it."""
         check_info(info)
-        if self._stopping:
-            raise Unavailable(f"this coordinator takes no agents: {self._stopping}")
+        self._refuse_if_useless()
         if len(self._sessions) >= SESSIONS_MAX:
             raise Unavailable(f"this coordinator serves {SESSIONS_MAX} agents already", hint="use another coordinator")
         # At once if it can be: another cluster's revision may never be reached here.
@@ -223,6 +233,10 @@ class Sessions:
             raise Unavailable("the cluster has no name yet")
         self._refuse_stranger(hello, info)
         await self._enrol(info)
+
+    def _refuse_if_useless(self) -> None:
+        if why := self._stopping or ("it is cut off from the store" if self._cut_off else ""):
+            raise Unavailable(f"this coordinator takes no agents: {why}")
 
     def _refuse_stranger(self, hello: pb.AgentHello, info: NodeInfo) -> None:
         cluster = self._replica.machine.cluster
@@ -269,8 +283,7 @@ class Sessions:
 
     def _open(self, info: NodeInfo, incarnation: int) -> AgentSession:
         """Register the session; of two for one node the later life of the agent wins."""
-        if self._stopping:
-            raise Unavailable(f"this coordinator takes no agents: {self._stopping}")
+        self._refuse_if_useless()
         held = self._sessions.get(info.id)
         if held is not None:
             if held.incarnation > incarnation:
@@ -319,8 +332,8 @@ class Sessions:
         while True:
             await session.wake.wait()
             session.wake.clear()
-            if session.beat_due:
-                sequence, session.beat_due = session.beat_due, 0
+            if session.beat_due or session.service_due:
+                sequence, session.beat_due, session.service_due = session.beat_due, 0, False
                 yield pb.CoordinatorMessage(heartbeat_ack=self._heartbeat_ack(session, sequence))
             if session.acks:
                 entries = [pb.ReportsAck.Entry(task_id=task_id, sequence=n) for task_id, n in session.acks.items()]
@@ -345,12 +358,12 @@ class Sessions:
         return heartbeat_period_s(len(self._replica.machine.nodes), self._settings.heartbeat_period_s)
 
     def _heartbeat_ack(self, session: AgentSession, sequence: int) -> pb.HeartbeatAck:
-        """Return the answer to a heartbeat; it says how often to beat if that has changed."""
+        """Return the answer to a heartbeat; it says whether we can serve, and how often to beat if that has changed."""
         period_s = self._period_s()
         if period_s == session.period_told_s:
-            return pb.HeartbeatAck(sequence=sequence)
+            return pb.HeartbeatAck(sequence=sequence, cut_off=self._cut_off)
         session.period_told_s = period_s
-        return pb.HeartbeatAck(sequence=sequence, heartbeat_period_s=period_s)
+        return pb.HeartbeatAck(sequence=sequence, heartbeat_period_s=period_s, cut_off=self._cut_off)
 
     def _welcome(self, session: AgentSession) -> pb.CoordinatorMessage:
         session.period_told_s = self._period_s()

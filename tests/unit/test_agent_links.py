@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import cast
 
@@ -51,6 +51,8 @@ class World:
     streams: list[Stream] = field(default_factory=list)
     beats: list[tuple[float, str]] = field(default_factory=list)
     frozen: set[str] = field(default_factory=set)
+    useless: set[str] = field(default_factory=set)
+    period_s: float = 1.0
 
     def longest_gap_s(self, since_s: float, without: str) -> float:
         """Return the longest time in which no coordinator but one heard the agent's heart."""
@@ -95,7 +97,7 @@ class Stream:
             welcome = pb.Welcome(
                 coordinator_id=self._world.at[self.address],
                 cluster_id=self._world.clusters.get(self.address, "one"),
-                heartbeat_period_s=1.0,
+                heartbeat_period_s=self._world.period_s,
                 coordinators=self._world.known(),
             )
             self.queue.put_nowait(pb.CoordinatorMessage(welcome=welcome))
@@ -103,7 +105,11 @@ class Stream:
             self._world.beats.append((CLOCK.monotonic_s(), self.address))
             if self.address in self._world.frozen:
                 return
-            ack = pb.HeartbeatAck(sequence=message.heartbeat.sequence, heartbeat_period_s=self._world.new_period_s)
+            ack = pb.HeartbeatAck(
+                sequence=message.heartbeat.sequence,
+                heartbeat_period_s=self._world.new_period_s,
+                cut_off=self.address in self._world.useless,
+            )
             self.queue.put_nowait(pb.CoordinatorMessage(heartbeat_ack=ack))
 
     async def read(self) -> pb.CoordinatorMessage:
@@ -117,6 +123,9 @@ class Stream:
 
     async def close(self) -> None:
         self._world.streams.remove(self)
+
+    async def knock(self) -> bool:
+        return self.address in self._world.at
 
 
 class ChangingSeeds:
@@ -379,6 +388,100 @@ async def test_a_coordinator_that_is_slow_to_answer_is_given_more_time_with_each
 
 
 @virtually
+async def test_where_no_machine_takes_connections_every_try_is_as_short_as_the_first() -> None:
+    """A host that was switched off must not keep a session's place for longer with each try."""
+    times: list[tuple[float, float]] = []
+    world = World()
+
+    class Nowhere(Stream):
+        async def write(self, message: pb.AgentMessage) -> None:
+            began_s = CLOCK.monotonic_s()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                times.append((began_s, CLOCK.monotonic_s()))
+
+        async def knock(self) -> bool:
+            await asyncio.sleep(3600)
+            return False
+
+    def dial(address: str) -> Stream:
+        world.streams.append(Nowhere(world, address))
+        return world.streams[-1]
+
+    links, _ = linking(world, FixedSeeds(["a:1"]), dial=dial)
+    async with running(links.run()):
+        await asyncio.sleep(300)
+    limits = AgentLimits()
+    assert all(ended - began <= limits.connect_timeout_s + 0.01 for began, ended in times)
+    pauses = [began - ended for (_, ended), (began, _) in itertools.pairwise(times)]
+    assert max(pauses) <= limits.retry_max_s + 0.01
+
+
+@virtually
+async def test_a_coordinator_cut_off_from_its_store_is_left_for_another_and_kept_where_there_is_none() -> None:
+    world = World({"a:1": "c1"}, {})
+    links, _ = linking(world, FixedSeeds(["a:1", "b:1"]))
+    heard: list[float] = []
+    links._parts = replace(links._parts, on_heard=lambda: heard.append(CLOCK.monotonic_s()))
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None)
+        world.useless.add("a:1")
+        await asyncio.sleep(5)
+        told_s = CLOCK.monotonic_s()
+        await asyncio.sleep(60)
+        assert links.primary is not None, "there is no other: leaving it would gain nothing"
+        assert not links.ends[EndKind.SHED]
+        assert heard[-1] <= told_s, "it does not serve us: tasks that are to stop without a coordinator stop"
+        world.useless.clear()
+        await asyncio.sleep(2)
+        assert heard[-1] > told_s
+        world.useless.add("a:1")
+        world.at["b:1"] = "c2"
+        await eventually(lambda: links.primary is not None and links.primary.coordinator_id == "c2")
+        assert links.ends[EndKind.SHED] == 1
+
+
+@virtually
+async def test_with_both_cut_off_the_rest_is_asked_only_if_it_can_be_a_quorum() -> None:
+    for count, finds in ((3, False), (4, False), (5, True)):
+        all_of_them = {f"c{n}": f"host-{n}:1" for n in range(1, count + 1)}
+        world = World({address: id for id, address in all_of_them.items()}, all_of_them)
+        links, _ = linking(world, FixedSeeds(["host-1:1", "host-2:1"]))
+        async with running(links.run()):
+            await eventually(lambda links=links: both_up(links))  # type: ignore[misc]
+            held = {one.address for one in links._open}
+            world.useless |= held if finds else set(world.at)
+            await asyncio.sleep(30)
+            assert ({one.address for one in links._open} & held == set()) is finds
+            assert links.ends[EndKind.SHED] == (2 if finds else 0)
+
+
+@virtually
+async def test_in_a_large_cluster_the_second_session_is_dialled_after_a_random_while_and_the_only_one_at_once() -> None:
+    """A coordinator's end sends a part of thousands of agents to the others."""
+    waits: list[float] = []
+    for seed in range(40):
+        world = World(dict(AT), dict(THREE), period_s=6.0)
+        links, _ = linking(world, FixedSeeds(["a:1"]), seed=seed)
+        async with running(links.run()):
+
+            async def until(ends: int, up: Callable[[Links], bool], links: Links = links) -> float:
+                return await eventually(lambda: links.ends[EndKind.BROKEN] == ends and up(links))
+
+            await until(0, both_up)
+            world.die(next(one.address for one in links._open if one is not links.primary))
+            waits.append(await until(1, both_up))
+            for stream in list(world.streams):
+                stream.queue.put_nowait(None)
+            assert await until(3, lambda links: links.primary is not None) < 1.0
+    spread_s = AgentLimits().second_spread * (6.0 - AgentLimits().heartbeat_period_default_s)
+    assert max(waits) <= spread_s + 0.5
+    assert min(waits) < spread_s / 4
+    assert max(waits) > spread_s / 2
+
+
+@virtually
 async def test_a_silent_primary_is_held_on_to_while_there_is_no_other_and_left_at_once_when_there_is() -> None:
     """When a coordinator is slow because of its many agents, all of them coming again would keep it so."""
     world = World({"a:1": "c1"}, {})
@@ -402,7 +505,7 @@ async def test_one_that_answers_too_late_is_tried_ever_more_seldom_even_by_who_h
         async def write(self, message: pb.AgentMessage) -> None:
             await asyncio.sleep(3600)
 
-    world = World()
+    world = World({"a:1": "c1"})
 
     def dial(address: str) -> Stream:
         dialled.append(CLOCK.monotonic_s())

@@ -32,6 +32,7 @@ class Agent:
         self.heard: list[str | None] = []
         self.terms: list[int] = []
         self.periods_s: list[float] = []
+        self.cut_off: list[bool] = []
         info = to_message(build_node(node_id), objects_pb2.NodeInfo)
         hello = agent_pb2.AgentHello(info=info, role=agent_pb2.SESSION_ROLE_PRIMARY)
         self.say(agent_pb2.AgentMessage(hello=hello))
@@ -47,6 +48,8 @@ class Agent:
     async def run(self) -> None:
         async for message in self._sessions.Session(self._words(), None):
             self.heard.append(message.WhichOneof("body"))
+            if message.WhichOneof("body") == "heartbeat_ack":
+                self.cut_off.append(message.heartbeat_ack.cut_off)
             if message.WhichOneof("body") == "welcome":
                 self.periods_s.append(message.welcome.heartbeat_period_s)
             if message.heartbeat_ack.heartbeat_period_s:
@@ -80,7 +83,7 @@ async def test_a_session_that_is_cancelled_while_it_ends_is_gone_with_its_report
         reports = [to_message(report("t1", 1), objects_pb2.TaskObserved)]
         agent.say(agent_pb2.AgentMessage(reports=agent_pb2.TaskReports(reports=reports)))
         await eventually(lambda: report_tasks() == 2)
-        sessions.shed_all("cut off from the store")
+        sessions.shed_all("this coordinator is stopping")
         while "shed" not in agent.heard:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -89,6 +92,25 @@ async def test_a_session_that_is_cancelled_while_it_ends_is_gone_with_its_report
         await asyncio.gather(stream, return_exceptions=True)
         assert sessions.count == 0
         await eventually(lambda: report_tasks() == 0)
+
+
+@virtually
+async def test_agents_are_told_that_the_store_is_gone_and_back_and_stay_and_others_are_refused() -> None:
+    async with serving() as (cluster, sessions), running(sessions.run()):
+        agent = Agent(sessions)
+        stream = asyncio.create_task(agent.run())
+        await eventually(lambda: "assignments" in agent.heard)
+        cluster.store.cut = True
+        await eventually(lambda: agent.cut_off == [True])
+        with pytest.raises(Unavailable, match="cut off from the store"):
+            await Agent(sessions, "n2").run()
+        agent.say(agent_pb2.AgentMessage(heartbeat=agent_pb2.Heartbeat(sequence=1)))
+        await eventually(lambda: agent.cut_off == [True, True])
+        cluster.store.cut = False
+        await eventually(lambda: agent.cut_off == [True, True, False])
+        assert not stream.done()
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
 
 
 @virtually

@@ -27,15 +27,15 @@ from cloudless.rpc.v1 import objects_pb2 as cloudless_dot_rpc_dot_v1_dot_objects
 from cloudless.rpc.v1 import usage_pb2 as cloudless_dot_rpc_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63loudless/rpc/v1/agent.proto\x12\x10\x63loudless.rpc.v1\x1a\x1b\x63loudless/rpc/v1/exec.proto\x1a\x1e\x63loudless/rpc/v1/objects.proto\x1a\x1c\x63loudless/rpc/v1/usage.proto\"\xb8\x02\n\x0c\x41gentMessage\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.cloudless.rpc.v1.AgentHelloH\x00\x12\x30\n\theartbeat\x18\x02 \x01(\x0b\x32\x1b.cloudless.rpc.v1.HeartbeatH\x00\x12\x30\n\x07reports\x18\x03 \x01(\x0b\x32\x1d.cloudless.rpc.v1.TaskReportsH\x00\x12\x33\n\x0b\x63hange_role\x18\x04 \x01(\x0b\x32\x1c.cloudless.rpc.v1.ChangeRoleH\x00\x12*\n\x04info\x18\x05 \x01(\x0b\x32\x1a.cloudless.rpc.v1.NodeInfoH\x00\x12,\n\x05usage\x18\x32 \x01(\x0b\x32\x1b.cloudless.rpc.v1.NodeUsageH\x00\x42\x06\n\x04\x62ody\"\xb6\x01\n\nAgentHello\x12(\n\x04info\x18\x01 \x01(\x0b\x32\x1a.cloudless.rpc.v1.NodeInfo\x12+\n\x04role\x18\x02 \x01(\x0e\x32\x1d.cloudless.rpc.v1.SessionRole\x12\x11\n\tterm_seen\x18\x03 \x01(\x03\x12\x15\n\rrevision_seen\x18\x04 \x01(\x03\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x13\n\x0bincarnation\x18\x06 \x01(\x03\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\">\n\x0bTaskReports\x12/\n\x07reports\x18\x01 \x03(\x0b\x32\x1e.cloudless.rpc.v1.TaskObserved\"c\n\nChangeRole\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.cloudless.rpc.v1.SessionRole\x12\x11\n\tterm_seen\x18\x02 \x01(\x03\x12\x15\n\rrevision_seen\x18\x03 \x01(\x03\"\x86\x03\n\x12\x43oordinatorMessage\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.cloudless.rpc.v1.WelcomeH\x00\x12\x34\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x1d.cloudless.rpc.v1.AssignmentsH\x00\x12\x37\n\rheartbeat_ack\x18\x03 \x01(\x0b\x32\x1e.cloudless.rpc.v1.HeartbeatAckH\x00\x12\x33\n\x0breports_ack\x18\x04 \x01(\x0b\x32\x1c.cloudless.rpc.v1.ReportsAckH\x00\x12\x39\n\x0c\x63oordinators\x18\x05 \x01(\x0b\x32!.cloudless.rpc.v1.CoordinatorListH\x00\x12&\n\x04shed\x18\x06 \x01(\x0b\x32\x16.cloudless.rpc.v1.ShedH\x00\x12\x33\n\x0busage_asked\x18\x32 \x01(\x0b\x32\x1c.cloudless.rpc.v1.UsageAskedH\x00\x42\x06\n\x04\x62ody\"\xaa\x01\n\x07Welcome\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x1a\n\x12heartbeat_period_s\x18\x03 \x01(\x01\x12\x1d\n\x15\x63oordinator_addresses\x18\x04 \x03(\t\x12\x38\n\x0c\x63oordinators\x18\x05 \x03(\x0b\x32\".cloudless.rpc.v1.KnownCoordinator\"\x93\x02\n\x0b\x41ssignments\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".cloudless.rpc.v1.Assignments.Kind\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0c\n\x04term\x18\x04 \x01(\x03\x12,\n\x05tasks\x18\x05 \x03(\x0b\x32\x1d.cloudless.rpc.v1.TaskDesired\x12\x18\n\x10removed_task_ids\x18\x06 \x03(\t\x12\x1b\n\x13unreadable_task_ids\x18\x07 \x03(\t\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x43OMPLETE\x10\x01\x12\x0f\n\x0bINCREMENTAL\x10\x02\"<\n\x0cHeartbeatAck\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1a\n\x12heartbeat_period_s\x18P \x01(\x01\"m\n\nReportsAck\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\".cloudless.rpc.v1.ReportsAck.Entry\x1a*\n\x05\x45ntry\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"^\n\x0f\x43oordinatorList\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x38\n\x0c\x63oordinators\x18\x02 \x03(\x0b\x32\".cloudless.rpc.v1.KnownCoordinator\"/\n\x10KnownCoordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x0c\n\nUsageAsked\"\x16\n\x04Shed\x12\x0e\n\x06reason\x18\x01 \x01(\t\"o\n\x13ReadTaskLogsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\ntail_lines\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0f\n\x07since_s\x18( \x01(\x01\x12\x12\n\ntimestamps\x18) \x01(\x08\"T\n\x14ReadTaskLogsResponse\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x61t_ms\x18( \x01(\x03\x12\x0f\n\x07\x61ttempt\x18) \x01(\x03\"\xdc\x01\n\rJournaledTask\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12.\n\x07\x64\x65sired\x18\x02 \x01(\x0b\x32\x1d.cloudless.rpc.v1.TaskDesired\x12\x30\n\x08observed\x18\x03 \x01(\x0b\x32\x1e.cloudless.rpc.v1.TaskObserved\x12\x0f\n\x07retries\x18\x04 \x01(\x03\x12\x0e\n\x06listed\x18\x05 \x01(\x08\x12\x17\n\x0f\x62\x61\x63koff_until_s\x18\x06 \x01(\x01\x12\x0e\n\x06\x61iling\x18( \x01(\t\x12\x0f\n\x07unready\x18) \x01(\t\"\x85\x02\n\x0bJournalHead\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tterm_seen\x18\x03 \x01(\x03\x12\x15\n\rrevision_seen\x18\x04 \x01(\x03\x12\x13\n\x0bincarnation\x18\x05 \x01(\x03\x12\x1d\n\x15\x63oordinator_addresses\x18\x06 \x03(\t\x12\x10\n\x08\x61gent_id\x18\x07 \x01(\t\x12:\n\x0c\x63oordinators\x18\x08 \x03(\x0b\x32$.cloudless.rpc.v1.LearnedCoordinator\x12\x0f\n\x07heard_s\x18( \x01(\x01\x12\x15\n\rheard_boot_id\x18) \x01(\t\"G\n\x12LearnedCoordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0c\x63onfirmed_ms\x18\x03 \x01(\x03*\\\n\x0bSessionRole\x12\x1c\n\x18SESSION_ROLE_UNSPECIFIED\x10\x00\x12\x18\n\x14SESSION_ROLE_PRIMARY\x10\x01\x12\x15\n\x11SESSION_ROLE_WARM\x10\x02\x32\x63\n\x0c\x41gentService\x12S\n\x07Session\x12\x1e.cloudless.rpc.v1.AgentMessage\x1a$.cloudless.rpc.v1.CoordinatorMessage(\x01\x30\x01\x32r\n\x0f\x41gentLogService\x12_\n\x0cReadTaskLogs\x12%.cloudless.rpc.v1.ReadTaskLogsRequest\x1a&.cloudless.rpc.v1.ReadTaskLogsResponse0\x01\x32i\n\x10\x41gentExecService\x12U\n\x08\x45xecTask\x12!.cloudless.rpc.v1.ExecTaskRequest\x1a\".cloudless.rpc.v1.ExecTaskResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63loudless/rpc/v1/agent.proto\x12\x10\x63loudless.rpc.v1\x1a\x1b\x63loudless/rpc/v1/exec.proto\x1a\x1e\x63loudless/rpc/v1/objects.proto\x1a\x1c\x63loudless/rpc/v1/usage.proto\"\xb8\x02\n\x0c\x41gentMessage\x12-\n\x05hello\x18\x01 \x01(\x0b\x32\x1c.cloudless.rpc.v1.AgentHelloH\x00\x12\x30\n\theartbeat\x18\x02 \x01(\x0b\x32\x1b.cloudless.rpc.v1.HeartbeatH\x00\x12\x30\n\x07reports\x18\x03 \x01(\x0b\x32\x1d.cloudless.rpc.v1.TaskReportsH\x00\x12\x33\n\x0b\x63hange_role\x18\x04 \x01(\x0b\x32\x1c.cloudless.rpc.v1.ChangeRoleH\x00\x12*\n\x04info\x18\x05 \x01(\x0b\x32\x1a.cloudless.rpc.v1.NodeInfoH\x00\x12,\n\x05usage\x18\x32 \x01(\x0b\x32\x1b.cloudless.rpc.v1.NodeUsageH\x00\x42\x06\n\x04\x62ody\"\xb6\x01\n\nAgentHello\x12(\n\x04info\x18\x01 \x01(\x0b\x32\x1a.cloudless.rpc.v1.NodeInfo\x12+\n\x04role\x18\x02 \x01(\x0e\x32\x1d.cloudless.rpc.v1.SessionRole\x12\x11\n\tterm_seen\x18\x03 \x01(\x03\x12\x15\n\rrevision_seen\x18\x04 \x01(\x03\x12\x12\n\ncluster_id\x18\x05 \x01(\t\x12\x13\n\x0bincarnation\x18\x06 \x01(\x03\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\">\n\x0bTaskReports\x12/\n\x07reports\x18\x01 \x03(\x0b\x32\x1e.cloudless.rpc.v1.TaskObserved\"c\n\nChangeRole\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.cloudless.rpc.v1.SessionRole\x12\x11\n\tterm_seen\x18\x02 \x01(\x03\x12\x15\n\rrevision_seen\x18\x03 \x01(\x03\"\x86\x03\n\x12\x43oordinatorMessage\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.cloudless.rpc.v1.WelcomeH\x00\x12\x34\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x1d.cloudless.rpc.v1.AssignmentsH\x00\x12\x37\n\rheartbeat_ack\x18\x03 \x01(\x0b\x32\x1e.cloudless.rpc.v1.HeartbeatAckH\x00\x12\x33\n\x0breports_ack\x18\x04 \x01(\x0b\x32\x1c.cloudless.rpc.v1.ReportsAckH\x00\x12\x39\n\x0c\x63oordinators\x18\x05 \x01(\x0b\x32!.cloudless.rpc.v1.CoordinatorListH\x00\x12&\n\x04shed\x18\x06 \x01(\x0b\x32\x16.cloudless.rpc.v1.ShedH\x00\x12\x33\n\x0busage_asked\x18\x32 \x01(\x0b\x32\x1c.cloudless.rpc.v1.UsageAskedH\x00\x42\x06\n\x04\x62ody\"\xaa\x01\n\x07Welcome\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x1a\n\x12heartbeat_period_s\x18\x03 \x01(\x01\x12\x1d\n\x15\x63oordinator_addresses\x18\x04 \x03(\t\x12\x38\n\x0c\x63oordinators\x18\x05 \x03(\x0b\x32\".cloudless.rpc.v1.KnownCoordinator\"\x93\x02\n\x0b\x41ssignments\x12\x30\n\x04kind\x18\x01 \x01(\x0e\x32\".cloudless.rpc.v1.Assignments.Kind\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0c\n\x04term\x18\x04 \x01(\x03\x12,\n\x05tasks\x18\x05 \x03(\x0b\x32\x1d.cloudless.rpc.v1.TaskDesired\x12\x18\n\x10removed_task_ids\x18\x06 \x03(\t\x12\x1b\n\x13unreadable_task_ids\x18\x07 \x03(\t\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x43OMPLETE\x10\x01\x12\x0f\n\x0bINCREMENTAL\x10\x02\"M\n\x0cHeartbeatAck\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1a\n\x12heartbeat_period_s\x18P \x01(\x01\x12\x0f\n\x07\x63ut_off\x18Z \x01(\x08\"m\n\nReportsAck\x12\x33\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\".cloudless.rpc.v1.ReportsAck.Entry\x1a*\n\x05\x45ntry\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"^\n\x0f\x43oordinatorList\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x38\n\x0c\x63oordinators\x18\x02 \x03(\x0b\x32\".cloudless.rpc.v1.KnownCoordinator\"/\n\x10KnownCoordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x0c\n\nUsageAsked\"\x16\n\x04Shed\x12\x0e\n\x06reason\x18\x01 \x01(\t\"o\n\x13ReadTaskLogsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x12\n\ntail_lines\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0f\n\x07since_s\x18( \x01(\x01\x12\x12\n\ntimestamps\x18) \x01(\x08\"T\n\x14ReadTaskLogsResponse\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x61t_ms\x18( \x01(\x03\x12\x0f\n\x07\x61ttempt\x18) \x01(\x03\"\xdc\x01\n\rJournaledTask\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12.\n\x07\x64\x65sired\x18\x02 \x01(\x0b\x32\x1d.cloudless.rpc.v1.TaskDesired\x12\x30\n\x08observed\x18\x03 \x01(\x0b\x32\x1e.cloudless.rpc.v1.TaskObserved\x12\x0f\n\x07retries\x18\x04 \x01(\x03\x12\x0e\n\x06listed\x18\x05 \x01(\x08\x12\x17\n\x0f\x62\x61\x63koff_until_s\x18\x06 \x01(\x01\x12\x0e\n\x06\x61iling\x18( \x01(\t\x12\x0f\n\x07unready\x18) \x01(\t\"\x85\x02\n\x0bJournalHead\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x03\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x11\n\tterm_seen\x18\x03 \x01(\x03\x12\x15\n\rrevision_seen\x18\x04 \x01(\x03\x12\x13\n\x0bincarnation\x18\x05 \x01(\x03\x12\x1d\n\x15\x63oordinator_addresses\x18\x06 \x03(\t\x12\x10\n\x08\x61gent_id\x18\x07 \x01(\t\x12:\n\x0c\x63oordinators\x18\x08 \x03(\x0b\x32$.cloudless.rpc.v1.LearnedCoordinator\x12\x0f\n\x07heard_s\x18( \x01(\x01\x12\x15\n\rheard_boot_id\x18) \x01(\t\"G\n\x12LearnedCoordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0c\x63onfirmed_ms\x18\x03 \x01(\x03*\\\n\x0bSessionRole\x12\x1c\n\x18SESSION_ROLE_UNSPECIFIED\x10\x00\x12\x18\n\x14SESSION_ROLE_PRIMARY\x10\x01\x12\x15\n\x11SESSION_ROLE_WARM\x10\x02\x32\x63\n\x0c\x41gentService\x12S\n\x07Session\x12\x1e.cloudless.rpc.v1.AgentMessage\x1a$.cloudless.rpc.v1.CoordinatorMessage(\x01\x30\x01\x32r\n\x0f\x41gentLogService\x12_\n\x0cReadTaskLogs\x12%.cloudless.rpc.v1.ReadTaskLogsRequest\x1a&.cloudless.rpc.v1.ReadTaskLogsResponse0\x01\x32i\n\x10\x41gentExecService\x12U\n\x08\x45xecTask\x12!.cloudless.rpc.v1.ExecTaskRequest\x1a\".cloudless.rpc.v1.ExecTaskResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cloudless.rpc.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONROLE']._serialized_start=2796
-  _globals['_SESSIONROLE']._serialized_end=2888
+  _globals['_SESSIONROLE']._serialized_start=2813
+  _globals['_SESSIONROLE']._serialized_end=2905
   _globals['_AGENTMESSAGE']._serialized_start=142
   _globals['_AGENTMESSAGE']._serialized_end=454
   _globals['_AGENTHELLO']._serialized_start=457
@@ -55,33 +55,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENTS_KIND']._serialized_start=1620
   _globals['_ASSIGNMENTS_KIND']._serialized_end=1679
   _globals['_HEARTBEATACK']._serialized_start=1681
-  _globals['_HEARTBEATACK']._serialized_end=1741
-  _globals['_REPORTSACK']._serialized_start=1743
-  _globals['_REPORTSACK']._serialized_end=1852
-  _globals['_REPORTSACK_ENTRY']._serialized_start=1810
-  _globals['_REPORTSACK_ENTRY']._serialized_end=1852
-  _globals['_COORDINATORLIST']._serialized_start=1854
-  _globals['_COORDINATORLIST']._serialized_end=1948
-  _globals['_KNOWNCOORDINATOR']._serialized_start=1950
-  _globals['_KNOWNCOORDINATOR']._serialized_end=1997
-  _globals['_USAGEASKED']._serialized_start=1999
-  _globals['_USAGEASKED']._serialized_end=2011
-  _globals['_SHED']._serialized_start=2013
-  _globals['_SHED']._serialized_end=2035
-  _globals['_READTASKLOGSREQUEST']._serialized_start=2037
-  _globals['_READTASKLOGSREQUEST']._serialized_end=2148
-  _globals['_READTASKLOGSRESPONSE']._serialized_start=2150
-  _globals['_READTASKLOGSRESPONSE']._serialized_end=2234
-  _globals['_JOURNALEDTASK']._serialized_start=2237
-  _globals['_JOURNALEDTASK']._serialized_end=2457
-  _globals['_JOURNALHEAD']._serialized_start=2460
-  _globals['_JOURNALHEAD']._serialized_end=2721
-  _globals['_LEARNEDCOORDINATOR']._serialized_start=2723
-  _globals['_LEARNEDCOORDINATOR']._serialized_end=2794
-  _globals['_AGENTSERVICE']._serialized_start=2890
-  _globals['_AGENTSERVICE']._serialized_end=2989
-  _globals['_AGENTLOGSERVICE']._serialized_start=2991
-  _globals['_AGENTLOGSERVICE']._serialized_end=3105
-  _globals['_AGENTEXECSERVICE']._serialized_start=3107
-  _globals['_AGENTEXECSERVICE']._serialized_end=3212
+  _globals['_HEARTBEATACK']._serialized_end=1758
+  _globals['_REPORTSACK']._serialized_start=1760
+  _globals['_REPORTSACK']._serialized_end=1869
+  _globals['_REPORTSACK_ENTRY']._serialized_start=1827
+  _globals['_REPORTSACK_ENTRY']._serialized_end=1869
+  _globals['_COORDINATORLIST']._serialized_start=1871
+  _globals['_COORDINATORLIST']._serialized_end=1965
+  _globals['_KNOWNCOORDINATOR']._serialized_start=1967
+  _globals['_KNOWNCOORDINATOR']._serialized_end=2014
+  _globals['_USAGEASKED']._serialized_start=2016
+  _globals['_USAGEASKED']._serialized_end=2028
+  _globals['_SHED']._serialized_start=2030
+  _globals['_SHED']._serialized_end=2052
+  _globals['_READTASKLOGSREQUEST']._serialized_start=2054
+  _globals['_READTASKLOGSREQUEST']._serialized_end=2165
+  _globals['_READTASKLOGSRESPONSE']._serialized_start=2167
+  _globals['_READTASKLOGSRESPONSE']._serialized_end=2251
+  _globals['_JOURNALEDTASK']._serialized_start=2254
+  _globals['_JOURNALEDTASK']._serialized_end=2474
+  _globals['_JOURNALHEAD']._serialized_start=2477
+  _globals['_JOURNALHEAD']._serialized_end=2738
+  _globals['_LEARNEDCOORDINATOR']._serialized_start=2740
+  _globals['_LEARNEDCOORDINATOR']._serialized_end=2811
+  _globals['_AGENTSERVICE']._serialized_start=2907
+  _globals['_AGENTSERVICE']._serialized_end=3006
+  _globals['_AGENTLOGSERVICE']._serialized_start=3008
+  _globals['_AGENTLOGSERVICE']._serialized_end=3122
+  _globals['_AGENTEXECSERVICE']._serialized_start=3124
+  _globals['_AGENTEXECSERVICE']._serialized_end=3229
 # @@protoc_insertion_point(module_scope)

@@ -215,7 +215,7 @@ class CoordinatorMessage(_message.Message):
     def coordinators(self) -> Global___CoordinatorList: ...
     @_builtins.property
     def shed(self) -> Global___Shed:
-        """The coordinator cannot serve agents now (stopping, or cut off from its store): go elsewhere at once."""
+        """The coordinator is stopping: go elsewhere at once."""
 
     @_builtins.property
     def usage_asked(self) -> Global___UsageAsked:
@@ -350,18 +350,24 @@ class HeartbeatAck(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_S_FIELD_NUMBER: _builtins.int
+    CUT_OFF_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     heartbeat_period_s: _builtins.float
     """Beat this often from now on; 0: as often as before. Large clusters beat more slowly."""
+    cut_off: _builtins.bool
+    """Heard, but of no use: the coordinator is cut off from its store. Go to another if there is one that serves, and
+    stay if there is none. Says so whenever that changes too, with sequence 0.
+    """
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         heartbeat_period_s: _builtins.float = ...,
+        cut_off: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period_s", b"heartbeat_period_s", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_off", b"cut_off", "heartbeat_period_s", b"heartbeat_period_s", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

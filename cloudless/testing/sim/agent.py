@@ -251,3 +251,6 @@ class _SessionStream:
 
     async def close(self) -> None:
         await self._connection.close()
+
+    async def knock(self) -> bool:
+        return await self._connection.knock()

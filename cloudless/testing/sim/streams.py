@@ -88,7 +88,7 @@ class Connection:
         find_server: Callable[[], tuple[Process, Serve] | None],
     ) -> None:
         self._loop, self._network, self._client = loop, network, client
-        self._find_server = find_server
+        self._source, self._target, self._find_server = source, target, find_server
         self._server: Process | None = None
         self._serving: asyncio.Task[None] | None = None
         self._to_client, self._to_server = _Inbox(loop), _Inbox(loop)
@@ -122,6 +122,20 @@ class Connection:
 
     async def close(self) -> None:
         self.cancel()
+
+    async def knock(self) -> bool:
+        """Return whether anybody serves at the target, frozen or not; does not return if nothing comes back."""
+        answer: asyncio.Future[bool] = self._loop.create_future()
+
+        def settle(there: bool) -> None:
+            if not answer.done():
+                answer.set_result(there)
+
+        def arrive() -> None:
+            self._network.send(self._target, self._source, settle, self._find_server() is not None)
+
+        self._network.send(self._source, self._target, arrive)
+        return await answer
 
     # --- the ends of processes and of the way between them ---
 
