@@ -116,7 +116,10 @@ class _GrpcStream:
         await self._channel.close()
 
     async def knock(self) -> bool:
-        return not await ask_tcp(*split_address(self._address))
+        try:
+            return not await ask_tcp(*split_address(self._address))
+        except ValueError:  # gRPC takes more for an address than we do
+            return False
 
 
 def _to_broken(error: grpc.aio.AioRpcError) -> StreamBroken:
