@@ -27,8 +27,8 @@ class AgentLimits:
     again waits a random part of `retry_first_s` doubled per failure, up to `retry_max_s`, up to `retry_late_max_s` if
     that coordinator was too slow to answer, and up to `retry_second_max_s` while there is a primary. Where the
     heartbeat period told is longer than `heartbeat_period_default_s`, as in large clusters, the second session is
-    dialled anew after a random part of `second_spread` times what it is longer. The first dial waits
-    `seeds_first_wait_s` at most for names among the seeds to be looked up.
+    dialled anew after a random part of `second_spread` times what it is longer, and its first pause is as many times
+    longer as the period is. The first dial waits `seeds_first_wait_s` at most for names of seeds to be looked up.
     Reports: at most one message per `report_gap_s`, `reports_per_message_max` tasks each (at a few KB a task far less
     than a coordinator reads at once); not acknowledged within `report_resend_s` they are sent again.
     Probes: at most `probe_starts_max` commands of each executor are being started at once; running ones do not count.

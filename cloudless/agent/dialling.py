@@ -57,17 +57,18 @@ Dial = Callable[[str], SessionStream]
 
 
 def channel_options(limits: AgentLimits) -> ChannelOptions:
-    """Return the options of a channel to a coordinator: quick to notice death, quick to try again, no proxy."""
+    """Return the options of a channel to a coordinator: quick to notice death, one try to connect, no proxy."""
+    patience_ms = int(limits.connect_timeout_max_s * 1000)
     return (
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        # How long one try to connect may take: as long as the session waits. One given up within that and begun anew
-        # would lose its place among all who knock.
-        ("grpc.min_reconnect_backoff_ms", int(limits.connect_timeout_max_s * 1000)),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # A session is one try to connect, for as long as the session waits: one given up within that and begun anew
+        # would lose its place among all who knock. When to try again is the sessions' keeper's to say.
+        ("grpc.initial_reconnect_backoff_ms", patience_ms),
+        ("grpc.min_reconnect_backoff_ms", patience_ms),
+        ("grpc.max_reconnect_backoff_ms", patience_ms),
         ("grpc.enable_http_proxy", 0),
         # A redial must not be handed a connection that another session found dead.
         ("grpc.use_local_subchannel_pool", 1),

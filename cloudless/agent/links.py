@@ -239,9 +239,11 @@ class Links:
             case EndKind.FOREIGN | EndKind.DUPLICATE:
                 pause_s = self._limits.foreign_pause_s
             case _:
+                first_s = self._limits.retry_first_s
                 longest_s = self._limits.retry_late_max_s if end.late else self._limits.retry_max_s
                 if self._primary is not None:
+                    first_s *= max(1.0, self._period_s / self._limits.heartbeat_period_default_s)
                     longest_s = self._limits.retry_second_max_s
-                pause_s = min(longest_s, self._limits.retry_first_s * 2.0 ** min(address.failures, 16))
+                pause_s = min(longest_s, first_s * 2.0 ** min(address.failures, 16))
                 return self._parts.random.uniform(0, pause_s)
         return self._parts.random.uniform(pause_s / 2, pause_s)

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from cloudless.core.discovery.addresses import is_ip, split_address
 from cloudless.core.identity.names import ANY_COORDINATOR
 from cloudless.ports import Credentials, CredentialSource
 
@@ -93,8 +94,21 @@ class RenewedChannel:
 
 def _open(address: str, own: Credentials | None, name: str, options: ChannelOptions) -> grpc.aio.Channel:
     if own is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, to_channel_credentials(own), options=(*options, *known_as(name)))
+        return grpc.aio.insecure_channel(target_of(address), options=options)
+    return grpc.aio.secure_channel(
+        target_of(address), to_channel_credentials(own), options=(*options, *known_as(name))
+    )
+
+
+def target_of(address: str) -> str:
+    """Return what gRPC calls an address; for an IP address such that it does not set out to look up a name."""
+    try:
+        host, port = split_address(address)
+    except ValueError:
+        return address
+    if not is_ip(host):
+        return address
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def to_channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials:
