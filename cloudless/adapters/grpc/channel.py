@@ -95,9 +95,7 @@ class RenewedChannel:
 def _open(address: str, own: Credentials | None, name: str, options: ChannelOptions) -> grpc.aio.Channel:
     if own is None:
         return grpc.aio.insecure_channel(target_of(address), options=options)
-    return grpc.aio.secure_channel(
-        target_of(address), to_channel_credentials(own), options=(*options, *known_as(name))
-    )
+    return grpc.aio.secure_channel(target_of(address), to_channel_credentials(own), options=(*options, *known_as(name)))
 
 
 def target_of(address: str) -> str:

@@ -26,6 +26,7 @@ from cloudless.testing.fleet.agent import FleetAgent
 from cloudless.testing.fleet.entering import Doors, Invitation
 from cloudless.testing.fleet.news import News, Order
 from cloudless.testing.fleet.tasks import LightTasks
+from cloudless.testing.fleet.turns import Turns
 
 _TELL_S = 0.5
 _ENTER_AT_ONCE = 16
@@ -43,7 +44,7 @@ class Fleet:
         self.tasks: list[LightTasks] = []
         self.entered = 0
         self._running: list[asyncio.Task[Any]] = []
-        clock = SystemClock()
+        clock, turns = SystemClock(), Turns()
         for number in range(order.first, order.first + order.count):
             name = f"{order.prefix}-{number}"
             made: list[LightTasks] = []
@@ -53,7 +54,7 @@ class Fleet:
                 return made[0]
 
             zone = f"{order.prefix}-zone-{number % order.zones}"
-            self.agents.append(FleetAgent(name, tuple(order.coordinators), zone, INSECURE, build))
+            self.agents.append(FleetAgent(name, tuple(order.coordinators), zone, INSECURE, build, turns))
             self.tasks += made
 
     async def run(self) -> None:

@@ -21,6 +21,7 @@ from cloudless.agent.session import SessionParts
 from cloudless.core.model import Resources
 from cloudless.settings import AgentSettings
 from cloudless.testing.fixed_seeds import FixedSeeds
+from cloudless.testing.fleet.turns import Turns
 
 if TYPE_CHECKING:
     from cloudless.core.localtask import LocalTask
@@ -44,11 +45,17 @@ class ForgetfulJournal:
 class FleetAgent:
     """Keeps sessions to `coordinators` (addresses) while `links.run()` runs. `build_tasks` makes what runs its tasks.
 
-    Set `dialler` before running it if agents have to prove who they are.
+    Set `dialler` before running it if agents have to prove who they are. Agents of one process share their `turns`.
     """
 
     def __init__(
-        self, name: str, coordinators: tuple[str, ...], zone: str, dialler: Dialler, build_tasks: BuildTasks
+        self,
+        name: str,
+        coordinators: tuple[str, ...],
+        zone: str,
+        dialler: Dialler,
+        build_tasks: BuildTasks,
+        turns: Turns | None = None,
     ) -> None:
         self.name, self.dialler = name, dialler
         settings = AgentSettings(
@@ -61,6 +68,7 @@ class FleetAgent:
         self.refused: Counter[str] = Counter()
         self.round_trips_s: list[float] = []
         self.tasks = build_tasks(settings, reports)
+        turns = turns or Turns()
         self.links = Links(
             FixedSeeds(coordinators),
             SessionParts(
@@ -68,7 +76,7 @@ class FleetAgent:
                 limits=_LIMITS,
                 clock=SystemClock(),
                 random=SystemRandom(),
-                dial=lambda address: grpc_dial(self.dialler, _LIMITS)(address),
+                dial=lambda address: turns.dial(grpc_dial(self.dialler, _LIMITS), address),
                 gate=Gate(head, journal, name),
                 runner=self.tasks,
                 reports=reports,
