@@ -67,9 +67,11 @@ class Fleet:
                     for agent in self.agents:
                         group.create_task(self._enter(agent, doors, gate))
         async with asyncio.TaskGroup() as group:
-            for number, agent in enumerate(self.agents):
+            coming: list[FleetAgent] = []
+            for agent in self.agents:
                 group.create_task(_forever(agent.links.run()), name=agent.name)
-                while sum(one.links.primary is None for one in self.agents[: number + 1]) >= _COME_AT_ONCE:
+                coming.append(agent)
+                while len(coming := [one for one in coming if one.links.primary is None]) >= _COME_AT_ONCE:
                     await asyncio.sleep(_LOOK_S)
 
     async def _enter(self, agent: FleetAgent, doors: Doors, gate: asyncio.Semaphore) -> None:
