@@ -59,6 +59,8 @@ def main() -> int:
     if options.json:
         _write_json(options.json, result)
     if options.write_docs:
+        stored = json.loads(RESULT.read_text(encoding="utf-8")) if options.sections else {}
+        result = put_beside(stored, result)
         _write_json(RESULT, result)
         _write_docs(result)
     failed = [name for name, section in result["sections"].items() if "failed" in section]
@@ -70,7 +72,7 @@ def _measure_all(options: argparse.Namespace) -> dict[str, Any]:
     bench = _bench(options)
     result: dict[str, Any] = {
         "schema": SCHEMA,
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "date": _now(),
         "quick": options.quick,
         "machine": machine_facts(),
         "versions": versions(),
@@ -78,9 +80,31 @@ def _measure_all(options: argparse.Namespace) -> dict[str, Any]:
     }
     for name in options.sections or SECTIONS:
         print(f"--- {name}: {SECTIONS[name]}", file=sys.stderr)
-        result["sections"][name] = _measured_or_failed(name, bench)
+        date = _now()
+        measured = _measured_or_failed(name, bench)
+        result["sections"][name] = {"date": date, "commit": result["versions"]["commit"], **measured}
         print(f"{'' if not sys.stderr.isatty() else chr(10)}{table_of(result['sections'][name])}", flush=True)
     return result
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+
+def put_beside(stored: dict[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:
+    """Return the stored result with the sections measured anew; each has its baseline within it, and its own date.
+
+    Ends the program if they are not of one machine and the same versions: such figures do not stand side by side.
+    """
+    if not stored:
+        return fresh
+    versions = tuple(name for name in fresh["versions"] if name != "commit")
+    for what, names in (("machine", ("cpus", "cpu_model")), ("versions", versions)):
+        differ = [name for name in names if stored[what].get(name) != fresh[what].get(name)]
+        if differ:
+            sys.exit(f"the stored figures are of another {differ[0]}: measure all with `scripts/bench --write-docs`")
+    sections = {**stored["sections"], **fresh["sections"]}
+    return {**stored, "sections": {name: sections[name] for name in SECTIONS if name in sections}}
 
 
 def _measured_or_failed(name: str, bench: Bench) -> dict[str, Any]:
@@ -150,13 +174,17 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", metavar="STEP", help="only steps whose name contains this; may be repeated"
     )
-    parser.add_argument("--write-docs", action="store_true", help="store the result under docs/ and write its page")
+    parser.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="store the result under docs/, in place of that of the same sections, and write its page",
+    )
     parser.add_argument("--redraw", action="store_true", help="measure nothing; write the page from the stored result")
     options = parser.parse_args()
     if unknown := [name for name in options.sections if name not in SECTIONS]:
         parser.error(f"there is no section {unknown[0]!r}: {', '.join(SECTIONS)}")
-    if options.write_docs and (options.sections or options.only or options.nodes):
-        parser.error("--write-docs goes with a whole run: the page shows one run's figures side by side")
+    if options.write_docs and (options.only or options.nodes or (options.quick and options.sections)):
+        parser.error("--write-docs goes with whole sections: the page shows what each of them measures, none less")
     return options
 
 

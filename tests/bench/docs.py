@@ -19,8 +19,9 @@ What cloudless costs over what it is built on. Every figure is the median of rep
 etcd and empty gRPC calls are measured in the same run, in turns with ours, so the ratios hold on other machines better
 than the figures do. All load is on loopback; coordinators, etcd members and the load share the machine's processors.
 
-`scripts/bench --write-docs` measures and writes this page from `docs/results/bench.json`; `scripts/bench --redraw`
-writes it again from what is stored. `scripts/bench --profile SECTION` shows where a section's time goes.
+`scripts/bench --write-docs` measures all, or the sections named after it, and writes this page from
+`docs/results/bench.json`; `scripts/bench --redraw` writes it again from what is stored. `scripts/bench --profile
+SECTION` shows where a section's time goes.
 """
 
 
@@ -60,6 +61,9 @@ def _sections(result: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield (importlib.import_module(f"tests.bench.sections.{name}").__doc__ or "").strip()
         yield ""
+        if (date := section.get("date", result["date"]))[:10] != result["date"][:10]:
+            yield f"Measured {date} at commit {section['commit']}, apart from the others."
+            yield ""
         if "failed" in section:
             yield f"Could not be measured: {section['failed']}"
             yield ""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.architecture.tree import ROOT
+from tests.bench.__main__ import put_beside
 from tests.bench.docs import page_of
 from tests.bench.figures import Figure, at_least, at_most, ratio
 from tests.bench.load import Step, run_load, take_turns
@@ -58,6 +59,20 @@ def test_the_page_names_every_figure_and_says_which_goals_are_missed() -> None:
     assert "| transport | a good one | 2,000 1/s | 1,000 … 3,000 | ≥ 1000 met |" in page
     assert "| transport | a bad one | 4.5 ms |  | ≤ 3 NOT met |" in page
     assert "quick run" in page
+
+
+def test_a_section_measured_anew_stands_beside_the_others_with_its_own_date_unless_the_machine_is_another() -> None:
+    old, new = build_result(Figure("f", "old", "s", (1.0,))), build_result(Figure("f", "new", "s", (2.0,)))
+    old["versions"]["commit"], new["versions"]["commit"] = "aaa", "bbb"
+    old["sections"]["writes"] = old["sections"]["transport"]
+    new["sections"]["transport"] |= {"date": "2026-02-03T04:05Z", "commit": "bbb"}
+    page = page_of(put_beside(old, new))
+    assert "Measured 2026-02-03T04:05Z at commit bbb, apart from the others." in page
+    assert page.index("new |") < page.index("old |")
+    assert put_beside({}, new) is new
+    new["machine"]["cpus"] = 64
+    with pytest.raises(SystemExit, match="of another cpus: measure all"):
+        put_beside(old, new)
 
 
 def test_the_page_in_the_repository_is_what_the_stored_result_gives() -> None:
