@@ -7,6 +7,7 @@ output. Agents come a few at a time, as many as are still on their way at once.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -21,6 +22,7 @@ from loguru import logger
 
 from cloudless.adapters.grpc.channel import INSECURE
 from cloudless.adapters.system import SystemClock
+from cloudless.coordinator.main import COLLECT_AFTER
 from cloudless.errors import CloudlessError
 from cloudless.testing.fleet.agent import FleetAgent
 from cloudless.testing.fleet.entering import Doors, Invitation
@@ -128,4 +130,5 @@ async def _main() -> None:
 
 if __name__ == "__main__":
     logger.remove()
+    gc.set_threshold(*COLLECT_AFTER)
     asyncio.run(_main())
