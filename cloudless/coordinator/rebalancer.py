@@ -1,9 +1,9 @@
 """When the leader looks for a task to move to a better node; which one is `core.orchestration.rebalance`'s to say.
 
 Nodes have to be as they are for as long as operators set (`rebalance_after_s`), counted on the monotonic clock from
-when this leader saw the last of them change: a new leader waits anew. Then one task is moved at a time, with a rest of a
-tenth of that between two. The orchestrator asks between its rounds, so a move never shares a node's room with another
-plan's tasks, and nothing is moved while tasks wait for a node.
+when this leader saw the last of them change: a new leader waits anew. Then one task is moved at a time, with a rest of
+a tenth of that between two. The orchestrator asks between its rounds, so a move never takes the room that another plan
+has given away, and nothing is moved while tasks wait for a node.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class Rebalancer:
         self._still_since_s = self._next_look_s = self._resync_s = 0.0
         self._pending: list[tuple[str, str]] = []
         self._news = True
-        self.moves_total = 0
 
     def begin(self, now_s: float) -> None:
         """Begin a term: nothing is known of the time before."""
@@ -81,7 +80,6 @@ class Rebalancer:
         change = plan_move(view, self._next_refs(view), decider, unreachable_s, scratch)
         if change is not None:
             logger.info("rebalance: {}", change.reason)
-            self.moves_total += 1
         return change
 
     def rest(self, view: View, began_s: float, now_s: float, *, moved: bool) -> None:
@@ -104,7 +102,5 @@ class Rebalancer:
 
 def _is_same_reachability(transition: Transition) -> bool:
     """Return whether a node's status changed in what its tasks do not depend on, its reliability, say."""
-    before, after = transition.before, transition.after
-    return (
-        isinstance(before, NodeStatus) and isinstance(after, NodeStatus) and before.reachability is after.reachability
-    )
+    was, now = transition.before, transition.after
+    return isinstance(was, NodeStatus) and isinstance(now, NodeStatus) and was.reachability is now.reachability

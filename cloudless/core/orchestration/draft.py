@@ -47,6 +47,7 @@ from cloudless.core.orchestration.ending import describe_end
 from cloudless.core.orchestration.reconcile import choose, find_settling_s, may_return
 from cloudless.core.orchestration.revisions import find_template
 from cloudless.core.orchestration.slots import are_calm, by_merit, choose_slots, list_numbers, vacant_slots
+from cloudless.core.orchestration.succession import remaining_s, take_back
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import (
     Ask,
@@ -61,8 +62,6 @@ from cloudless.core.scheduling import (
 from cloudless.core.state.view import Task, View, Workload
 from cloudless.core.template import build_task_spec
 
-SUCCESSOR_DEADLINE_S = 600.0
-"""How long a rebalance waits for the new task where the workload sets no progress deadline."""
 CLAIMS_MAX = 10
 """Tasks of one workload that lower priorities make room for in one plan; the next ones have their turn after that."""
 
@@ -142,7 +141,10 @@ class Draft:
     def _stop(self, occupant: Occupant, reason: str, replaced_by: Task | None = None) -> None:
         self._stopped[occupant.task.id] = occupant
         self.scratch.leave(occupant.task)
-        self.changes.append(stop_task(occupant.task, self.decider, reason, replaced_by=replaced_by))
+        if replaced_by is not None and replaced_by.desired.successor_id == occupant.task.id and not occupant.staying:
+            self.changes.append(take_back(occupant.task, replaced_by, self.decider, reason))
+        else:
+            self.changes.append(stop_task(occupant.task, self.decider, reason, replaced_by=replaced_by))
 
     def _stop_all(self, occupants: Iterable[Occupant], reason: str) -> None:
         for occupant in occupants:
@@ -198,6 +200,7 @@ class Draft:
         return self.workload.record.spec.reconcile
 
     def _finish_move(self, old: Occupant, new: Occupant) -> None:
+        waits_s = self._waits_for_successor_s(old, new)
         if old.lost:
             if not may_return(self._reconcile, old):
                 self._stop(old, self._why_lost(old), self._if_well(new))
@@ -207,18 +210,18 @@ class Draft:
             self._stop(old, f"replaced by {new.task.id}", new.task)
         elif self._is_idle(old):
             self._stop(old, "outdated, and not running")
-        elif old.moving and not old.draining and not self._patience_s(new):
+        elif waits_s is not None and not waits_s:
             self._stop(new, f"was not available in time to take the place of {old.task.id}", self._if_well(old))
         else:
-            self.deadlines.extend([self._patience_s(new)] if old.moving and not old.draining else [])
+            self.deadlines.extend([] if waits_s is None else [waits_s])
             what = "has been ready for long enough" if new.available_in_s else "runs and is ready"
             self.waiting.append(f"task {old.task.id} stays until {new.task.id} {what}")
 
-    def _patience_s(self, successor: Occupant) -> float:
-        """Return for how long a better place is still waited for, 0 if no more."""
-        allowed_s = self.workload.record.spec.rollout.progress_deadline_s or SUCCESSOR_DEADLINE_S
-        passed_s = (self.decider.now_ms - successor.task.desired.created_at_ms) / 1000
-        return max(0.0, allowed_s - passed_s) if passed_s >= 0 else 0.0  # a clock that went back must not prolong it
+    def _waits_for_successor_s(self, old: Occupant, new: Occupant) -> float | None:
+        """Return for how long a task that could stay is still to give way, None if it has to in any case."""
+        if not old.moving or old.draining:
+            return None
+        return remaining_s(self.workload.record, new.task, self.decider.now_ms)
 
     @staticmethod
     def _is_idle(occupant: Occupant) -> bool:

@@ -17,8 +17,9 @@ nodes. It follows that no row of moves ever leads back to where it began, and a 
 
 Nothing is moved while anything else moves or a node is being drained (`find_unrest`). Left alone are workloads that are
 not wholly available, have a rollout under way, end by themselves, keep data on their nodes (volumes), must be near for
-others (required affinity), or do not permit a task more for a while: RECREATE, `stopAfter`, no surge. A task is tried
-once: if its successor failed, it stays for good. Nobody makes way for a successor, whatever its priority.
+others (required affinity), or do not permit a task more for a while: RECREATE, `stopAfter`, no surge. So are those of
+which a move has failed, until the task that bears its mark is replaced (`succession`). Nobody has to make way for a
+successor, whatever its priority.
 """
 
 from __future__ import annotations
@@ -223,10 +224,12 @@ def _find_move(
 
 
 def _is_well(census: Census, record: WorkloadRecord) -> bool:
-    """Return whether every replica is available and alone in its slot, and no others are wanted."""
+    """Return whether every replica is available and alone in its slot, no others are wanted, and no move has failed."""
     slots = census.slots.values()
     whole = len(slots) == record.spec.replicas and not any(task.active for task in census.foreign)
-    return whole and are_calm(slots) and all(slot.occupants and slot.available for slot in slots)
+    if not whole or not are_calm(slots):
+        return False
+    return all(slot.available and slot.occupants and not slot.occupants[0].task.desired.successor_id for slot in slots)
 
 
 def _is_leant_on(view: View, record: WorkloadRecord) -> bool:
@@ -246,9 +249,8 @@ def _find_sources(census: Census, spread: _Spread) -> Iterator[Slot]:
     """
     movable: dict[str, list[Slot]] = {}
     for slot in census.slots.values():
-        task = slot.occupants[0].task
-        if not task.desired.successor_id and slot.ending.last is None:
-            movable.setdefault(spread.domain(task.desired.node_id), []).append(slot)
+        if slot.ending.last is None:
+            movable.setdefault(spread.domain(slot.occupants[0].task.desired.node_id), []).append(slot)
     first = {domain: min(slots, key=spread.order) for domain, slots in movable.items()}
     worth = [domain for domain, slot in first.items() if spread.may_gain(slot.occupants[0].task.desired.node_id)]
     for domain in sorted(worth, key=lambda domain: (-spread.by_domain[domain], domain))[:SOURCES_MAX]:
