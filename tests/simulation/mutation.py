@@ -36,7 +36,8 @@ class Mutation:
     `kinds`: the runs have these kinds of faults instead of drawn ones, so that few seeds suffice for what needs
     several things to come together; the others are as in the options. `acts`, `trust_acts`: the runs are about members
     or certificates, and that is what is done; `rollouts`: about changes of templates; `placing`: workloads want much of
-    nodes, and those of higher priority displace others; `rebalancing`: tasks are moved to better nodes. `founders`, `min_quorum`: 0 lets the seed say.
+    nodes, and those of higher priority displace others; `rebalancing`: tasks are moved to better nodes. `founders`,
+    `min_quorum`: 0 lets the seed say.
     """
 
     name: str
