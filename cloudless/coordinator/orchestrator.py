@@ -3,7 +3,8 @@
 What to do is decided by `core.orchestration`. Here stands what makes a workload worth planning again: a
 change of its own, of a task, of a node; what can take away the obstacle that it waits for (`scheduling.wakes`); a
 deadline; and now and then everything, so that no lost notification loses work. Higher priorities are planned first, and
-those that room is being made for in every round, so that it stays reserved for them.
+those that room is being made for in every round, so that it stays reserved for them. When nothing is left to plan, and
+operators want so, a task is moved to a better node (`rebalancer`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from loguru import logger
 
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import commit_changes, wait_for_any
+from cloudless.coordinator.rebalancer import Rebalancer
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.keys import Kind
 from cloudless.core.model import Reachability, TaskDesired, WorkloadMode, WorkloadRecord
 from cloudless.core.orchestration import WorkloadPlan, in_order_of_priority, plan_workloads
+from cloudless.core.orchestration.changes import Decider
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import Scratch
 from cloudless.core.scheduling.touched import find_touched
@@ -64,10 +67,12 @@ class Orchestrator:
         self._dirty: dict[Ref, None] = {}
         self._blocked: dict[Ref, frozenset[Happening]] = {}
         self._claiming: dict[Ref, None] = {}
+        self._unplaced: dict[Ref, None] = {}
         self._due_s: dict[Ref, float] = {}
         self._per_node: dict[Ref, None] = {}
         self._unreachable_since_s: dict[str, float] = {}
         self._scratch: Scratch | None = None
+        self._rebalancer = Rebalancer()
         self._touched: set[str] = set()
         self._wake = asyncio.Event()
         self._round_s = 0.0
@@ -92,8 +97,10 @@ class Orchestrator:
                     await self._plan_round(term, committer)
                     await self._clock.sleep(0)  # between rounds the loop belongs to the others
                     continue
+                if await self._rebalance(term, committer):
+                    continue
                 self._wake.clear()
-                deadline_s = min([next_resync_s, *self._due_s.values()])
+                deadline_s = min([next_resync_s, self._rebalancer.due_s(self._replica.machine), *self._due_s.values()])
                 await wait_for_any(self._wake, max(0.0, deadline_s - self._clock.monotonic_s()))
         finally:
             stop_listening()
@@ -114,17 +121,19 @@ class Orchestrator:
         claiming = in_order_of_priority(self._replica.machine, self._claiming)[: self._settings.round_claiming_max]
         refs = [*claiming, *self._next_refs()]
         for ref in refs:
-            for held in (self._dirty, self._blocked, self._due_s, self._claiming):
+            for held in (self._dirty, self._blocked, self._due_s, self._claiming, self._unplaced):
                 held.pop(ref, None)
         now_s = self._clock.monotonic_s()
-        absent = {node_id: now_s - since_s for node_id, since_s in self._unreachable_since_s.items()}
-        now_ms = int(now_s * 1000) + self._wall_offset_ms  # the wall clock as this term began: it does not jump
+        absent = self._absent(now_s)
+        now_ms = self._wall_ms(now_s)
         result = plan_workloads(self._replica.machine, refs, now_ms, term, absent, self._renew_scratch(absent))
         self._round_s = self._clock.monotonic_s() - now_s
         for workload in result.workloads:
             ref = (workload.namespace, workload.name)
             if workload.unplaced or workload.waiting:
                 self._blocked[ref] = _awaited(workload)
+            if workload.unplaced:
+                self._unplaced[ref] = None
             if workload.claims:
                 self._claiming[ref] = None
             if workload.next_deadline_s is not None:
@@ -143,6 +152,28 @@ class Orchestrator:
             await self._clock.sleep(self._pause_s)
             self._pause_s = min(2 * self._pause_s, self._settings.retry_pause_max_s)
 
+    async def _rebalance(self, term: int, committer: Committer) -> bool:
+        """Begin to move a task if it is time and there is one; return whether anything was to be written."""
+        machine, now_s = self._replica.machine, self._clock.monotonic_s()
+        if now_s < self._rebalancer.due_s(machine):
+            return False
+        change = None
+        if not self._unplaced:
+            absent, decider = self._absent(now_s), Decider(term, self._wall_ms(now_s))
+            change = self._rebalancer.plan(machine, now_s, decider, absent, self._renew_scratch(absent))
+        self._rebalancer.rest(machine, now_s, self._clock.monotonic_s(), moved=change is not None)
+        if change is None:
+            return False
+        await commit_changes(committer, self._replica, (change,))
+        return True
+
+    def _absent(self, now_s: float) -> dict[str, float]:
+        return {node_id: now_s - since_s for node_id, since_s in self._unreachable_since_s.items()}
+
+    def _wall_ms(self, now_s: float) -> int:
+        """Return the wall clock as it was when this term began, carried on: it does not jump."""
+        return int(now_s * 1000) + self._wall_offset_ms
+
     def _renew_scratch(self, absent_s: dict[str, float]) -> Scratch:
         """Return what is free on the nodes now: of the last plan's, looked at anew where anything has changed."""
         if self._scratch is None:
@@ -160,12 +191,14 @@ class Orchestrator:
             self._dirty,
             self._blocked,
             self._claiming,
+            self._unplaced,
             self._due_s,
             self._per_node,
             self._unreachable_since_s,
         ):
             held.clear()
         self._scratch = None
+        self._rebalancer.begin(self._clock.monotonic_s())
 
     def _mark_all(self) -> None:
         machine = self._replica.machine
@@ -187,9 +220,10 @@ class Orchestrator:
             self._dirty[ref] = None
 
     def _on_applied(self, applied: Applied) -> None:
-        machine = self._replica.machine
+        machine, now_s = self._replica.machine, self._clock.monotonic_s()
         happened: set[Happening] = set()
         for transition in applied.transitions:
+            self._rebalancer.note(transition, now_s)
             self._touched.update(find_touched(transition, machine))
             match transition.kind:
                 case Kind.WORKLOAD:
@@ -216,6 +250,7 @@ class Orchestrator:
                         happened.add(Happening.NODE_CHANGED)
         if Happening.NODE_CHANGED in happened:  # once for all of them: it looks at every node
             self._note_unreachable()
+            self._wake.set()  # what is to be rebalanced, and when, may be another
         if happened:
             self._wake_blocked(happened)
         if self._dirty:

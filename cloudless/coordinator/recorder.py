@@ -136,6 +136,9 @@ def describe(transition: Transition) -> Iterator[Happening]:
             yield "TaskCreated", f"task/{task.id}", f"on {task.node_id}: {task.reason}", Severity.INFO
         case TaskDesired(desired=Desired.RUNNING), TaskDesired(desired=Desired.STOPPED) as task:
             yield "TaskStopping", f"task/{task.id}", task.reason, Severity.INFO
+        case TaskDesired(successor_id=before), TaskDesired() as task if task.successor_id not in ("", before):
+            what = f"from {task.node_id}: gives way to {task.successor_id} once that is available"
+            yield "TaskMoving", f"task/{task.id}", what, Severity.INFO
         case before, TaskObserved() as seen:
             yield from _describe_report(before if isinstance(before, TaskObserved) else None, seen)
 

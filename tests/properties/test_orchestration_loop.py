@@ -1,6 +1,7 @@
 """A workload under random faults: plans are safe at every step, and all is well some time after the faults end.
 
-The loop is closed: plans are committed to a state machine, simulated agents report what they would.
+The loop is closed: plans are committed to a state machine, simulated agents report what they would. Now and then a task
+is moved to a better node, at any moment that the planner allows.
 Safety is checked after every plan, liveness after the faults have stopped.
 """
 
@@ -25,7 +26,10 @@ from cloudless.core.model import (
     TaskState,
 )
 from cloudless.core.orchestration import plan_reap, plan_workloads, summarise_workload
+from cloudless.core.orchestration.changes import Decider
+from cloudless.core.orchestration.rebalance import plan_move
 from cloudless.core.plan import Change
+from cloudless.core.scheduling import Scratch
 from cloudless.core.state import Task
 from cloudless.testing.builders import TestCluster, build_workload
 
@@ -44,7 +48,9 @@ def is_note(changes: Sequence[Change]) -> bool:
 class Loop:
     """One workload, four nodes, a leader that plans, agents that obey, fail, or are cut off."""
 
-    def __init__(self, rollout: Rollout, lost_after_s: float) -> None:
+    def __init__(
+        self, rollout: Rollout, lost_after_s: float, spread: SpreadTopology = SpreadTopology.ZONE, replicas: int = 3
+    ) -> None:
         self.cluster = TestCluster()
         self.now_ms = 1_000_000
         self.down: dict[str, int] = {}
@@ -54,10 +60,10 @@ class Loop:
             self.cluster.add_node(node_id, zone=f"z{index % 2}", capacity=Resources(CPU_MILLICORES, 4096, 0, 0, 0))
         self.cluster.add_workload(
             build_workload(
-                replicas=3,
+                replicas=replicas,
                 rollout=rollout,
                 lost_after_s=lost_after_s,
-                placement=Placement(spread_topology=SpreadTopology.ZONE),
+                placement=Placement(spread_topology=spread),
             )
         )
 
@@ -79,9 +85,36 @@ class Loop:
             done += len(result.plan.changes)
         raise AssertionError("planning again without news changes something, again and again")
 
+    def unreachable_s(self) -> dict[str, float]:
+        return {node_id: (self.now_ms - since) / 1000 for node_id, since in self.down.items()}
+
     def ask(self):
-        unreachable_s = {node_id: (self.now_ms - since) / 1000 for node_id, since in self.down.items()}
-        return plan_workloads(self.cluster.machine, [REF], self.now_ms, 1, unreachable_s)
+        return plan_workloads(self.cluster.machine, [REF], self.now_ms, 1, self.unreachable_s())
+
+    def rebalance(self) -> bool:
+        """Begin a move if there is one, check what a move has to keep, and plan; return whether there was one."""
+        machine, away_s = self.cluster.machine, self.unreachable_s()
+        change = plan_move(machine, [REF], Decider(1, self.now_ms), away_s, Scratch(machine, away_s))
+        if change is None:
+            return False
+        before, running = len(self.open_tasks()), self.running_slots()
+        assert not self.moves(), "one at a time"
+        assert not self.cluster.commit([change]), "a move from the newest view is never refused"
+        ((old, new),) = self.moves()
+        assert (old.desired.slot, old.desired.task_generation) == (new.desired.slot, new.desired.task_generation)
+        assert old.desired.node_id != new.desired.node_id
+        assert new.desired.node_id not in self.down
+        assert len(self.open_tasks()) == before + 1
+        assert self.running_slots() == running
+        self.check_safety(running)
+        self.plan()
+        return True
+
+    def moves(self) -> list[tuple[Task, Task]]:
+        """Return every task that is to give way to another one which is there, with that one."""
+        tasks = self.cluster.machine.tasks
+        found = [(task, tasks.get(task.desired.successor_id)) for task in self.open_tasks() if task.active]
+        return [(old, new) for old, new in found if new is not None and new.active]
 
     def agent(self, index: int, fails: bool) -> None:
         """Let one task's agent report its next state, unless its node is cut off."""
@@ -141,19 +174,18 @@ class Loop:
                 if task.desired.node_id == node_id
             )
             assert used <= CPU_MILLICORES
+        moving = {old.id for old, new in self.moves() if not self.has_to_go(new)}
         staying = Counter(
             task.desired.slot
             for task in active
-            if task.desired.task_generation == record.task_generation
+            if task.id not in moving
+            and task.desired.task_generation == record.task_generation
             and not machine.nodes[task.desired.node_id].spec.draining
             and task.desired.node_id not in self.down
         )
         assert all(count == 1 for count in staying.values()), "one staying task per slot"
-        extra = sum(
-            1
-            for task in active
-            if machine.nodes[task.desired.node_id].spec.draining or task.desired.node_id in self.down
-        )
+        extra = sum(1 for task in active if task.id in moving or self.has_to_go(task))
+        assert len(moving) <= 1
         if record.spec.rollout.strategy is RolloutStrategy.ROLLING_UPDATE:
             assert len(active) <= replicas + record.spec.rollout.surge_of(replicas) + extra
             floor = min(len(running_before), record.spec.rollout.available_least(replicas))
@@ -163,6 +195,18 @@ class Loop:
             assert len(generations) <= 1 or not any(
                 t.wanted and t.desired.task_generation < record.task_generation for t in self.open_tasks()
             )
+
+    def calm_down(self) -> None:
+        """Let time pass, plan and obey for a while."""
+        for _ in range(4):
+            self.now_ms += 30_000
+            self.plan()
+            for task in self.open_tasks():
+                self.report(task)
+
+    def has_to_go(self, task: Task) -> bool:
+        node_id = task.desired.node_id
+        return self.cluster.machine.nodes[node_id].spec.draining or node_id in self.down
 
     def heal(self) -> None:
         for node_id in NODES:
@@ -179,6 +223,7 @@ class Loop:
                 changed += 1 if (not task.wanted or task.state is not TaskState.RUNNING) else 0
                 self.report(task)
             self.now_ms += 10_000
+            changed += self.rebalance()
             if not changed and self.ask().next_deadline_s is None and not self.ask().plan.changes:
                 return
         raise AssertionError("does not settle")
@@ -194,8 +239,12 @@ STEP = st.one_of(
     st.tuples(st.just("scale"), st.integers(0, 8)),
     st.tuples(st.just("update")),
     st.tuples(st.just("reap")),
+    st.tuples(st.just("calm")),
+    st.tuples(st.just("rebalance")),
+    st.tuples(st.just("return"), st.sampled_from([NODES[:1], NODES[1:3], NODES[::2]])),
     st.tuples(st.just("time"), st.integers(0, 60_000)),
 )
+SPREADS = st.sampled_from([(SpreadTopology.ZONE, 3), (SpreadTopology.NODE, 7), (SpreadTopology.ZONE, 7)])
 ROLLOUTS = st.sampled_from(
     [
         Rollout(max_surge=1, max_unavailable=0),
@@ -228,16 +277,26 @@ def run_step(loop: Loop, step: tuple) -> None:
             loop.update()
         case ("reap",):
             assert not loop.cluster.commit(plan_reap(loop.cluster.machine, loop.now_ms))
+        case ("calm",):
+            loop.calm_down()
+        case ("rebalance",):
+            loop.rebalance()
+        case ("return", node_ids) if not loop.down:
+            for _ in range(2):
+                for node_id in node_ids:
+                    loop.toggle_node(node_id)
+                loop.calm_down()
+            loop.rebalance()
         case ("time", ms):
             loop.now_ms += ms
 
 
 @settings(max_examples=250, deadline=None)
-@given(ROLLOUTS, st.sampled_from([0.0, 20.0]), st.lists(STEP, max_size=40))
+@given(ROLLOUTS, st.sampled_from([0.0, 20.0]), st.lists(STEP, max_size=40), SPREADS)
 def test_under_faults_plans_are_safe_and_afterwards_all_replicas_run(
-    rollout: Rollout, lost_after_s: float, steps: list[tuple]
+    rollout: Rollout, lost_after_s: float, steps: list[tuple], spread: tuple[SpreadTopology, int]
 ) -> None:
-    loop = Loop(rollout, lost_after_s)
+    loop = Loop(rollout, lost_after_s, *spread)
     for step in steps:
         run_step(loop, step)
     loop.heal()

@@ -1,8 +1,9 @@
 """Plans of several workloads judged by the rules themselves, and small clusters by trying every node.
 
 The judge (`placement_rules`) reads records only. What it asks: no task is given a node that breaks a rule at that
-moment; one that is given none could be given none; a plan that was carried out is followed by an empty one; and where
-tasks of lower priority make way, they are such, they make room, and none of them could have stayed.
+moment; one that is given none could be given none; no other node suits it better (`best_node`); a plan that was carried
+out is followed by an empty one; and where tasks of lower priority make way, they are such, they make room, and none of
+them could have stayed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from cloudless.core import keys
 from cloudless.core.model import (
     COST_LABEL,
+    NETWORK_PENALTY_LABEL,
     Desired,
     NodeOperator,
     NodeTerm,
@@ -39,10 +41,11 @@ from cloudless.core.model import (
 )
 from cloudless.core.orchestration import plan_workloads
 from cloudless.core.plan import Change
-from cloudless.core.scheduling import Ask, Placed, Scratch, place
+from cloudless.core.scheduling import Ask, Placed, Scratch, place, scheduler_of
 from cloudless.core.state import Task
 from cloudless.testing.builders import TestCluster, build_workload
 from cloudless.testing.placement_rules import Standing, find_breaches
+from tests.properties.best_node import judge_node
 
 T = TypeVar("T")
 NAMES = ("w0", "w1", "w2")
@@ -110,6 +113,18 @@ class Draw(random.Random):
         }
         balance = 0 if pack else self.choice([0, 50])
         return replace(SchedulerRecord(pack=pack, balance=balance, preemption=self.random() < 0.5), **weights)
+
+    def characters(self, cluster: TestCluster) -> None:
+        """Let nodes be more or less reliable and well reached, and larger, so that there is a choice."""
+        for node_id, node in list(cluster.machine.nodes.items()):
+            assert node.info is not None
+            size = self.randint(2, 4)
+            capacity = sum([node.info.capacity] * size, Resources())
+            cluster.put(keys.node_info(node_id), replace(node.info, capacity=capacity))
+            penalty = {NETWORK_PENALTY_LABEL: self.choice(["0", "0.5", "1"])} if self.random() < 0.5 else {}
+            cluster.set_node_spec(node_id, taints=node.spec.taints, labels=penalty)
+            assert node.status is not None
+            cluster.put(keys.node_status(node_id), replace(node.status, reliability=self.choice([1.0, 1.0, 0.6, 0.0])))
 
     def placement(self) -> Placement:
         return Placement(
@@ -258,6 +273,47 @@ def judge_next(cluster: TestCluster) -> None:
             assert outcome.node_id in possible
         else:
             assert not possible, outcome.diagnosis.text
+
+
+def test_on_a_small_cluster_no_node_that_keeps_all_rules_suits_better_than_the_one_taken() -> None:
+    judged = 0
+    for seed in SEEDS:
+        with telling(seed) as draw:
+            cluster = draw.cluster()
+            draw.characters(cluster)
+            judged += judge_best(cluster)
+    assert judged > len(SEEDS) // 3, f"only {judged} times there was a choice: the draw tests little"
+
+
+def judge_best(cluster: TestCluster) -> int:
+    """Compare the node of each workload's next task with all the others; return how often there was a choice."""
+    carry_out(cluster)
+    obey(cluster)
+    machine, wishes, judged = cluster.machine, scheduler_of(cluster.machine), 0
+    for name in NAMES:
+        record, others = machine.workloads["default", name].record, holding(cluster)
+        wanted = standing(cluster, record)
+        possible = [n for n in machine.nodes if not find_breaches(wanted, n, machine.nodes, others)]
+        if len(possible) < 2:
+            continue
+        ports = tuple((port.host_port, port.protocol) for port in record.spec.ports)
+        ask = Ask(
+            namespace="default",
+            workload=name,
+            seed="next",
+            requests=record.spec.requests,
+            placement=record.spec.placement,
+            host_ports=ports,
+            labels=record.labels,
+        )
+        (outcome,) = place([ask], machine, Scratch(machine))
+        assert isinstance(outcome, Placed)
+        suits = {n: judge_node(wanted, n, machine.nodes, others, wishes) for n in possible}
+        taken = suits[outcome.node_id]
+        better = {n: s for n, s in suits.items() if taken.is_worse_than(s, wishes.balance > 0)}
+        assert not better, f"{name}: {outcome.node_id} was taken ({taken}), wishes {wishes}: {better}"
+        judged += len(set(suits.values())) > 1
+    return judged
 
 
 def test_whoever_makes_way_is_lower_makes_room_and_could_not_have_stayed() -> None:

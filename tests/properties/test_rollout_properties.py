@@ -1,7 +1,8 @@
 """Rollouts under random failures: safe after every single change, and over some time after the failures end.
 
 Nodes are lost and return, tasks fail, readiness flips, leaders change in the middle with clocks of their own, people
-pause, promote, undo, scale and change their minds.
+pause, promote, undo, scale and change their minds. Tasks are moved to better nodes between two rollouts, and a rollout
+may begin in the middle of such a move.
 """
 
 from __future__ import annotations
@@ -14,12 +15,23 @@ from hypothesis import strategies as st
 
 from cloudless.core import keys
 from cloudless.core.manifest import parse_manifest, to_manifest
-from cloudless.core.model import Reconcile, RolloutPhase, RolloutStrategy, TaskState, WorkloadMode
+from cloudless.core.model import (
+    Placement,
+    Reconcile,
+    RolloutPhase,
+    RolloutStrategy,
+    SpreadTopology,
+    TaskState,
+    WorkloadMode,
+)
 from cloudless.core.model import WorkloadRecord as Record
 from cloudless.core.orchestration import WorkloadPlan, find_rollout, plan_reap, plan_workload
+from cloudless.core.orchestration.changes import Decider
 from cloudless.core.orchestration.orders import promote, undo
 from cloudless.core.orchestration.readiness import available_in_s
+from cloudless.core.orchestration.rebalance import plan_move
 from cloudless.core.plan import Change, PutRecord
+from cloudless.core.scheduling import Scratch
 from cloudless.core.state import Removed, StateMachine, Task
 from cloudless.errors import UserError
 from tests.unit.rollouts import REF, ROUNDS_MAX, Stage
@@ -38,9 +50,30 @@ class Trial(Stage):
 
     # --- what happens ---
 
+    def unreachable_s(self) -> dict[str, float]:
+        return {node_id: (self.now_ms - since) / 1000 for node_id, since in self.down.items()}
+
     def decide(self) -> WorkloadPlan:
-        unreachable_s = {node_id: (self.now_ms - since) / 1000 for node_id, since in self.down.items()}
-        return plan_workload(self.cluster.machine, *REF, self.now_ms, self.term, unreachable_s)
+        return plan_workload(self.cluster.machine, *REF, self.now_ms, self.term, self.unreachable_s())
+
+    def rebalance(self) -> None:
+        """Begin a move if there is one: then no rollout is under way, and nothing is taken from what is available."""
+        machine, away_s = self.cluster.machine, self.unreachable_s()
+        change = plan_move(machine, [REF], Decider(self.term, self.now_ms), away_s, Scratch(machine, away_s))
+        if change is None:
+            return
+        available = self.available()
+        assert len(available) == self.record.spec.replicas
+        assert not self.record.rollout_generation or self.notes.phase is RolloutPhase.COMPLETED
+        assert not self.cluster.commit([change]), "a move from the newest view is never refused"
+        assert self.available() == available
+        self.plan()
+
+    def moving(self) -> int:
+        """Return how many tasks are to give way to one that is there."""
+        tasks = self.cluster.machine.tasks
+        successors = [tasks.get(task.desired.successor_id) for task in self.open_tasks() if task.active]
+        return sum(1 for successor in successors if successor is not None and successor.active)
 
     def plan(self) -> WorkloadPlan:
         """Plan, commit change by change, and check after each."""
@@ -96,6 +129,18 @@ class Trial(Stage):
                 self.change("v1")
             case ("scale", replicas):
                 self.cluster.update_workload(replicas=replicas)
+            case ("return", node_ids) if not self.down:
+                for _ in range(2):
+                    for node_id in node_ids:
+                        self.run_step(("node", node_id))
+                    for _ in range(6):
+                        self.pass_s(30)
+                        self.plan()
+                        for task in self.open_tasks():
+                            self.report(task)
+                self.rebalance()
+            case ("rebalance",):
+                self.rebalance()
             case ("leader", jump_ms):
                 self.term, self.now_ms = self.term + 1, max(0, self.now_ms + jump_ms)
             case ("time", seconds):
@@ -185,7 +230,8 @@ class Trial(Stage):
         surge = replicas if rollout.strategy is RolloutStrategy.BLUE_GREEN else rollout.surge_of(replicas)
         if rollout.strategy is RolloutStrategy.RECREATE:
             surge = 0
-        assert len(active) <= max(replicas + surge + lost, self.allowed_before(active)), "more than the surge allows"
+        most = replicas + surge + lost + self.moving()
+        assert len(active) <= max(most, self.allowed_before(active)), "more than the surge allows"
 
     def allowed_before(self, active: list[Task]) -> int:
         """After BLUE_GREEN both colours may still be there when another change comes: two for each slot."""
@@ -237,6 +283,8 @@ STEP = st.one_of(
     st.tuples(st.just("agent"), st.integers(0, 20), st.booleans()),
     st.tuples(st.just("ready"), st.integers(0, 20)),
     st.tuples(st.just("node"), st.sampled_from(NODES)),
+    st.tuples(st.just("return"), st.sampled_from([NODES[:1], NODES[1:3]])),
+    st.tuples(st.just("rebalance")),
     st.tuples(st.just("change"), st.booleans()),
     st.tuples(st.just("back")),
     st.tuples(st.just("scale"), st.integers(0, 7)),
@@ -277,7 +325,12 @@ STRATEGY = st.sampled_from(
 
 
 AWAY = st.fixed_dictionaries(
-    {"reconcile": st.sampled_from(list(Reconcile)), "lost_after_s": st.sampled_from([0.0, 20.0])}
+    {
+        "reconcile": st.sampled_from(list(Reconcile)),
+        "lost_after_s": st.sampled_from([0.0, 20.0]),
+        "placement": st.sampled_from([Placement(), Placement(spread_topology=SpreadTopology.NODE)]),
+        "replicas": st.sampled_from([3, 6]),
+    }
 )
 
 

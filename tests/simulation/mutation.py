@@ -15,6 +15,7 @@ from cloudless.testing.sim.options import (
     draw_certificates,
     draw_faults,
     draw_membership,
+    with_rebalancing,
     with_rollouts,
 )
 
@@ -35,7 +36,8 @@ class Mutation:
     `kinds`: the runs have these kinds of faults instead of drawn ones, so that few seeds suffice for what needs
     several things to come together; the others are as in the options. `acts`, `trust_acts`: the runs are about members
     or certificates, and that is what is done; `rollouts`: about changes of templates; `placing`: workloads want much of
-    nodes, and those of higher priority displace others. `founders`, `min_quorum`: 0 lets the seed say.
+    nodes, and those of higher priority displace others; `rebalancing`: tasks are moved to better nodes. `founders`,
+    `min_quorum`: 0 lets the seed say.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Mutation:
     min_quorum: int = 0
     rollouts: Rollouts | None = None
     placing: bool = False
+    rebalancing: bool = False
 
     def options(self, seed: int) -> Options:
         """Return what a seed is run under."""
@@ -75,6 +78,8 @@ class Mutation:
         if self.trust_acts is not None:
             certificates = replace(draw_certificates(seed), acts=self.trust_acts)
         built = build_options(drawn, membership, certificates)
+        if self.rebalancing:
+            built = with_rebalancing(built, 1)
         if self.rollouts is not None:
             return with_rollouts(built, self.rollouts)
         return replace(built, placing=Placing(preemption=True)) if self.placing else built

@@ -24,6 +24,7 @@ from typing import Any
 from cloudless.testing.sim.command import die_with_parent
 from cloudless.testing.sim.options import FULL
 from cloudless.testing.sim.run import collecting_later, run_seed
+from tests.simulation.move_bugs import MOVE_BUGS
 from tests.simulation.mutation import Mutation, Patch
 from tests.simulation.placement_bugs import PLACEMENT_BUGS
 from tests.simulation.rollout_bugs import QUIET, ROLLOUT_BUGS
@@ -502,7 +503,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
 )
 
-MUTATIONS = (*MUTATIONS, *PLACEMENT_BUGS, *ROLLOUT_BUGS)
+MUTATIONS = (*MUTATIONS, *MOVE_BUGS, *PLACEMENT_BUGS, *ROLLOUT_BUGS)
 
 MASKED: tuple[Mutation, ...] = (
     Mutation(

@@ -70,6 +70,12 @@ def test_no_constraint_is_broken_under_faults_and_what_can_run_runs_after_them(s
     assert not result.failed, "\n".join(explain(result))
 
 
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_tasks_are_moved_to_better_nodes_under_faults_and_all_is_even_after_them(seed: int) -> None:
+    result = run_seed(draw_options(seed, rebalancing=True))
+    assert not result.failed, "\n".join(explain(result))
+
+
 @pytest.mark.parametrize("seed", [5, 190])
 def test_members_with_certificates_come_and_go(seed: int) -> None:
     result = run_seed(draw_options(seed, members=True, certificates=True))

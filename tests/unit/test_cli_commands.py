@@ -528,7 +528,20 @@ def test_scheduler_get_tells_the_weights_and_set_sends_only_what_was_given(coord
     request = coordinator.requests[-1]
     assert (request.HasField("pack"), request.pack, request.preemption) == (True, 0, True)
     assert not request.HasField("balance")
+    assert not request.HasField("rebalance_after_s")
     assert run(coordinator, "cluster", "scheduler", "set").exit_code == 2
+
+
+def test_rebalancing_is_off_until_a_time_is_set_and_off_again_with_none(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.GET_SCHEDULER, cluster_pb2.GetSchedulerResponse())
+    assert "rebalance    off" in run(coordinator, "cluster", "scheduler", "get").stdout
+    settings = objects_pb2.SchedulerRecord(rebalance_after_s=60)
+    coordinator.answer(methods.SET_SCHEDULER, cluster_pb2.SetSchedulerResponse(settings=settings))
+    shown = run(coordinator, "cluster", "scheduler", "set", "--rebalance-after", "60").stdout
+    assert "after 60 s of calm, one task at a time" in shown
+    assert coordinator.requests[-1].rebalance_after_s == 60
+    assert run(coordinator, "cluster", "scheduler", "set", "--rebalance-after", "0").exit_code == 0
+    assert coordinator.requests[-1].HasField("rebalance_after_s")
 
 
 def test_leave_asks_the_one_that_is_to_leave(coordinator: FakeCoordinator) -> None:

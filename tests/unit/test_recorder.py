@@ -1,4 +1,4 @@
-"""What the leader tells people of a task's probes."""
+"""What the leader tells people of tasks: their probes, and their moves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from cloudless.coordinator.leases import RollingLease
 from cloudless.coordinator.recorder import EVENTS_A_CHANGE, Recorder, describe
 from cloudless.core import keys
 from cloudless.core.keys import Kind
-from cloudless.core.model import TaskObserved, TaskState
+from cloudless.core.model import Desired, TaskDesired, TaskObserved, TaskState
 from cloudless.core.state import Transition
+from cloudless.testing.builders import build_task_template
 from cloudless.testing.faulty_store import ANSWER_LOST, script
 from cloudless.testing.virtual_time import eventually, running, virtually
 from tests.unit.leading import CLOCK, leading
@@ -42,6 +43,24 @@ def test_a_liveness_failure_is_told_once() -> None:
 def test_an_end_seen_with_its_liveness_failure_tells_both() -> None:
     after = told(SEEN, probe_failures=1, state=TaskState.BACKOFF, message="the liveness probe failed: no; restart 1")
     assert [kind for kind, _ in after] == ["TaskUnhealthy", "TaskRestarting"]
+
+
+def test_a_move_is_told_by_the_task_that_gives_way() -> None:
+    task = TaskDesired(
+        id="web-1", namespace="default", workload="web", workload_uid="u", task_generation=1, slot=0, node_id="n1",
+        spec=build_task_template(),
+    )  # fmt: skip
+    marked = replace(task, successor_id="web-2")
+
+    def kinds(before: TaskDesired, after: TaskDesired) -> list[tuple[str, str, str]]:
+        transition = Transition(keys.task_desired("web-1"), Kind.TASK_DESIRED, before, after, 2)
+        return [(kind, subject, message) for kind, subject, message, _ in describe(transition)]
+
+    told_once = [("TaskMoving", "task/web-1", "from n1: gives way to web-2 once that is available")]
+    assert kinds(task, marked) == told_once
+    assert kinds(marked, marked) == kinds(marked, task) == []
+    stopped = replace(marked, desired=Desired.STOPPED, reason="replaced by web-2")
+    assert kinds(marked, stopped) == [("TaskStopping", "task/web-1", "replaced by web-2")]
 
 
 @virtually

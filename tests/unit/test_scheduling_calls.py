@@ -144,6 +144,13 @@ async def test_the_schedulers_settings_are_kept_and_checked() -> None:
         for request in (*wrong, cluster_pb2.SetSchedulerRequest(network=-1)):
             with pytest.raises(InvalidSpec):
                 await calls.SetScheduler(request, CONTEXT)
+        for wrong_s in (-1, 4, 86_401):
+            with pytest.raises(InvalidSpec, match=f"rebalance_after_s: must be 0 .never. or from 5 .*, not {wrong_s}"):
+                await calls.SetScheduler(cluster_pb2.SetSchedulerRequest(rebalance_after_s=wrong_s), CONTEXT)
+        on = await calls.SetScheduler(cluster_pb2.SetSchedulerRequest(rebalance_after_s=5), CONTEXT)
+        assert (on.settings.rebalance_after_s, on.settings.balance) == (5, 40)
+        off = await calls.SetScheduler(cluster_pb2.SetSchedulerRequest(rebalance_after_s=0), CONTEXT)
+        assert not off.settings.rebalance_after_s
         late = cluster_pb2.SetSchedulerRequest(options=WriteOptions(if_revision=1), cost=3)
         with pytest.raises(Conflict):
             await calls.SetScheduler(late, CONTEXT)

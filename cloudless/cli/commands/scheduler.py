@@ -1,4 +1,4 @@
-"""`cluster scheduler get|set`: how nodes are compared when a task is placed, and whether priorities displace."""
+"""`cluster scheduler get|set`: how nodes are compared, whether priorities displace, and rebalancing."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MEANINGS = {
 
 @click.group(cls=LazyGroup, aliases={"edit": "set"})
 def scheduler() -> None:
-    """How nodes are chosen for tasks: the weight of each wish, and preemption."""
+    """How nodes are chosen for tasks: the weight of each wish, preemption, and rebalancing."""
 
 
 @scheduler.command("get", cls=Command)
 def get() -> None:
-    """Show the weights, and whether higher priorities displace lower ones."""
+    """Show the weights, whether higher priorities displace lower ones, and whether tasks are moved."""
     from cloudless.cli.methods import GET_SCHEDULER
     from cloudless.rpc.v1.cluster_pb2 import GetSchedulerRequest
 
@@ -48,11 +48,18 @@ def get() -> None:
 @click.option("--cost", type=int, metavar="N", help="Weight of the nodes' cost label. Default: 50")
 @click.option("--network", type=int, metavar="N", help="Weight of their network-penalty label. Default: 50")
 @click.option("--preemption/--no-preemption", default=None, help="Lower priorities make way. Default: no")
+@click.option(
+    "--rebalance-after",
+    "rebalance_after_s",
+    type=int,
+    metavar="SECONDS",
+    help="Calm before tasks are moved, one by one, to where they are spread better; 5 to 86400. Default: 0, never",
+)
 @click.option("--defaults", is_flag=True, help="Begin from the defaults instead of from what is set.")
 @click.option("--if-revision", default=0, metavar="N", help="Only if the settings are still at revision N.")
 @click.option("--request-id", default="", metavar="ID", help="Repeat safely under this id.")
 def set_(if_revision: int, request_id: str, defaults: bool, **given: Any) -> None:
-    """Change settings; what is not given stays as it is. Tasks that run are not moved."""
+    """Change settings; what is not given stays as it is. Only --rebalance-after moves tasks that run."""
     from cloudless.cli.methods import SET_SCHEDULER
     from cloudless.rpc.v1.cluster_pb2 import SetSchedulerRequest
     from cloudless.rpc.v1.common_pb2 import WriteOptions
@@ -75,4 +82,6 @@ def _show(options: Options, answer: GetSchedulerResponse | SetSchedulerResponse)
     settings = answer.settings
     preemption = "lower priorities make way where it helps" if settings.preemption else "off"
     weights = [(name, f"{getattr(settings, name):>4}  {meaning}") for name, meaning in _MEANINGS.items()]
-    show_fields(options, [*weights, ("preemption", preemption)])
+    after_s = settings.rebalance_after_s
+    rebalance = f"after {after_s} s of calm, one task at a time" if after_s else "off"
+    show_fields(options, [*weights, ("preemption", preemption), ("rebalance", rebalance)])

@@ -1,4 +1,4 @@
-"""ClusterService, the part about the scheduler: how nodes are compared, and whether priorities displace."""
+"""ClusterService, the part about the scheduler: comparing nodes, displacing tasks, rebalancing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
 
-SETTABLE = (*WEIGHTS, "preemption")
+SETTABLE = (*WEIGHTS, "preemption", "rebalance_after_s")
 
 
 class SchedulerCalls:

@@ -28,6 +28,8 @@ class SchedulerRecord(Evolving):
     network      nodes whose label `cloudless.io/network-penalty` is low
 
     `preemption`: whether tasks of a lower priority make way for one that fits nowhere else.
+    `rebalance_after_s`: how long nodes must have been as they are before tasks are moved, one by one, to a node where
+    their workload has clearly fewer (0: never). Too short, and tasks move about after every hiccup of a node.
     """
 
     pack: int = 50
@@ -38,4 +40,5 @@ class SchedulerRecord(Evolving):
     cost: int = 50
     network: int = 50
     preemption: bool = False
+    rebalance_after_s: int = 0
     updated_at_ms: int = 0

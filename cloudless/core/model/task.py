@@ -79,6 +79,8 @@ class TaskDesired(Evolving):
 
     `slot` numbers the replica it fills (0-based); `task_generation` is the workload's when the task
     was made; `term` is the deciding leader's. `reason` says why it was made or is to stop.
+    `successor_id`: the task that was made to take its place on a better node ("": none was). It means something only
+    while that one is in the slot too, and no second one is made if that one fails.
     """
 
     id: str
@@ -94,6 +96,7 @@ class TaskDesired(Evolving):
     reason: str = ""
     created_at_ms: int = 0
     stopped_at_ms: int = 0
+    successor_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

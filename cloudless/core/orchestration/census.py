@@ -29,6 +29,7 @@ class Occupant:
     """A wanted task that has not ended. `absent_s` is None while its node is reachable.
 
     `draining`: the node is being drained, or has a taint NO_EXECUTE that the workload does not tolerate.
+    `moving`: its successor is in the slot too, where nothing speaks against that one's node.
     `available_in_s` as in `readiness`, None while the node is unreachable; `target` is the slot's. `leaves_in_s`: when
     the drain of its node has to be over, 0 if that time has come, None if there is none.
     """
@@ -40,6 +41,7 @@ class Occupant:
     lost: bool
     available_in_s: float | None
     leaves_in_s: float | None = None
+    moving: bool = False
 
     @property
     def outdated(self) -> bool:
@@ -57,7 +59,7 @@ class Occupant:
     @property
     def staying(self) -> bool:
         """Whether nothing speaks against leaving it where it is."""
-        return not (self.outdated or self.draining or self.lost)
+        return not (self.outdated or self.draining or self.lost or self.moving)
 
 
 @dataclass(slots=True)
@@ -132,10 +134,18 @@ def take_census(view: View, workload: Workload, now_ms: int, unreachable_s: Mapp
         elif task.wanted:
             slots.setdefault(number, Slot(number, target)).ended.append(task)
     for slot in slots.values():
+        if len(slot.occupants) > 1:
+            slot.occupants = _with_moves(slot.occupants)
         if slot.ended:
             slot.ended.sort(key=lambda task: (task.desired_create_revision, task.id))
             slot.judge(record.spec.restart_policy, now_ms)
     return Census(target, slots, tuple(stopping), tuple(foreign))
+
+
+def _with_moves(occupants: list[Occupant]) -> list[Occupant]:
+    """Return a slot's occupants, of which those are moving whose successor is there and may stay where it is."""
+    good = {o.task.id for o in occupants if not (o.lost or o.draining)}
+    return [replace(o, moving=True) if o.task.desired.successor_id in good else o for o in occupants]
 
 
 def tasks_of(view: View, namespace: str, name: str) -> tuple[Task, ...]:

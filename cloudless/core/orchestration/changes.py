@@ -1,6 +1,7 @@
 """The changes the planners make, each with the preconditions that keep it true when it is committed.
 
 create a task    its key is absent, and the workload is as it was seen
+move a task      both that of the new one, and the old one's desired record is as it was seen
 stop a task      its desired record is as it was seen (and, after a move, so is its replacement)
 delete a task    both its records are as they were seen
 """
@@ -105,6 +106,17 @@ def stop_task(task: Task, decider: Decider, reason: str, *, replaced_by: Task | 
         puts=(PutRecord(key, stopped),),
         preconditions=tuple(preconditions),
         reason=f"stop {task.id} on {task.desired.node_id}: {reason}",
+    )
+
+
+def move_task(start: Change, task_id: str, old: Task, decider: Decider) -> Change:
+    """Return the change that starts `task_id` (`start`) and notes with the old task that this one takes its place."""
+    key = keys.task_desired(old.id)
+    marked = replace(old.desired, successor_id=task_id, term=decider.term)
+    return replace(
+        start,
+        puts=(*start.puts, PutRecord(key, marked)),
+        preconditions=(*start.preconditions, Precondition(key, old.desired_revision)),
     )
 
 

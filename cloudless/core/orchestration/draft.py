@@ -8,6 +8,8 @@
                                 `reconcile` may let it stay wanted beside the new one
     a task of a draining node   start another; the old one stops once that one is available. If no node fits, it
                                 stops as far as enough stay available, and else when the drain's time is over
+    a task with a successor     (`rebalance`) it stops once that one is available. If the successor goes, or is not
+                                available in time, it simply stays
     an outdated task            as the strategy says; RECREATE: all stop, and nothing starts before they ended
 
 What is outdated depends on the generation that the slot aims at: a rollout may hold slots back (`course`).
@@ -19,7 +21,7 @@ that do not run are stopped at once, as that costs nothing; those that run and a
 enough available ones were they all ready. A start that waits for its back-off counts as if it held a place: a template
 that fails does not spread. Beside the old ones (BLUE_GREEN) a second task may stand in every slot, and none is stopped.
 
-Beyond the bounds: a drain adds one task for each it moves, and tasks of an unreachable node do not
+Beyond the bounds: a drain adds one task for each it moves, so does a rebalance, and tasks of an unreachable node do not
 count once they are given up, though they may run there until the node is reached again.
 """
 
@@ -28,9 +30,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cloudless.core.abilities import needed_abilities
 from cloudless.core.model import Reconcile, Rollout, RolloutStrategy, TaskState
 from cloudless.core.orchestration.absence import GONE_S, describe_absence
+from cloudless.core.orchestration.asking import build_ask
 from cloudless.core.orchestration.census import Census, Occupant, Slot
 from cloudless.core.orchestration.changes import (
     Decider,
@@ -45,6 +47,7 @@ from cloudless.core.orchestration.ending import describe_end
 from cloudless.core.orchestration.reconcile import choose, find_settling_s, may_return
 from cloudless.core.orchestration.revisions import find_template
 from cloudless.core.orchestration.slots import are_calm, by_merit, choose_slots, list_numbers, vacant_slots
+from cloudless.core.orchestration.succession import remaining_s, take_back
 from cloudless.core.plan import Change
 from cloudless.core.scheduling import (
     Ask,
@@ -52,7 +55,6 @@ from cloudless.core.scheduling import (
     Placed,
     Scratch,
     find_way,
-    fixed_ports,
     place,
     priority_words,
     why_leave,
@@ -139,7 +141,10 @@ class Draft:
     def _stop(self, occupant: Occupant, reason: str, replaced_by: Task | None = None) -> None:
         self._stopped[occupant.task.id] = occupant
         self.scratch.leave(occupant.task)
-        self.changes.append(stop_task(occupant.task, self.decider, reason, replaced_by=replaced_by))
+        if replaced_by is not None and replaced_by.desired.successor_id == occupant.task.id and not occupant.staying:
+            self.changes.append(take_back(occupant.task, replaced_by, self.decider, reason))
+        else:
+            self.changes.append(stop_task(occupant.task, self.decider, reason, replaced_by=replaced_by))
 
     def _stop_all(self, occupants: Iterable[Occupant], reason: str) -> None:
         for occupant in occupants:
@@ -182,26 +187,41 @@ class Draft:
         staying = choose(self.view, self._reconcile, staying)
         for loser in staying[1:]:
             winner = staying[0]
-            self._stop(loser, f"task {winner.task.id} holds its slot", winner.task if winner.available else None)
+            self._stop(loser, f"task {winner.task.id} holds its slot", self._if_well(winner))
         return staying
+
+    @staticmethod
+    def _if_well(occupant: Occupant) -> Task | None:
+        """Return the task that a stop relies on, if it can be relied on."""
+        return occupant.task if occupant.available else None
 
     @property
     def _reconcile(self) -> Reconcile:
         return self.workload.record.spec.reconcile
 
     def _finish_move(self, old: Occupant, new: Occupant) -> None:
+        waits_s = self._waits_for_successor_s(old, new)
         if old.lost:
             if not may_return(self._reconcile, old):
-                self._stop(old, self._why_lost(old), new.task if new.available else None)
+                self._stop(old, self._why_lost(old), self._if_well(new))
         elif self.course.beside and old.outdated and not old.draining:
             return  # all old ones end together; the rollout says what is waited for
         elif new.available:
             self._stop(old, f"replaced by {new.task.id}", new.task)
         elif self._is_idle(old):
             self._stop(old, "outdated, and not running")
+        elif waits_s is not None and not waits_s:
+            self._stop(new, f"was not available in time to take the place of {old.task.id}", self._if_well(old))
         else:
+            self.deadlines.extend([] if waits_s is None else [waits_s])
             what = "has been ready for long enough" if new.available_in_s else "runs and is ready"
             self.waiting.append(f"task {old.task.id} stays until {new.task.id} {what}")
+
+    def _waits_for_successor_s(self, old: Occupant, new: Occupant) -> float | None:
+        """Return for how long a task that could stay is still to give way, None if it has to in any case."""
+        if not old.moving or old.draining:
+            return None
+        return remaining_s(self.workload.record, new.task, self.decider.now_ms)
 
     @staticmethod
     def _is_idle(occupant: Occupant) -> bool:
@@ -294,7 +314,7 @@ class Draft:
         held = 0
         for slot in kept:
             present = [o for o in self._present(slot) if not o.lost]
-            moved = any(o.staying for o in present) and any(_is_drain_move(o) for o in present)
+            moved = any(o.staying for o in present) and any(_is_drain_move(o) or o.moving for o in present)
             held += len(present) - (1 if moved else 0)
         ending = (*self.census.stopping, *self._stopped.values())
         return held + sum(1 for o in ending if o.outdated and o.absent_s is None)
@@ -380,23 +400,10 @@ class Draft:
             self.waiting.append(f"task {old.task.id} stays wanted on node {node_id}, which may return: no other fits")
 
     def _ask(self, want: Want) -> Ask:
-        record, last = self.workload.record, want.slot.ending.last
-        template = self._template(want.slot.target)
-        spec = template.spec
-        return Ask(
-            namespace=record.namespace,
-            workload=record.name,
-            generation=template.generation,
-            seed=build_task_id(self.view, self.workload, want.slot.number, self._newest_in(want.slot)),
-            requests=spec.requests,
-            executor=spec.executor,
-            placement=record.spec.placement,
-            host_ports=fixed_ports(spec.ports),
-            needs=needed_abilities(spec),
-            labels=record.labels,
-            priority=record.spec.priority,
-            avoid=(last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else (),
-        )
+        last = want.slot.ending.last
+        avoid = (last.desired.node_id,) if last is not None and last.state is TaskState.FAILED else ()
+        task_id = build_task_id(self.view, self.workload, want.slot.number, self._newest_in(want.slot))
+        return build_ask(self.workload.record, self._template(want.slot.target), task_id, avoid)
 
     def _template(self, generation: int) -> Template:
         """Return the template of a generation, or the workload's own where that one is not known any more."""

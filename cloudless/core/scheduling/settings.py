@@ -9,6 +9,8 @@ from cloudless.errors import Problem
 
 WEIGHTS = ("pack", "balance", "affinity", "locality", "reliability", "cost", "network")
 SCHEDULER_WEIGHT_MAX = 1_000
+REBALANCE_AFTER_S = (5, 86_400)
+"""From and to; an agent that is reachable again has not said before how its tasks are (`orchestration.reconcile`)."""
 
 
 def scheduler_of(view: View) -> SchedulerRecord:
@@ -26,4 +28,8 @@ def check_scheduler(record: SchedulerRecord) -> list[Problem]:
     ]
     if not problems and record.pack and record.balance:
         problems.append(Problem("balance", "pulls against pack; set one of them to 0"))
+    least_s, most_s = REBALANCE_AFTER_S
+    if record.rebalance_after_s and not least_s <= record.rebalance_after_s <= most_s:
+        allowed = f"must be 0 (never) or from {least_s} to {most_s} seconds"
+        problems.append(Problem("rebalance_after_s", f"{allowed}, not {record.rebalance_after_s}"))
     return problems

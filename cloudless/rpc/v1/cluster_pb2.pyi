@@ -1063,6 +1063,7 @@ class SetSchedulerRequest(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     PREEMPTION_FIELD_NUMBER: _builtins.int
+    REBALANCE_AFTER_S_FIELD_NUMBER: _builtins.int
     defaults: _builtins.bool
     """Begin from the defaults instead of from the present settings."""
     pack: _builtins.int
@@ -1073,6 +1074,8 @@ class SetSchedulerRequest(_message.Message):
     cost: _builtins.int
     network: _builtins.int
     preemption: _builtins.bool
+    rebalance_after_s: _builtins.int
+    """0 switches rebalancing off."""
     @_builtins.property
     def options(self) -> _common_pb2.WriteOptions: ...
     def __init__(
@@ -1088,10 +1091,11 @@ class SetSchedulerRequest(_message.Message):
         cost: _builtins.int | None = ...,
         network: _builtins.int | None = ...,
         preemption: _builtins.bool | None = ...,
+        rebalance_after_s: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_balance", b"_balance", "_cost", b"_cost", "_locality", b"_locality", "_network", b"_network", "_pack", b"_pack", "_preemption", b"_preemption", "_reliability", b"_reliability", "affinity", b"affinity", "balance", b"balance", "cost", b"cost", "locality", b"locality", "network", b"network", "options", b"options", "pack", b"pack", "preemption", b"preemption", "reliability", b"reliability"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_balance", b"_balance", "_cost", b"_cost", "_locality", b"_locality", "_network", b"_network", "_pack", b"_pack", "_preemption", b"_preemption", "_rebalance_after_s", b"_rebalance_after_s", "_reliability", b"_reliability", "affinity", b"affinity", "balance", b"balance", "cost", b"cost", "locality", b"locality", "network", b"network", "options", b"options", "pack", b"pack", "preemption", b"preemption", "rebalance_after_s", b"rebalance_after_s", "reliability", b"reliability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_balance", b"_balance", "_cost", b"_cost", "_locality", b"_locality", "_network", b"_network", "_pack", b"_pack", "_preemption", b"_preemption", "_reliability", b"_reliability", "affinity", b"affinity", "balance", b"balance", "cost", b"cost", "defaults", b"defaults", "locality", b"locality", "network", b"network", "options", b"options", "pack", b"pack", "preemption", b"preemption", "reliability", b"reliability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_balance", b"_balance", "_cost", b"_cost", "_locality", b"_locality", "_network", b"_network", "_pack", b"_pack", "_preemption", b"_preemption", "_rebalance_after_s", b"_rebalance_after_s", "_reliability", b"_reliability", "affinity", b"affinity", "balance", b"balance", "cost", b"cost", "defaults", b"defaults", "locality", b"locality", "network", b"network", "options", b"options", "pack", b"pack", "preemption", b"preemption", "rebalance_after_s", b"rebalance_after_s", "reliability", b"reliability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__affinity: _TypeAlias = _typing.Literal["affinity"]  # noqa: Y015
     _WhichOneofArgType__affinity: _TypeAlias = _typing.Literal["_affinity", b"_affinity"]  # noqa: Y015
@@ -1107,6 +1111,8 @@ class SetSchedulerRequest(_message.Message):
     _WhichOneofArgType__pack: _TypeAlias = _typing.Literal["_pack", b"_pack"]  # noqa: Y015
     _WhichOneofReturnType__preemption: _TypeAlias = _typing.Literal["preemption"]  # noqa: Y015
     _WhichOneofArgType__preemption: _TypeAlias = _typing.Literal["_preemption", b"_preemption"]  # noqa: Y015
+    _WhichOneofReturnType__rebalance_after_s: _TypeAlias = _typing.Literal["rebalance_after_s"]  # noqa: Y015
+    _WhichOneofArgType__rebalance_after_s: _TypeAlias = _typing.Literal["_rebalance_after_s", b"_rebalance_after_s"]  # noqa: Y015
     _WhichOneofReturnType__reliability: _TypeAlias = _typing.Literal["reliability"]  # noqa: Y015
     _WhichOneofArgType__reliability: _TypeAlias = _typing.Literal["_reliability", b"_reliability"]  # noqa: Y015
     @_typing.overload
@@ -1123,6 +1129,8 @@ class SetSchedulerRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pack) -> _WhichOneofReturnType__pack | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preemption) -> _WhichOneofReturnType__preemption | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rebalance_after_s) -> _WhichOneofReturnType__rebalance_after_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reliability) -> _WhichOneofReturnType__reliability | None: ...
 

@@ -734,6 +734,7 @@ class SchedulerRecord(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     PREEMPTION_FIELD_NUMBER: _builtins.int
     UPDATED_AT_MS_FIELD_NUMBER: _builtins.int
+    REBALANCE_AFTER_S_FIELD_NUMBER: _builtins.int
     pack: _builtins.int
     balance: _builtins.int
     affinity: _builtins.int
@@ -743,6 +744,8 @@ class SchedulerRecord(_message.Message):
     network: _builtins.int
     preemption: _builtins.bool
     updated_at_ms: _builtins.int
+    rebalance_after_s: _builtins.int
+    """Seconds of calm before a task is moved to a node that suits it better; 0: never. Else 5 to 86400."""
     def __init__(
         self,
         *,
@@ -755,10 +758,11 @@ class SchedulerRecord(_message.Message):
         network: _builtins.int | None = ...,
         preemption: _builtins.bool = ...,
         updated_at_ms: _builtins.int = ...,
+        rebalance_after_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_cost", b"_cost", "_network", b"_network", "_pack", b"_pack", "_reliability", b"_reliability", "affinity", b"affinity", "cost", b"cost", "network", b"network", "pack", b"pack", "reliability", b"reliability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_cost", b"_cost", "_network", b"_network", "_pack", b"_pack", "_reliability", b"_reliability", "affinity", b"affinity", "balance", b"balance", "cost", b"cost", "locality", b"locality", "network", b"network", "pack", b"pack", "preemption", b"preemption", "reliability", b"reliability", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_affinity", b"_affinity", "_cost", b"_cost", "_network", b"_network", "_pack", b"_pack", "_reliability", b"_reliability", "affinity", b"affinity", "balance", b"balance", "cost", b"cost", "locality", b"locality", "network", b"network", "pack", b"pack", "preemption", b"preemption", "rebalance_after_s", b"rebalance_after_s", "reliability", b"reliability", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__affinity: _TypeAlias = _typing.Literal["affinity"]  # noqa: Y015
     _WhichOneofArgType__affinity: _TypeAlias = _typing.Literal["_affinity", b"_affinity"]  # noqa: Y015
@@ -2035,6 +2039,7 @@ class TaskDesired(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     STOPPED_AT_MS_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     workload: _builtins.str
@@ -2047,6 +2052,8 @@ class TaskDesired(_message.Message):
     reason: _builtins.str
     created_at_ms: _builtins.int
     stopped_at_ms: _builtins.int
+    successor_id: _builtins.str
+    """The task that is to take its place on another node, "" if none ever was."""
     @_builtins.property
     def spec(self) -> Global___TaskSpec: ...
     def __init__(
@@ -2065,10 +2072,11 @@ class TaskDesired(_message.Message):
         reason: _builtins.str = ...,
         created_at_ms: _builtins.int = ...,
         stopped_at_ms: _builtins.int = ...,
+        successor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "desired", b"desired", "id", b"id", "namespace", b"namespace", "node_id", b"node_id", "reason", b"reason", "slot", b"slot", "spec", b"spec", "stopped_at_ms", b"stopped_at_ms", "task_generation", b"task_generation", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "desired", b"desired", "id", b"id", "namespace", b"namespace", "node_id", b"node_id", "reason", b"reason", "slot", b"slot", "spec", b"spec", "stopped_at_ms", b"stopped_at_ms", "successor_id", b"successor_id", "task_generation", b"task_generation", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,6 +52,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--members", action="store_true", help="members of etcd come and go in every run")
     parser.add_argument("--certificates", action="store_true", help="everybody has certificates in every run")
     parser.add_argument("--placing", action="store_true", help="workloads want much of nodes in every run")
+    parser.add_argument("--rebalancing", action="store_true", help="tasks are moved to better nodes in every run")
     parser.add_argument("--json", help="write all results to this file")
     return parser.parse_args()
 
@@ -95,6 +96,7 @@ def _draw(seed: int, options: argparse.Namespace) -> Options:
         members=options.members,
         certificates=options.certificates,
         placing=options.placing,
+        rebalancing=options.rebalancing,
     )
 
 

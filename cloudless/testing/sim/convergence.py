@@ -5,6 +5,7 @@ from __future__ import annotations
 from cloudless.core.membership.records import joins_of, replacements_of
 from cloudless.core.model import AuthorityPurpose, RolloutPhase, TaskState
 from cloudless.core.orchestration import find_rollout
+from cloudless.testing.sim.checkers.moves import find_uneven
 from cloudless.testing.sim.checkers.placement import find_room
 from cloudless.testing.sim.handshake import judge_certificate
 from cloudless.testing.sim.roster import VOTERS_MAX
@@ -13,7 +14,8 @@ from cloudless.testing.sim.world import World, instances
 
 def find_trouble(world: World) -> str:
     """Return what is not yet as it should be, "" if all is."""
-    return _members(world) or _papers(world) or _leaders(world) or _copies(world) or _workloads(world) or _tasks(world)
+    checks = (_members, _papers, _leaders, _copies, _workloads, _tasks, find_uneven)
+    return next((trouble for check in checks if (trouble := check(world))), "")
 
 
 def _members(world: World) -> str:

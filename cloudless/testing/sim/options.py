@@ -98,7 +98,8 @@ class Options:
     themselves. `drift`: how much faster or slower than true a host's clock may run. `old_etcd`: the store forgets
     deletions at the revision it compacts. `prompt_expiry`: leases end to the moment, not at the next sweep.
     `membership`, `certificates`, `rollouts`, `placing`: None where the cluster's members, everybody's identity, changes
-    of templates, and where tasks run are no subject.
+    of templates, and where tasks run are no subject. `rebalance_after_s`: the setting of that name; above 0 workloads
+    want to be spread, too.
     """
 
     seed: int
@@ -121,10 +122,13 @@ class Options:
     certificates: Certificates | None = None
     rollouts: Rollouts | None = None
     placing: Placing | None = None
+    rebalance_after_s: int = 0
 
 
 ROLLOUTS_SHARE = 0.1
 PLACING_SHARE = 0.15
+REBALANCING_SHARE = 0.1
+REBALANCING_TAKES_S = 10.0
 MEMBERSHIP_SHARE = 0.06
 CERTIFICATES_SHARE = 0.03
 DRIFT_WITH_CERTIFICATES = 0.003
@@ -139,13 +143,14 @@ def draw_options(
     certificates: bool = False,
     rollouts: bool = False,
     placing: bool = False,
+    rebalancing: bool = False,
 ) -> Options:
     """Return the options of a seed; `coordinators` 0 draws their number too.
 
     Whether members come and go, and whether there are certificates, is drawn from a source of its own, so that a seed
     without them means what it always meant; rollouts likewise, and, where there are none, whether workloads want much
-    of nodes. `members`, `certificates`, `rollouts`, `placing`: whatever is drawn. A run of a given number of
-    coordinators has neither, unless it is told to.
+    of nodes; and whether tasks are moved to better nodes. `members`, `certificates`, `rollouts`, `placing`,
+    `rebalancing`: whatever is drawn. A run of a given number of coordinators has neither, unless it is told to.
     """
     drawn = draw_faults(seed, size=size, coordinators=coordinators)
     random = Random(f"members-and-trust-{seed}")
@@ -155,6 +160,9 @@ def draw_options(
     built = build_options(
         drawn, draw_membership(seed) if members else None, draw_certificates(seed) if certificates else None
     )
+    rebalancing |= Random(f"moves-{seed}").random() < REBALANCING_SHARE and not coordinators
+    if rebalancing:
+        built = with_rebalancing(built, 1)
     if rollouts:
         return with_rollouts(built, draw_rollouts(seed))
     placing |= Random(f"placing-{seed}").random() < PLACING_SHARE
@@ -169,6 +177,11 @@ def with_rollouts(options: Options, rollouts: Rollouts) -> Options:
         safety_s=options.safety_s + rollouts.takes_s,
         operation_pause_s=max(options.operation_pause_s, rollouts.pause_s),
     )
+
+
+def with_rebalancing(options: Options, after_s: int) -> Options:
+    """Return options under which tasks are moved after so long a calm, and with as much time as that takes."""
+    return replace(options, rebalance_after_s=after_s, safety_s=options.safety_s + REBALANCING_TAKES_S)
 
 
 def draw_rollouts(seed: int) -> Rollouts:

@@ -36,6 +36,8 @@ def rerun_command(options: Options) -> str:
         words.append("--certificates")
     if options.placing is not None and drawn.placing is None:
         words.append("--placing")
+    if options.rebalance_after_s and not drawn.rebalance_after_s:
+        words.append("--rebalancing")
     if options.membership is None and options.coordinators != drawn.coordinators:
         words.append(f"--coordinators {options.coordinators}")
     return " ".join(words)

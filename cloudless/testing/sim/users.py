@@ -75,10 +75,12 @@ class Users:
         lost_after_s: int,
         rollouts: Rollouts | None = None,
         placing: bool = False,
+        spreading: bool = False,
     ) -> None:
         self._loop, self._random, self._call, self._tell = loop, random, call, tell
         self._coordinators, self._nodes, self._names = coordinators, nodes, names
         self._lost_after_s, self._rollouts, self._placing = lost_after_s, rollouts, placing
+        self._spreading = spreading
         self._count = 0
         self.known_revision = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -122,6 +124,8 @@ class Users:
         random = self._random
         kinds: tuple[str, ...] = ("apply", "scale", "delete", "node", "read")
         weights: tuple[int, ...] = (3, 4, 1, 2, 3)
+        if self._spreading:
+            weights = (3, 4, 1, 6, 1)
         if self._rollouts is not None:
             kinds, weights = (*kinds, "order"), (3, 1, 1, 1, 1, self._rollouts.orders)
         kind = random.choices(kinds, weights)[0]
@@ -248,6 +252,9 @@ class Users:
         command, args = ["run" if number % 5 else "stubborn"], [operation.marker] if number % 3 else []
         rollout = {"maxSurge": 1, "maxUnavailable": number % 2, **dict(operation.rollout)}
         placed = _placing_of(number, operation.name, self._names) if self._placing else {}
+        if self._spreading:
+            spread = {"spreadTopology": "zone" if number % 4 == 0 else "node"}
+            placed["placement"] = spread | placed.get("placement", {})
         labels = {"loud": "yes"} if self._placing and number % 7 == 0 else {}
         return {
             "apiVersion": "cloudless.io/v1",

@@ -101,9 +101,12 @@ class World:
             lost_after_s=options.lost_after_s,
             rollouts=options.rollouts,
             placing=options.placing is not None,
+            spreading=options.rebalance_after_s > 0,
         )
-        if options.placing is not None:
-            self.plant(Put(keys.SCHEDULER, encode_record(SchedulerRecord(preemption=options.placing.preemption))))
+        if options.placing is not None or options.rebalance_after_s:
+            preemption = options.placing is not None and options.placing.preemption
+            settings = SchedulerRecord(preemption=preemption, rebalance_after_s=options.rebalance_after_s)
+            self.plant(Put(keys.SCHEDULER, encode_record(settings)))
 
     def tell(self, happening: Any) -> None:
         for listener in self.listeners:
@@ -296,6 +299,10 @@ class World:
         rate = 1.0 + random.uniform(-self.options.drift, self.options.drift)
         return SimClock(self.loop, rate=rate, boot_s=random.uniform(0, 100_000))
 
+    @property
+    def _zoned(self) -> bool:
+        return self.options.placing is not None or self.options.rebalance_after_s > 0
+
     def _node_cpu_millicores(self) -> int:
         """Return what makes room scarce: one more task a node than must fit if all is spread evenly."""
         tasks_max = REPLICAS_MAX * self.options.workloads
@@ -311,7 +318,7 @@ class World:
             ),
             clock=clock,
             machine=machine,
-            zone=f"z{(int(node_id[1:]) if self.options.placing else len(node_id)) % 2}",
+            zone=f"z{(int(node_id[1:]) if self._zoned else len(node_id)) % 2}",
         )
         host.before_write = lambda: self.before_journal(node_id)
         host.after_write = lambda: self.after_journal(node_id)

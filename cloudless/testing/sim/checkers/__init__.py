@@ -11,6 +11,7 @@ from cloudless.testing.sim.checkers.members import (
     QuorumKept,
     RemovedIsOut,
 )
+from cloudless.testing.sim.checkers.moves import MovesKept
 from cloudless.testing.sim.checkers.nodes import HealthyNodesStay
 from cloudless.testing.sim.checkers.placement import PlacementKept
 from cloudless.testing.sim.checkers.requests import AcknowledgedSurvive, AnsweredInTime, OneEffect, ReadsFresh
@@ -47,6 +48,7 @@ ALL: tuple[type[Checker], ...] = (
     SlotsFilledOnce,
     HealthyTasksStay,
     FloorKept,
+    MovesKept,
     HealthyNodesStay,
     OneEffect,
     AcknowledgedSurvive,

@@ -19,7 +19,7 @@ Ref = tuple[str, str]
 
 
 class SurgeKept(Recent):
-    """A new task never makes more of them hold a place than replicas and surge allow, drains and losses aside."""
+    """A new task never makes more of them hold a place than replicas and surge allow, drains, losses, moves aside."""
 
     def on_Stored(self, stored: Stored) -> None:
         self.remember(stored)
@@ -47,6 +47,9 @@ class SurgeKept(Recent):
     def _holds(self, task: Task, record: WorkloadRecord) -> bool:
         node = self.world.truth.nodes[task.desired.node_id]
         if task.ended or task.desired.workload_uid != record.uid or not node.reachable or node.spec.draining:
+            return False
+        successor = self.world.truth.tasks.get(task.desired.successor_id)
+        if successor is not None and successor.active:
             return False
         return task.wanted or task.desired.task_generation != record.task_generation
 

@@ -176,7 +176,8 @@ class SlotsFilledOnce(Recent):
             if len(rivals) > 1:
                 raise self.refuse(f"slot {desired.slot} of {desired.workload} has {len(rivals) + 1} active tasks")
             for rival in rivals:
-                if self.stays(rival) and not self._came_back(rival):
+                gives_way = rival.desired.successor_id == desired.id  # `moves` says whether it may
+                if self.stays(rival) and not gives_way and not self._came_back(rival):
                     raise self.refuse(f"{desired.id} was made for the slot that {rival.id} fills well")
 
     def _came_back(self, rival: Task) -> bool:
