@@ -161,10 +161,9 @@ AGENT: tuple[Declared, ...] = (
     gauge("reports_waiting", "reports of tasks that no coordinator has acknowledged yet"),
     # --- tasks ---
     gauge("tasks", "tasks of this node by state", label="state", values=tuple(state.value for state in TaskState)),
-    counter("task_starts", "attempts begun, the first of each task among them", recorded=True),
-    counter("task_restarts", "attempts begun after another of the same task", recorded=True),
-    counter("probes", "probes tried, by purpose and answer", label="result", values=(*PROBES, "unknown"),
-            recorded=True),
+    counter("task_starts", "attempts begun, the first of each task among them"),
+    counter("task_restarts", "attempts begun after another of the same task"),
+    counter("probes", "probes tried, by purpose and answer", label="result", values=(*PROBES, "unknown")),
     gauge("starts_refused", "1 while nothing can be started here: the disk, or the journal on it, is at fault"),
     gauge("docker_available", "1 while containers can be started here"),
     # --- what is there, what is promised, what is used ---
