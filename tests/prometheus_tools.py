@@ -1,4 +1,4 @@
-"""Prometheus and its tool, for tests that ask them: from PATH. Where they are missing those tests say so and are skipped.
+"""Prometheus and its tool, for tests that ask them: from PATH. Where they are missing the tests are skipped.
 
 Debian's package `prometheus` has both; installing it would start a service, so `.ci/run` only unpacks it.
 """

@@ -117,10 +117,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         metrics.watch(Sources(info, runner, links, reports, contact, room, docker, meter, credentials).sample)
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
         if credentials is not None:
-            renewing = asyncio.create_task(
-                credentials.run(links.addresses, metrics.renew),
-                name="credentials",
-            )
+            renewing = asyncio.create_task(credentials.run(links.addresses, metrics.renew), name="credentials")
             stack.callback(renewing.cancel)
         parts = [links.run(), docker.run(), contact.run(), room.run()]
         await _run_until(stop, runner, parts, end_tasks=settings.stop_tasks_on_exit)
