@@ -1,6 +1,7 @@
-"""Prometheus and its tool, for tests that ask them: from PATH. Where they are missing the tests are skipped.
+"""Prometheus and the tools that come with it, for tests that ask them: from PATH. Without them the tests are skipped.
 
-Debian's package `prometheus` has both; installing it would start a service, so `.ci/run` only unpacks it.
+Debian's packages `prometheus` and `prometheus-alertmanager` have them; installing those would start services, so
+`.ci/run` only unpacks them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ RUN_MAX_S = 60
 
 
 def require(program: str) -> str:
-    """Return the path of `prometheus` or `promtool`, or skip the test."""
+    """Return the path of `prometheus`, `promtool` or `amtool`, or skip the test."""
     found = shutil.which(program)
     if found is None:
-        pytest.skip(f"{program} is not installed (Debian: the package prometheus)")
+        pytest.skip(f"{program} is not installed (Debian: prometheus, prometheus-alertmanager)")
     return found
 
 
