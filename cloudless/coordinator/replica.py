@@ -212,7 +212,8 @@ class Replica:
             await self._clock.sleep(self._settings.retry_pause_s)
             if not must_load:
                 must_load = await self._store_was_restored()
-                self.watch_resets[WatchReset.RESTORED] += must_load
+                if must_load:
+                    self.watch_resets[WatchReset.RESTORED] += 1
 
     def _note_end(self, cause: WatchReset) -> None:
         """Count an end of the watch, or a read that failed; one ended because it hung has that for its cause."""

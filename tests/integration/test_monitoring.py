@@ -172,7 +172,7 @@ def rules() -> dict[str, str]:
 
 def selectors_of(expression: str) -> set[str]:
     """Return what an expression reads: the names of series with their matchers, without ranges and functions."""
-    named = re.findall(r"(?:\b(?:cloudless|etcd)_\w+|\bup)(?:\{[^}]*\})?|\{__name__[^}]*\}", expression)
+    named = re.findall(r"(?:\b(?:cloudless|etcd_disk|etcd_server)_\w+|\bup)(?:\{[^}]*\})?|\{__name__[^}]*\}", expression)
     return set(named)
 
 
