@@ -14,7 +14,7 @@ the agent itself was held up meanwhile (stopped, or starved by a busy machine) n
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -71,6 +71,7 @@ class Prober:
         self._starts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(starts_max))
         self._loops: dict[str, _Loops] = {}
         self._closed = False
+        self.results: Counter[tuple[ProbePurpose, Answer]] = Counter()
 
     def follow(self, task: LocalTask) -> None:
         """Probe the task as it is now: begin, go on, or end."""
@@ -102,6 +103,7 @@ class Prober:
         while True:
             await self._clock.sleep(max(0.0, due_s - self._clock.monotonic_s()))
             answer, words = await self._try(task, probe)
+            self.results[purpose, answer] += 1
             tally = count(tally, answer)
             if answer is Answer.UNKNOWN:
                 logger.debug("task {}: its {} probe cannot be tried: {}", task.id, purpose.value, words)

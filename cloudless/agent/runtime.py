@@ -38,6 +38,7 @@ from cloudless.agent.meeting import refuse_two_clusters
 from cloudless.agent.metrics import AgentMetrics
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.room import DiskRoom
+from cloudless.agent.sampling import Sources
 from cloudless.agent.server import start_server
 from cloudless.agent.session import SessionParts
 from cloudless.agent.tasks import TaskRunner
@@ -97,6 +98,7 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
         for ability, why_not in info.unable.items():
             logger.warning("this node cannot {}: {}", WORDS[ability], why_not)
 
+        meter = UsageMeter(settings.node_id, settings.data_dir, partial(measure_tasks, runner), clock)
         links = Links(
             seeds,
             _build_parts(
@@ -109,16 +111,13 @@ async def run_agent(settings: AgentSettings, limits: AgentLimits | None = None) 
                 clock,
                 Dialler(credentials),
                 contact.hear,
-                UsageMeter(settings.node_id, settings.data_dir, partial(measure_tasks, runner), clock),
+                meter,
             ),
         )
-        metrics.watch(runner, links)
+        metrics.watch(Sources(info, runner, links, reports, contact, room, docker, meter, credentials).sample)
         logger.info("agent {} serves on {}", settings.node_id, settings.listen_address)
         if credentials is not None:
-            renewing = asyncio.create_task(
-                credentials.run(links.addresses, metrics.renew),
-                name="credentials",
-            )
+            renewing = asyncio.create_task(credentials.run(links.addresses, metrics.renew), name="credentials")
             stack.callback(renewing.cancel)
         parts = [links.run(), docker.run(), contact.run(), room.run()]
         await _run_until(stop, runner, parts, end_tasks=settings.stop_tasks_on_exit)
@@ -202,9 +201,9 @@ def _build_parts(
         gate=gate,
         runner=runner,
         reports=reports,
-        on_round_trip=metrics.round_trip.observe,
-        on_refused=lambda kind: metrics.refused.labels(kind).inc(),
-        on_resent=metrics.resent.inc,
+        on_round_trip=metrics.take_round_trip,
+        on_refused=metrics.count_refusal,
+        on_resent=metrics.count_resent,
         on_heard=on_heard,
         measure=meter.measure,
     )

@@ -31,6 +31,7 @@ from cloudless.agent.ports import resolve_ports
 from cloudless.agent.probes import Prober, Surroundings
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.starting import build_request, own_ip
+from cloudless.agent.steps import StepLog
 from cloudless.core.lifecycle import is_final
 from cloudless.core.localtask import (
     Action,
@@ -67,7 +68,7 @@ async def no_fault() -> str:
 class TaskRunner:
     """All tasks of this node. Create it inside the event loop; `recover` first, then `run` in the background.
 
-    `find_fault` returns why nothing can be started now, "" if it can.
+    `find_fault` returns why nothing can be started now, "" if it can; `journal_fault` why the journal is not written.
     """
 
     def __init__(
@@ -94,12 +95,13 @@ class TaskRunner:
         self._unsaved: set[str] = set()
         self._held_up: set[str] = set()
         self._ports: dict[str, dict[str, int]] = {}
-        self._journal_fault = ""
+        self.journal_fault = ""
+        self.steps = StepLog()
         self._sequence_floor = 0
         # Apart by executor: one that hangs must not keep the other's tasks from starting.
         self._starts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.starts_max))
         self._background: set[asyncio.Task[None]] = set()
-        self._probes = Prober(clock, limits.probe_starts_max, self.surroundings_of, self._tell, self._spawn)
+        self.probes = Prober(clock, limits.probe_starts_max, self.surroundings_of, self._tell, self._spawn)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = False
         self._ending = False
@@ -222,7 +224,7 @@ class TaskRunner:
     async def end_all(self) -> None:
         """End every task's process and report it, starting none anew; the next life of the agent goes on with them."""
         self._ending = True
-        self._probes.close()
+        self.probes.close()
         live = [task for task in self._tasks.values() if task.attempt and not is_final(task.state)]
         await asyncio.gather(*(self._end(task) for task in live))
         deadline_s = self._clock.monotonic_s() + self._limits.last_reports_wait_s
@@ -237,7 +239,7 @@ class TaskRunner:
     def leave(self) -> None:
         """Stop acting; tasks run on."""
         self._leaving = True
-        self._probes.close()
+        self.probes.close()
         for background in list(self._background):
             background.cancel()
 
@@ -272,30 +274,29 @@ class TaskRunner:
             if after != before and not await self._save(after) and any(isinstance(a, Start) for a in actions):
                 # Nothing is started that a crash would forget: take the step as a start that failed.
                 self._held_up.add(task_id)
-                fault = StartFailed(after.attempt, StartFault.AGENT, self._journal_fault)
+                fault = StartFailed(after.attempt, StartFault.AGENT, self.journal_fault)
                 after, actions = step(after, fault, read_clock(self._clock))
             self._tasks[task_id] = after
-            if after.state is not before.state:
-                _log_change(before, after)
+            self.steps.note(before, after)
             for action in actions:
                 self._carry_out(after, action)
             if self.find_executor(task_id) is not None:
-                self._probes.follow(after)
+                self.probes.follow(after)
 
     async def _save(self, task: LocalTask) -> bool:
         try:
             await self._journal.save(task)
         except OSError as error:
             fault = f"the agent's journal cannot be written: {error.strerror or error}"
-            if fault != self._journal_fault:
+            if fault != self.journal_fault:
                 logger.error("{}", fault)
-            self._journal_fault = fault
+            self.journal_fault = fault
             self._unsaved.add(task.id)
             return False
         self._unsaved.discard(task.id)
-        if self._journal_fault and not self._unsaved:
+        if self.journal_fault and not self._unsaved:
             logger.info("the journal can be written again")
-            self._journal_fault = ""
+            self.journal_fault = ""
         return True
 
     def _carry_out(self, task: LocalTask, action: Action) -> None:
@@ -347,8 +348,8 @@ class TaskRunner:
 
     async def _find_hindrance(self) -> str:
         """Return why nothing can be started on this node now, "" if it can."""
-        if self._unsaved and self._journal_fault:
-            return self._journal_fault
+        if self._unsaved and self.journal_fault:
+            return self.journal_fault
         return await self._find_fault()
 
     def _resolve_ports(self, task: LocalTask) -> dict[str, int]:
@@ -407,7 +408,7 @@ class TaskRunner:
                     logger.warning("task {}: cannot be removed yet: {}", task.id, error)
                 else:
                     self._tasks.pop(task.id)
-                    self._probes.forget(task.id)
+                    self.probes.forget(task.id)
                     self._ports.pop(task.id, None)
                     self._unsaved.discard(task.id)
                     self._reports.forget(task.id)
@@ -441,9 +442,3 @@ class TaskRunner:
         if not task.cancelled() and (error := task.exception()) and not self._failed.done():
             # A bug: `run` raises it and the agent goes down. Its tasks do not.
             self._failed.set_exception(error)
-
-
-def _log_change(before: LocalTask, after: LocalTask) -> None:
-    where = f"{after.desired.namespace}/{after.desired.workload}.{after.desired.slot}"
-    how = f": {after.message}" if after.message else ""
-    logger.info("task {} ({}) {} → {}{}", after.id, where, before.state.value, after.state.value, how)

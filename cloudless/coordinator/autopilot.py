@@ -88,6 +88,7 @@ class Autopilot:
         self._rests_until_s: dict[int, float] = {}
         self._done = ""
         self._hindered = ""
+        self.seen: tuple[MemberView, ...] = ()
         self._dropped: deque[int] = deque(maxlen=DROPPED_MAX)
         self._wake = asyncio.Event()
 
@@ -120,6 +121,7 @@ class Autopilot:
         await self._members.refresh()
         wanted = autopilot_of(self._replica.machine)
         seen = await self._observe()
+        self.seen = seen.members
         self._past = follow(self._past, seen, wanted.catch_up_lag_max, self._clock.monotonic_s())
         decision = plan_membership(seen, wanted, self._past)
         if decision.step is not MembershipStep.WAIT:

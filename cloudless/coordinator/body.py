@@ -39,6 +39,7 @@ from cloudless.coordinator.asking import ask_formation
 from cloudless.coordinator.autopilot import Autopilot
 from cloudless.coordinator.backups import BackupController, BackupMaker
 from cloudless.coordinator.commit import Committer
+from cloudless.coordinator.commit_figures import CommitFigures
 from cloudless.coordinator.controllers import ClusterNamer, Controller, LivenessController
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.departure import REMOVED_HINT, Departure
@@ -62,6 +63,7 @@ from cloudless.coordinator.reliability import ReliabilityKeeper
 from cloudless.coordinator.replica import Replica
 from cloudless.coordinator.sessions import Sessions, SessionSettings
 from cloudless.coordinator.space import SpaceWatch
+from cloudless.coordinator.task_tally import TaskTally
 from cloudless.coordinator.trust import Trust
 from cloudless.coordinator.usage import UsageCollector
 from cloudless.core import keys
@@ -69,6 +71,7 @@ from cloudless.core.discovery.addresses import reachable_at
 from cloudless.core.model import CoordinatorRecord
 from cloudless.core.versions import level_of
 from cloudless.errors import CloudlessError, LeaseLost, MemberRemoved
+from cloudless.observability.registry import ProcessMetrics
 from cloudless.ports import Put, Txn
 from cloudless.rpc.codec import encode_record
 from cloudless.settings import CoordinatorSettings
@@ -91,15 +94,17 @@ class Body:
         etcd_version: str,
         own: OwnCredentials,
         inspector: Inspector,
+        metrics: ProcessMetrics,
     ) -> None:
         assert formation.supervisor is not None
-        self._own = own
+        self.own = own
         self.settings, self.admin, self.supervisor = settings, formation.admin, formation.supervisor
         self._etcd_version = etcd_version
         self.clock, self.ids = SystemClock(), RandomIds()
         self.store = EtcdStore(settings.etcd_client_address, own.etcd_client)
-        self.replica = Replica(self.store, self.clock)
-        self.committer = Committer(self.store, self.clock)
+        self.replica = Replica(self.store, self.clock, on_catch_up=partial(metrics.observe, "state_catch_up_seconds"))
+        self.task_tally = TaskTally()
+        self.committer = Committer(self.store, self.clock, figures=_figures(metrics, "users"))
         self.heard = HeardTable(self.clock)
         self.leases = RecordLeases(
             RollingLease(self.store, self.clock, kept_s=REQUEST_KEPT_S),
@@ -113,6 +118,7 @@ class Body:
             self._lead,
             on_lease=self._register,
             settings=LeadershipSettings(lease_ttl_s=max(4, 2 * PROFILES[settings.profile].lease_ttl_min_s)),
+            figures=_figures(metrics, "leader"),
         )
         self.peers = Peers(
             settings.node_id,
@@ -143,13 +149,18 @@ class Body:
         self.trust = Trust(
             settings, own, self.replica, self.committer, self.leases.events, self.clock, self.ids, self.members
         )
-        self.orchestrator = Orchestrator(self.replica, self.clock)
+        self.orchestrator = Orchestrator(
+            self.replica,
+            self.clock,
+            on_planned=partial(metrics.observe, "planning_seconds"),
+            on_placed=partial(metrics.observe, "placing_seconds"),
+        )
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services(formation)
 
     def _build_member_care(self, formation: Formation, inspector: Inspector) -> None:
         """Make what cares for the members of etcd and the room in them."""
-        own = self._own
+        own = self.own
         self.members = Members(
             self.admin,
             self.replica,
@@ -196,7 +207,7 @@ class Body:
         )
         members = MemberCalls(access, self.members, self.departure)
         usage = UsageCollector(
-            self.settings.node_id, self.replica, self.sessions.usage, self.sessions.ask_usage, self._own.dialler
+            self.settings.node_id, self.replica, self.sessions.usage, self.sessions.ask_usage, self.own.dialler
         )
         return {
             "cluster": (
@@ -208,19 +219,20 @@ class Body:
             ),
             "names": (Names(access),),
             "nodes": (Nodes(access, self.heard.find_silence_s),),
-            "workloads": (Workloads(access), Rollouts(access), Logs(access, self._own.dialler)),
-            "tasks": (Tasks(access), Execs(access, self._own.dialler)),
+            "workloads": (Workloads(access), Rollouts(access), Logs(access, self.own.dialler)),
+            "tasks": (Tasks(access), Execs(access, self.own.dialler)),
             "usage": (UsageCalls(access, usage),),
             "events": (Events(access),),
             "sessions": (self.sessions,),
             "peers": (self.peers,),
-            "maintenance": (Maintenance(access, self.hygiene, self.admin, self.space, self._own.dialler),),
+            "maintenance": (Maintenance(access, self.hygiene, self.admin, self.space, self.own.dialler),),
             "backups": (Backups(access, self.backups),),
             "identity": self.trust.services(access),
         }
 
     async def run(self) -> None:
         """Run all parts until one fails or this is cancelled."""
+        self.replica.listen(self.task_tally.on_applied)
         async with asyncio.TaskGroup() as group:
             for part in (self.replica, self.committer, self.members, self.peers, self.sessions, self.leadership):
                 group.create_task(part.run(), name=type(part).__name__.lower())
@@ -324,3 +336,13 @@ class Body:
         with contextlib.suppress(CloudlessError, TimeoutError):
             async with asyncio.timeout(RESIGN_TIMEOUT_S):
                 await self.members.hand_raft_leadership_over()
+
+
+def _figures(metrics: ProcessMetrics, writer: str) -> CommitFigures:
+    """Return figures of a committer whose transactions go into the histograms, too."""
+
+    def observe(changes: int, took_s: float) -> None:
+        metrics.observe("commit_batch_changes", changes, writer)
+        metrics.observe("commit_seconds", took_s, writer)
+
+    return CommitFigures(on_transaction=observe)

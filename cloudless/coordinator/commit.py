@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from cloudless.coordinator.commit_figures import CommitFigures
 from cloudless.coordinator.round_trip import RoundTrip
 from cloudless.core import keys
 from cloudless.core.model import RequestRecord
@@ -109,7 +110,13 @@ class Committer:
     """Commits changes under one fence (None: users' and agents' writes). `run` it; `commit` from any task."""
 
     def __init__(
-        self, store: Store, clock: Clock, *, fence: Fence | None = None, settings: CommitSettings | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        fence: Fence | None = None,
+        settings: CommitSettings | None = None,
+        figures: CommitFigures | None = None,
     ) -> None:
         self._store, self._clock, self._fence = store, clock, fence
         self._settings = settings or CommitSettings()
@@ -118,8 +125,11 @@ class Committer:
         self._slots = asyncio.Semaphore(self._settings.in_flight_max)
         self._closed: CloudlessError | None = None
         self._round_trip = RoundTrip(self._settings.attempt_timeout_least_s, self._settings.attempt_timeout_s)
-        self.transactions_total = 0
-        self.changes_total = 0
+        self.figures = figures or CommitFigures()
+
+    @property
+    def queue_length(self) -> int:
+        return len(self._queue)
 
     async def commit(
         self, change: Change, *, request: RequestRecord | None = None, timeout_s: float = 10.0
@@ -277,6 +287,7 @@ class Committer:
             try:
                 result = await self._store.txn(txn, timeout_s=max(ATTEMPT_MIN_S, min(timeout_s, left_s)))
             except CommitUncertain:
+                self.figures.unanswered_total += 1
                 if self._clock.monotonic_s() >= patient_from_s:
                     timeout_s = min(timeout_s * 2, self._settings.attempt_timeout_max_s)
             except CloudlessError as error:
@@ -284,16 +295,17 @@ class Committer:
                 if not isinstance(error, Unavailable):
                     raise
             else:
-                self._round_trip.take(self._clock.monotonic_s() - sent_s)
-                return self._hand_out(waited_for, result)
+                took_s = self._clock.monotonic_s() - sent_s
+                self._round_trip.take(took_s)
+                return self._hand_out(waited_for, result, took_s)
             await self._clock.sleep(self._settings.retry_pause_s)
 
-    def _hand_out(self, batch: list[_Waiting], result: TxnResult) -> None:
+    def _hand_out(self, batch: list[_Waiting], result: TxnResult, took_s: float) -> None:
         if not result.succeeded:
             assert self._fence is not None
+            self.figures.fenced_total += 1
             raise Fenced(f"term {self._fence.term} has ended")
-        self.transactions_total += 1
-        self.changes_total += len(batch)
+        self.figures.note(len(batch), took_s)
         for waiting, answer in zip(batch, result.results, strict=True):
             assert isinstance(answer, TxnResult)
             _settle(waiting, answer)

@@ -60,6 +60,11 @@ class OwnCredentials:
     cluster_id = ""
 
     @property
+    def certificate_ends_ms(self) -> int:
+        """Until when this coordinator's own certificate is good, 0 without TLS."""
+        return 0
+
+    @property
     def dialler(self) -> Dialler:
         return Dialler(self.api) if self.api else INSECURE
 
@@ -108,6 +113,10 @@ class SignedCredentials(OwnCredentials):
         self.etcd = _etcd_tls(self._etcd_files)
         self._http = ServerContext(self._directory, ssl.CERT_OPTIONAL)  # who shows none is told so where it matters
         self.http = self._http.context
+
+    @property
+    def certificate_ends_ms(self) -> int:
+        return self._own.credentials.validity.not_after_ms
 
     async def keep(self) -> None:
         await self._own.keep(self._holdings)

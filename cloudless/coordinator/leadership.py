@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from loguru import logger
 
 from cloudless.coordinator.commit import Committer, Fence
+from cloudless.coordinator.commit_figures import CommitFigures
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.election import Decision, HeldLease, Observation, Role, Step, decide, role_of
@@ -44,6 +45,7 @@ class Leadership:
     """Runs the election for coordinator `own_id`.
 
     `on_lease` is told each lease it gets, to register under it; again until it succeeds, before it stands for election.
+    `figures` count what the committers of all its terms do.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Leadership:
         *,
         on_lease: Callable[[int], Awaitable[None]],
         settings: LeadershipSettings | None = None,
+        figures: CommitFigures | None = None,
     ) -> None:
         self._own_id, self._store, self._replica, self._clock, self._lead = own_id, store, replica, clock, lead
         self._on_lease = on_lease
@@ -68,7 +71,10 @@ class Leadership:
         self._stopping = False
         self._wake = asyncio.Event()
         self.stopped = asyncio.Event()
+        self.figures = figures or CommitFigures()
         self.terms_won_total = 0
+        self.leader_changes_total = 0
+        self._term_seen = 0
 
     # --- for everyone else ---
 
@@ -142,6 +148,9 @@ class Leadership:
 
     def _on_applied(self, applied: Applied) -> None:
         told = any(transition.key.startswith(keys.ELECTION) for transition in applied.transitions)
+        if (leader := self.leader() if told else None) is not None and leader.term != self._term_seen:
+            self._term_seen = leader.term
+            self.leader_changes_total += 1
         if told or self._lease is None:  # without a lease: the state may just have been loaded
             self._wake.set()
 
@@ -264,7 +273,7 @@ class Leadership:
         self._scope.add_done_callback(lambda _: self._wake.set())
 
     async def _run_scope(self, term: int, fence: Fence) -> None:
-        committer = Committer(self._store, self._clock, fence=fence)
+        committer = Committer(self._store, self._clock, fence=fence, figures=self.figures)
         try:
             async with asyncio.TaskGroup() as group:
                 committing = group.create_task(committer.run(), name="leader-commit")

@@ -10,7 +10,8 @@ operators want so, a task is moved to a better node (`rebalancer`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from loguru import logger
@@ -25,10 +26,11 @@ from cloudless.core.model import Reachability, TaskDesired, WorkloadMode, Worklo
 from cloudless.core.orchestration import WorkloadPlan, in_order_of_priority, plan_workloads
 from cloudless.core.orchestration.changes import Decider
 from cloudless.core.plan import Change
-from cloudless.core.scheduling import Scratch
+from cloudless.core.scheduling import Diagnosis, Scratch
 from cloudless.core.scheduling.touched import find_touched
-from cloudless.core.scheduling.wakes import Happening, unblocking
+from cloudless.core.scheduling.wakes import UNBLOCKED_BY, Happening, unblocking
 from cloudless.core.state import Applied
+from cloudless.observability.metrics import NO_NODES, OTHER
 from cloudless.ports import Clock
 
 
@@ -58,16 +60,31 @@ LOGGED_MAX = 20
 """Changes of one round that are written to the log one by one."""
 
 
-class Orchestrator:
-    """Keeps every workload as asked: creates, moves and stops tasks."""
+def _nobody_asks(took_s: float) -> None:
+    return None
 
-    def __init__(self, replica: Replica, clock: Clock, settings: OrchestratorSettings | None = None) -> None:
-        self._replica, self._clock = replica, clock
+
+class Orchestrator:
+    """Keeps every workload as asked: creates, moves and stops tasks.
+
+    `on_planned` and `on_placed` are told the seconds that a round took to plan, and until it was durable and seen.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        clock: Clock,
+        settings: OrchestratorSettings | None = None,
+        *,
+        on_planned: Callable[[float], None] = _nobody_asks,
+        on_placed: Callable[[float], None] = _nobody_asks,
+    ) -> None:
+        self._replica, self._clock, self._on_planned, self._on_placed = replica, clock, on_planned, on_placed
         self._settings = settings or OrchestratorSettings()
         self._dirty: dict[Ref, None] = {}
         self._blocked: dict[Ref, frozenset[Happening]] = {}
+        self._unplaced: dict[Ref, tuple[str, ...]] = {}
         self._claiming: dict[Ref, None] = {}
-        self._unplaced: dict[Ref, None] = {}
         self._due_s: dict[Ref, float] = {}
         self._per_node: dict[Ref, None] = {}
         self._unreachable_since_s: dict[str, float] = {}
@@ -128,12 +145,13 @@ class Orchestrator:
         now_ms = self._wall_ms(now_s)
         result = plan_workloads(self._replica.machine, refs, now_ms, term, absent, self._renew_scratch(absent))
         self._round_s = self._clock.monotonic_s() - now_s
+        self._on_planned(self._round_s)
         for workload in result.workloads:
             ref = (workload.namespace, workload.name)
             if workload.unplaced or workload.waiting:
                 self._blocked[ref] = _awaited(workload)
             if workload.unplaced:
-                self._unplaced[ref] = None
+                self._unplaced[ref] = tuple(_most_in_the_way(diagnosis) for _, diagnosis in workload.unplaced)
             if workload.claims:
                 self._claiming[ref] = None
             if workload.next_deadline_s is not None:
@@ -146,7 +164,9 @@ class Orchestrator:
             return
         _log(result.plan.changes)
         self.placed_total += len(result.plan.changes)
-        if await commit_changes(committer, self._replica, result.plan.changes) < len(result.plan.changes):
+        refused = await commit_changes(committer, self._replica, result.plan.changes)
+        self._on_placed(self._clock.monotonic_s() - now_s)
+        if refused < len(result.plan.changes):
             self._pause_s = self._settings.retry_pause_s
         else:  # nothing could be written: a full store, say
             await self._clock.sleep(self._pause_s)
@@ -183,6 +203,11 @@ class Orchestrator:
         self._touched.clear()
         return self._scratch
 
+    def count_unplaced(self) -> Mapping[str, float]:
+        """Return how many tasks have no node, by what is most in the way, as planned last in this term."""
+        reasons = Counter(reason for reasons in self._unplaced.values() for reason in reasons)
+        return {reason: float(count) for reason, count in reasons.items()}
+
     # --- what to plan ---
 
     def _forget_last_term(self) -> None:
@@ -190,8 +215,8 @@ class Orchestrator:
         for held in (
             self._dirty,
             self._blocked,
-            self._claiming,
             self._unplaced,
+            self._claiming,
             self._due_s,
             self._per_node,
             self._unreachable_since_s,
@@ -316,6 +341,13 @@ def _log(changes: Sequence[Change]) -> None:
         logger.info("{}", change.reason)
     if len(changes) > LOGGED_MAX:
         logger.info("and {} more changes to tasks", len(changes) - LOGGED_MAX)
+
+
+def _most_in_the_way(diagnosis: Diagnosis) -> str:
+    """Return the obstacle that most nodes have, as the metric's label."""
+    if not diagnosis.codes:
+        return OTHER if diagnosis.nodes_total else NO_NODES
+    return diagnosis.codes[0] if diagnosis.codes[0] in UNBLOCKED_BY else OTHER
 
 
 def _awaited(workload: WorkloadPlan) -> frozenset[Happening]:

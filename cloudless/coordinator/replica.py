@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from loguru import logger
 
@@ -50,16 +51,47 @@ class ReplicaSettings:
     history_length_max: int = 20_000
 
 
-class Replica:
-    """The state machine of one coordinator and everything that waits for it. `run` it first."""
+class WatchReset(Enum):
+    """Why the watch had to be opened anew; also the metric's label.
 
-    def __init__(self, store: Store, clock: Clock, settings: ReplicaSettings | None = None) -> None:
-        self._store, self._clock = store, clock
+    BROKEN     its stream ended
+    HUNG       it did not deliver what was known to be written
+    COMPACTED  the history it was to go on from is gone
+    RESTORED   the store was put back to an older state, or replaced
+    """
+
+    BROKEN = "broken"
+    HUNG = "hung"
+    COMPACTED = "compacted"
+    RESTORED = "restored"
+
+
+def _nobody_asks(took_s: float) -> None:
+    return None
+
+
+class Replica:
+    """The state machine of one coordinator and everything that waits for it. `run` it first.
+
+    `on_catch_up` is told the seconds that each freshness check took: a linearizable read, then applying up to it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: ReplicaSettings | None = None,
+        *,
+        on_catch_up: Callable[[float], None] = _nobody_asks,
+    ) -> None:
+        self._store, self._clock, self._on_catch_up = store, clock, on_catch_up
         self._settings = settings or ReplicaSettings()
         self.machine = StateMachine()
         self.loaded = asyncio.Event()
         self.fresh_at_s = float("-inf")
         self.resets_total = 0
+        self.watch_resets: Counter[WatchReset] = Counter()
+        self._hung = False
         self._store_cluster_id = 0
         self._stream: WatchStream | None = None
         self._listeners: list[Callable[[Applied], None]] = []
@@ -169,14 +201,24 @@ class Replica:
                     await self._load()
                     must_load = False
                 await self._watch()
+                self._note_end(WatchReset.BROKEN)
             except Compacted:
+                self._note_end(WatchReset.COMPACTED)
                 logger.info("history before our revision {} is compacted: reading afresh", self.machine.revision)
                 must_load = True
             except CloudlessError as error:
+                self._note_end(WatchReset.BROKEN)
                 logger.debug("watch interrupted: {}", error)
             await self._clock.sleep(self._settings.retry_pause_s)
             if not must_load:
                 must_load = await self._store_was_restored()
+                if must_load:
+                    self.watch_resets[WatchReset.RESTORED] += 1
+
+    def _note_end(self, cause: WatchReset) -> None:
+        """Count an end of the watch, or a read that failed; one ended because it hung has that for its cause."""
+        self.watch_resets[WatchReset.HUNG if self._hung else cause] += 1
+        self._hung = False
 
     async def _store_was_restored(self) -> bool:
         """Ask until there is an answer: following a store without knowing that it is the same one is no use."""
@@ -263,11 +305,14 @@ class Replica:
         """Prove freshness now and then; end a watch that does not deliver what is known to be written."""
         await self.loaded.wait()
         while True:
+            began_s = self._clock.monotonic_s()
             try:
                 await self.linearize(timeout_s=self._settings.catch_up_timeout_s)
+                self._on_catch_up(self._clock.monotonic_s() - began_s)
             except Stale:
                 logger.warning("the watch is behind or hangs at revision {}: opening it anew", self.machine.revision)
                 if self._stream is not None:
+                    self._hung = True
                     await self._stream.close()
             except CloudlessError as error:
                 logger.debug("freshness check failed: {}", error)

@@ -27,14 +27,17 @@ from cloudless.coordinator.credentials import OwnCredentials, load_credentials
 from cloudless.coordinator.departure import REMOVED_HINT
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
-from cloudless.coordinator.health import OPEN_PATHS, build_routes, sample_metrics
+from cloudless.coordinator.health import OPEN_PATHS, build_routes
 from cloudless.coordinator.inspection import Inspector
 from cloudless.coordinator.names import NameAnswers
+from cloudless.coordinator.sampling import sample
 from cloudless.core.membership.founding import Standing
 from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
-from cloudless.observability.metrics import CoordinatorMetrics
+from cloudless.observability.metrics import COORDINATOR, COORDINATOR_PREFIX
+from cloudless.observability.registry import ProcessMetrics
+from cloudless.observability.requests import RequestMetrics
 from cloudless.rpc.v1 import (
     agent_pb2,
     backup_pb2,
@@ -78,7 +81,7 @@ class Coordinator:
         self._body: Body | None = None
         self._formation: Formation | None = None
         self._inspector: Inspector | None = None
-        self._metrics = CoordinatorMetrics(lambda: sample_metrics(self._body))
+        self._metrics = ProcessMetrics(COORDINATOR_PREFIX, COORDINATOR, lambda: sample(self._body))
         self._own = OwnCredentials()
         self._server: GrpcServer | None = None
 
@@ -95,7 +98,8 @@ class Coordinator:
             await self._listen(stack)
             if not await _unless(stop, self._form()):
                 return
-            body = Body(self._settings, self._formation, str(self._binary.version), self._own, self._inspector)
+            version = str(self._binary.version)
+            body = Body(self._settings, self._formation, version, self._own, self._inspector, self._metrics)
             self._inspector.body = body
             stack.push_async_callback(body.store.close)
             try:
@@ -120,7 +124,8 @@ class Coordinator:
             await asyncio.wait([keeping])
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
-        routes = build_routes(lambda: self._body, self._metrics.render)
+        assert self._formation is not None
+        routes = build_routes(lambda: self._body, self._metrics.render, self._formation.admin)
         door = Guard(
             self._find_view, lambda: self._own.cluster_id, tell=self._tell_refusal, open_door=not self._own.api
         )
@@ -134,7 +139,7 @@ class Coordinator:
         self._server = server = GrpcServer(
             self._settings.bind_address,
             self._settings.node_id,
-            observe=self._metrics.count_request,
+            observe=RequestMetrics(self._metrics).observe,
             credentials=self._own.api,
             door=door,
             open_address=self._settings.enrol_address,

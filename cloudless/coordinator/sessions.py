@@ -68,6 +68,7 @@ class AgentSession:
         self.changed: dict[str, None] = {}
         self.acks: dict[str, int] = {}
         self.beat_due = 0
+        self.beat_s = 0.0
         self.period_told_s = 0.0
         self.service_due = False
         self.addresses_due = False
@@ -75,6 +76,11 @@ class AgentSession:
         self.shed_reason = ""
         self.closed = False
         self.wake = asyncio.Event()
+
+    def beat(self, now_s: float) -> int:
+        """Take a heartbeat; return how many should have come since the one before."""
+        since_s, self.beat_s = now_s - (self.beat_s or now_s), now_s
+        return max(0, round(since_s / self.period_told_s) - 1) if self.period_told_s else 0
 
     def acknowledge(self, task_id: str, sequence: int) -> None:
         self.acks[task_id] = sequence
@@ -117,6 +123,7 @@ class Sessions:
         self._stopping = ""
         self._cut_off = False
         self._admitting = 0
+        self.heartbeats_missed_total = 0
         self.usage = UsageDesk()
 
     @property
@@ -310,6 +317,7 @@ class Sessions:
                     case "heartbeat":
                         # Only the newest: an agent that beats and never reads must not fill our memory.
                         session.beat_due = max(session.beat_due, message.heartbeat.sequence)
+                        self.heartbeats_missed_total += session.beat(self._clock.monotonic_s())
                         session.wake.set()
                     case "reports":
                         for report in message.reports.reports[:REPORTS_A_MESSAGE_MAX]:

@@ -246,7 +246,7 @@ async def speak_for(address: str, dialler: Dialler, victim: str) -> grpc.StatusC
 
 def ends_of(cluster: LocalCluster, agent: str) -> Counter[str]:
     """Return how often a session of an agent has ended, by cause, as it counts itself."""
-    found = re.findall(r'cloudless_agent_session_ends{cause="(\w+)"} ([\d.]+)', cluster.metrics_text(agent))
+    found = re.findall(r'cloudless_agent_session_ends_total{cause="(\w+)"} ([\d.]+)', cluster.metrics_text(agent))
     return Counter({cause: int(float(count)) for cause, count in found})
 
 

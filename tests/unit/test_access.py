@@ -78,6 +78,6 @@ async def test_a_late_copy_of_a_request_that_found_it_so_already_does_nothing() 
 async def test_what_is_so_already_costs_no_write_if_nobody_can_ask_again() -> None:
     async with leading() as cluster:
         access = build_access(cluster)
-        before = cluster.committer.changes_total
+        before = cluster.committer.figures.changes_total
         await access.write(common_pb2.WriteOptions(), b"", lambda view: Decided(None, {}), None)
-        assert cluster.committer.changes_total == before
+        assert cluster.committer.figures.changes_total == before

@@ -157,6 +157,7 @@ async def test_no_fenced_write_succeeds_after_a_newer_term_and_the_committer_sta
         for change in (late, committer.commit(create("later")), committer.commit(create("latest"))):
             with pytest.raises(Fenced):
                 await change
+        assert committer.figures.fenced_total == 1, "nothing more is sent once the term is over"
     assert await revisions(memory, "before")
     assert not await revisions(memory, "late")
     assert not await revisions(memory, "later")

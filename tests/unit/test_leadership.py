@@ -102,6 +102,7 @@ async def test_a_leaders_write_that_arrives_after_its_term_is_fenced() -> None:
         await asyncio.sleep(3)
         assert len([done for done in election.history if done.coordinator_id == leader.id]) == written
         assert election.leaders() == [successor]
+        assert successor.leadership.leader_changes_total == 2
 
 
 @pytest.mark.parametrize("seconds", [1.0, 3.0, 5.0, 60.0])

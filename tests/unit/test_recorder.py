@@ -72,11 +72,11 @@ async def test_many_events_are_written_together_and_once_though_an_answer_is_los
         async with running(recorder.run(1, cluster.committer)):
             await eventually(lambda: len(cluster.replica.machine.events) == 1, within_s=10)  # that it leads
             cluster.store.choose = script(ANSWER_LOST)
-            before = cluster.committer.changes_total
+            before = cluster.committer.figures.changes_total
             for number in range(tasks):
                 await cluster.add_task(f"t{number}", "n1")
             await eventually(lambda: len(cluster.replica.machine.events) >= tasks + 1, within_s=60)
             await CLOCK.sleep(5.0)
         told = [event.subject for event in cluster.replica.machine.events.values() if event.kind == "TaskCreated"]
         assert sorted(told) == sorted(f"task/t{number}" for number in range(tasks))
-        assert cluster.committer.changes_total - before < tasks
+        assert cluster.committer.figures.changes_total - before < tasks

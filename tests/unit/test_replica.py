@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cloudless.coordinator.replica import Replica, ReplicaSettings
+from cloudless.coordinator.replica import Replica, ReplicaSettings, WatchReset
 from cloudless.core import keys
 from cloudless.core.model import NodeSpec
 from cloudless.core.state import Applied
@@ -170,6 +170,7 @@ async def test_compacted_history_leads_to_a_fresh_read_with_deletions() -> None:
         faulty.break_watches()
         faulty.cut = False
         await eventually(lambda: replica.resets_total == 2)
+        assert replica.watch_resets[WatchReset.COMPACTED] == 1
         await assert_equal(replica, memory)
         changed = {t.key: t.after is None for applied in told for t in applied.transitions}
         assert changed == {
@@ -215,6 +216,7 @@ async def test_a_restored_store_discards_everything_held(ahead: bool, breaks: bo
         await eventually(lambda: set(replica.machine.nodes) == {"from-backup"})
         await assert_equal(replica, restored)
         assert replica.find_history(2) is None
+        assert replica.watch_resets[WatchReset.RESTORED] == 1
         await put(restored, "later")
         await assert_equal(replica, restored)
 
@@ -230,6 +232,7 @@ async def test_a_watch_that_hangs_in_silence_is_found_and_opened_anew() -> None:
         took_s = await eventually(lambda: "a" in replica.machine.nodes)
         assert took_s < 6
         assert replica.resets_total == 1, "it resumes where it was"
+        assert replica.watch_resets == {WatchReset.HUNG: 1}
 
 
 @virtually

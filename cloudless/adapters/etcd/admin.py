@@ -40,6 +40,7 @@ from etcd.flags import TlsFiles
 
 _CONNECT_TIMEOUT_S = 1.0
 _READ_TIMEOUT_S = 5.0
+_METRICS_TIMEOUT_S = 2.0
 # Defragmenting and hashing walk the whole database.
 _LONG_READ_TIMEOUT_S = 120.0
 
@@ -240,6 +241,13 @@ class EtcdAdmin:
         """Give free pages back to the file system. The member answers nothing else meanwhile: leader last."""
         await self._call("maintenance/defragment", {}, read_timeout_s=_LONG_READ_TIMEOUT_S)
 
+    async def metrics(self, bytes_max: int) -> str:
+        """Return this member's own metrics in Prometheus' text format. Raises Unavailable."""
+        try:
+            return await asyncio.to_thread(self._get_metrics, bytes_max)
+        except (requests.RequestException, ValueError) as error:
+            raise Unavailable(f"no metrics from etcd at {self.endpoint}: {error!r}") from error
+
     def close(self) -> None:
         self._session.close()
 
@@ -259,6 +267,18 @@ class EtcdAdmin:
         client = _build_client(self.endpoint, self._session, timeout_s)
         with self._session_lock:
             return cast(dict[str, Any], client.post(client.get_url(path), json=body))
+
+    def _get_metrics(self, bytes_max: int) -> str:
+        timeout_s = (_CONNECT_TIMEOUT_S, _METRICS_TIMEOUT_S)
+        with (
+            self._session_lock,
+            self._session.get(f"{self.endpoint}/metrics", timeout=timeout_s, stream=True) as answer,
+        ):
+            answer.raise_for_status()
+            text: bytes = answer.raw.read(bytes_max + 1, decode_content=True)
+        if len(text) > bytes_max:
+            raise ValueError(f"more than {bytes_max} bytes")
+        return text.decode()
 
 
 def _build_session(tls: TlsFiles | None) -> requests.Session:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
@@ -53,8 +54,8 @@ SERVER_OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 RPCS_AT_ONCE_MAX = 20_000
 
-Observe = Callable[[str, str], None]
-"""Told of every finished call: full method name, outcome code ("ok" or an error's code)."""
+Observe = Callable[[str, str, float | None], None]
+"""Told of every finished call: full method name, outcome code ("ok" or an error's code), seconds if it is no stream."""
 
 
 Resolve = Callable[[str], Callable[..., Any]]
@@ -129,7 +130,7 @@ class GrpcServer:
         open_address: str = "",
     ) -> None:
         self._address, self._own_id, self._credentials = address, own_id, credentials
-        self._observe = observe or (lambda method, outcome: None)
+        self._observe = observe or (lambda method, outcome, took_s: None)
         self._door: Door = door or _OpenDoor()
         self._open_address = open_address
         self._server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=rpcs_at_once_max)
@@ -210,7 +211,7 @@ class GrpcServer:
 
     def _unary(self, name: str, behaviour: Callable[..., Awaitable[Answer]]) -> Any:
         async def serve(request: Any, context: Any) -> Answer:
-            async with self._guard(name, context):
+            async with self._guard(name, context, timed=True):
                 return await behaviour(self._admit(name, request, context), context)
             raise AssertionError("the guard aborts or returns")
 
@@ -254,24 +255,29 @@ class GrpcServer:
         return message
 
     @contextlib.asynccontextmanager
-    async def _guard(self, name: str, context: Any) -> AsyncIterator[None]:
+    async def _guard(self, name: str, context: Any, *, timed: bool = False) -> AsyncIterator[None]:
+        began_s = time.monotonic()
+
+        def note(outcome: str) -> None:
+            self._observe(name, outcome, time.monotonic() - began_s if timed else None)
+
         try:
             yield
         except codec.Malformed as error:
-            self._observe(name, InvalidSpec.code)
+            note(InvalidSpec.code)
             await context.abort_with_status(to_status(InvalidSpec([Problem("", str(error))]), self._own_id))
         except CloudlessError as error:
-            self._observe(name, error.code)
+            note(error.code)
             await context.abort_with_status(to_status(error, self._own_id))
         except (asyncio.CancelledError, grpc.aio.AbortError):
-            self._observe(name, "cancelled")
+            note("cancelled")
             raise
         except Exception as error:  # a bug must not reach the caller as silence, nor stop the server
-            self._observe(name, "internal")
+            note("internal")
             logger.exception("{} failed", name)
             await context.abort_with_status(to_status(CloudlessError(f"internal error: {error!r}"), self._own_id))
         else:
-            self._observe(name, "ok")
+            note("ok")
 
 
 def _server_credentials(source: CredentialSource, ask_certificate: bool) -> grpc.ServerCredentials:

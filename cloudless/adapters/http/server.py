@@ -37,6 +37,8 @@ class Caller:
     certificate_pem: bytes
 
 
+Respond = Callable[[], Answer | Awaitable[Answer]]
+"""Answers a GET."""
 Take = Callable[[bytes, Caller], Awaitable[Answer]]
 """Takes the body of a post."""
 
@@ -53,7 +55,7 @@ class HttpServer:
     def __init__(
         self,
         address: str,
-        routes: Mapping[str, Callable[[], Answer]],
+        routes: Mapping[str, Respond],
         posts: Mapping[str, Take] | None = None,
         *,
         tls: ssl.SSLContext | None = None,
@@ -108,9 +110,10 @@ def _caller_of(request: web.Request) -> Caller:
     return Caller(request.remote or "", ssl.DER_cert_to_PEM_cert(shown).encode() if shown else b"")
 
 
-def _handler(admits: Admits, answer: Callable[[], Answer]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _handler(admits: Admits, answer: Respond) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        given = answer() if admits(request) else DENIED
+        found = answer() if admits(request) else DENIED
+        given = found if isinstance(found, Answer) else await found
         return web.Response(status=given.status, text=given.text, content_type=given.content_type, charset="utf-8")
 
     return handle
