@@ -31,6 +31,7 @@ from cloudless.agent.ports import resolve_ports
 from cloudless.agent.probes import Prober, Surroundings
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.starting import build_request, own_ip
+from cloudless.agent.task_telling import log_change, note_outcome, start_span
 from cloudless.core.lifecycle import is_final
 from cloudless.core.localtask import (
     Action,
@@ -56,6 +57,8 @@ from cloudless.core.localtask import (
 from cloudless.core.model import Instance, TaskDesired, TaskState
 from cloudless.core.taskflow import accept, observe, step
 from cloudless.errors import ExecutorAway, ExecutorError, NotFound, Permanent, PortTaken
+from cloudless.observability import tracing
+from cloudless.observability.secrets import keep_secrets_of
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
@@ -244,6 +247,7 @@ class TaskRunner:
     # --- one task -------------------------------------------------------------------------------
 
     def _add(self, task: LocalTask) -> None:
+        keep_secrets_of(task.desired.spec.env)
         floor = max(task.sequence, self._sequence_floor)
         self._tasks[task.id] = replace(task, sequence=floor)
 
@@ -276,7 +280,7 @@ class TaskRunner:
                 after, actions = step(after, fault, read_clock(self._clock))
             self._tasks[task_id] = after
             if after.state is not before.state:
-                _log_change(before, after)
+                log_change(before, after)
             for action in actions:
                 self._carry_out(after, action)
             if self.find_executor(task_id) is not None:
@@ -324,8 +328,10 @@ class TaskRunner:
     # --- actions --------------------------------------------------------------------------------
 
     async def _start(self, task: LocalTask, attempt: int) -> None:
-        async with self._starts[task.desired.spec.executor.value]:
-            event = await self._try_start(task, attempt)
+        with start_span(task, attempt) as span:
+            async with self._starts[task.desired.spec.executor.value]:
+                event = await self._try_start(task, attempt)
+            note_outcome(span, event)
         await self._feed(task.id, event)
 
     async def _try_start(self, task: LocalTask, attempt: int) -> Started | StartFailed:
@@ -335,7 +341,8 @@ class TaskRunner:
                 raise ExecutorAway(fault)
             executor = self._executors.get(task)
             ports = self._ports[task.id] = self._resolve_ports(task)
-            return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))
+            with tracing.child("executor start"):
+                return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))
         except PortTaken as error:
             return StartFailed(attempt, StartFault.PORT_TAKEN, str(error))
         except ExecutorAway as error:
@@ -441,9 +448,3 @@ class TaskRunner:
         if not task.cancelled() and (error := task.exception()) and not self._failed.done():
             # A bug: `run` raises it and the agent goes down. Its tasks do not.
             self._failed.set_exception(error)
-
-
-def _log_change(before: LocalTask, after: LocalTask) -> None:
-    where = f"{after.desired.namespace}/{after.desired.workload}.{after.desired.slot}"
-    how = f": {after.message}" if after.message else ""
-    logger.info("task {} ({}) {} → {}{}", after.id, where, before.state.value, after.state.value, how)

@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger
 
+from cloudless.coordinator.change_trace import report_span
 from cloudless.coordinator.commit import Committer, PreconditionFailed
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
@@ -90,7 +91,8 @@ class ReportWriter:
             reason="report",
         )
         try:
-            await self._committer.commit(change, timeout_s=WRITE_TIMEOUT_S)
+            with report_span(task, report):
+                await self._committer.commit(change, timeout_s=WRITE_TIMEOUT_S)
             return True
         except PreconditionFailed as error:
             await self._catch_up(error.revision)
