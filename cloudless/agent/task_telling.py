@@ -5,14 +5,19 @@ from __future__ import annotations
 from loguru import logger
 
 from cloudless.core.localtask import LocalTask, Started, StartFailed
+from cloudless.core.model import TaskState
 from cloudless.observability import tracing
 
 
+_ON_THE_WAY = frozenset({TaskState.ACCEPTED, TaskState.STARTING, TaskState.STOPPING})
+
+
 def log_change(before: LocalTask, after: LocalTask) -> None:
-    """Say that a task has come from one state to another, and why."""
+    """Say that a task has come from one state to another, and why. Steps on the way to one are for who looks closely."""
     where = f"{after.desired.namespace}/{after.desired.workload}.{after.desired.slot}"
     how = f": {after.message}" if after.message else ""
-    logger.info(
+    logger.log(
+        "DEBUG" if after.state in _ON_THE_WAY else "INFO",
         "task {task} ({}) {} → {}{}",
         where,
         before.state.value,

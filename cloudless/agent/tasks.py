@@ -375,7 +375,7 @@ class TaskRunner:
         try:
             await self._executors.get(task).stop(task.id, attempt, grace_s=grace_s)
         except (ExecutorError, OSError) as error:
-            logger.warning("task {}: cannot be stopped: {}", task.id, error)
+            logger.warning("task {task}: cannot be stopped: {}", error, task=task.id)
 
     async def _end(self, task: LocalTask) -> None:
         """End a task's process because the agent leaves; the task itself stays as it is in the journal."""
@@ -389,7 +389,7 @@ class TaskRunner:
                 return
             except TimeoutError:
                 continue
-        logger.error("task {}: did not end in time", task.id)
+        logger.error("task {task}: did not end in time", task=task.id)
 
     async def _schedule(self, task_id: str, monotonic_s: float, attempt: int) -> None:
         await asyncio.sleep(max(0.0, monotonic_s - self._clock.monotonic_s()))
@@ -411,7 +411,7 @@ class TaskRunner:
                         await self._executors.get(task).remove(task.id)
                     await self._journal.delete(task.id)
                 except (ExecutorError, OSError) as error:
-                    logger.warning("task {}: cannot be removed yet: {}", task.id, error)
+                    logger.warning("task {task}: cannot be removed yet: {}", error, task=task.id)
                 else:
                     self._tasks.pop(task.id)
                     self._probes.forget(task.id)
@@ -423,14 +423,14 @@ class TaskRunner:
 
     async def _end_stray(self, stray: Instance) -> None:
         """End a process that neither the journal nor the coordinator knows."""
-        logger.warning("task {}: nobody knows it; ending its process and files", stray.task_id)
+        logger.warning("task {task}: nobody knows it; ending its process and files", task=stray.task_id)
         for executor in self._executors:
             try:
                 await executor.stop(stray.task_id, stray.attempt, grace_s=self._limits.exit_margin_s)
                 await executor.wait(stray.task_id, stray.attempt)
                 await executor.remove(stray.task_id)
             except (ExecutorError, NotFound, OSError) as error:
-                logger.debug("stray {}: {}", stray.task_id, error)
+                logger.debug("stray {task}: {}", error, task=stray.task_id)
 
     # --- small things ---------------------------------------------------------------------------
 

@@ -170,7 +170,10 @@ class Replica:
                     must_load = False
                 await self._watch()
             except Compacted:
-                logger.info("history before our revision {} is compacted: reading afresh", self.machine.revision)
+                logger.info(
+                    "history before our revision {revision} is compacted: reading afresh",
+                    revision=self.machine.revision,
+                )
                 must_load = True
             except CloudlessError as error:
                 logger.debug("watch interrupted: {}", error)
@@ -204,7 +207,8 @@ class Replica:
         self.loaded.set()
         self.fresh_at_s = max(self.fresh_at_s, started_s)
         self._publish(applied, keep=False)
-        logger.info("state loaded at revision {}: {} entries", first.revision, self.machine.entry_count)
+        entries = self.machine.entry_count
+        logger.info("state loaded at revision {revision}: {} entries", entries, revision=first.revision)
 
     async def _read_all(self) -> tuple[Page, list[Stored | Malformed]]:
         """Return the first page, and the entries of all at its revision; the store reads on while we decode."""
@@ -266,7 +270,10 @@ class Replica:
             try:
                 await self.linearize(timeout_s=self._settings.catch_up_timeout_s)
             except Stale:
-                logger.warning("the watch is behind or hangs at revision {}: opening it anew", self.machine.revision)
+                revision = self.machine.revision
+                logger.warning(
+                    "the watch is behind or hangs at revision {revision}: opening it anew", revision=revision
+                )
                 if self._stream is not None:
                     await self._stream.close()
             except CloudlessError as error:

@@ -97,7 +97,7 @@ class ReportWriter:
         except PreconditionFailed as error:
             await self._catch_up(error.revision)
         except CloudlessError as error:
-            logger.debug("report of {} not written yet: {}", report.task_id, error)
+            logger.debug("report of {task} not written yet: {}", error, task=report.task_id)
         return False
 
     async def _catch_up(self, revision: int) -> None:
