@@ -8,12 +8,11 @@ from cloudless.core.localtask import LocalTask, Started, StartFailed
 from cloudless.core.model import TaskState
 from cloudless.observability import tracing
 
-
 _ON_THE_WAY = frozenset({TaskState.ACCEPTED, TaskState.STARTING, TaskState.STOPPING})
 
 
 def log_change(before: LocalTask, after: LocalTask) -> None:
-    """Say that a task has come from one state to another, and why. Steps on the way to one are for who looks closely."""
+    """Say that a task has come from one state to another, and why. What it passes through is told at DEBUG."""
     where = f"{after.desired.namespace}/{after.desired.workload}.{after.desired.slot}"
     how = f": {after.message}" if after.message else ""
     logger.log(

@@ -207,8 +207,8 @@ class Replica:
         self.loaded.set()
         self.fresh_at_s = max(self.fresh_at_s, started_s)
         self._publish(applied, keep=False)
-        entries = self.machine.entry_count
-        logger.info("state loaded at revision {revision}: {} entries", entries, revision=first.revision)
+        count = self.machine.entry_count
+        logger.info("state loaded at revision {revision}: {} entries", count, revision=first.revision)
 
     async def _read_all(self) -> tuple[Page, list[Stored | Malformed]]:
         """Return the first page, and the entries of all at its revision; the store reads on while we decode."""
