@@ -66,7 +66,7 @@ def find_span(trace: list[Seen], name: str, kind: str) -> Seen | None:
 def apply_by_command(cluster: LocalCluster, tmp_path: Path, receiver: Receiver, manifest: str) -> None:
     file = tmp_path / "workload.yaml"
     file.write_text(manifest)
-    must(run_cli(cluster, "workload", "apply", file, OTLP_ENDPOINT=receiver.url))
+    must(run_cli(cluster, "workload", "apply", "-f", file, OTLP_ENDPOINT=receiver.url))
 
 
 def test_a_change_is_one_trace_from_the_command_to_the_running_task(
@@ -121,7 +121,7 @@ def test_a_secret_in_a_workloads_environment_is_in_no_log(
         )
 
     cluster.until(told, "the agent says that it cannot start it", TOLD_S)
-    must(run_cli(cluster, "workload", "delete", "broken", "--yes"))
+    must(run_cli(cluster, "workload", "delete", "broken"))
 
 
 def test_a_failover_is_one_trace_of_the_new_leader(cluster: LocalCluster, receiver: Receiver) -> None:
