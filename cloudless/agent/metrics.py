@@ -18,6 +18,7 @@ from cloudless.agent.tasks import TaskRunner
 from cloudless.core.discovery.addresses import split_address
 from cloudless.core.model import TaskState
 from cloudless.errors import PortInUse
+from cloudless.observability import tracing
 
 HANDSHAKE_MAX_S = 5.0
 REFUSALS = ("stale-term", "stale-revision", "sequence-gap", "foreign-cluster", "unknown-kind")
@@ -62,6 +63,8 @@ class AgentMetrics:
             ends.labels(kind.value).set_function(_ended(links, kind))
         dialled = Gauge("cloudless_agent_reconnects", "Coordinators dialled after the first", registry=self.registry)
         dialled.set_function(lambda: max(0, links.dialled - 2))
+        dropped = Gauge("cloudless_agent_trace_spans_dropped", "Spans that could not be sent", registry=self.registry)
+        dropped.set_function(tracing.dropped_total)
         loop = asyncio.get_running_loop()
         running = Gauge("cloudless_agent_asyncio_tasks", "Tasks of the event loop", registry=self.registry)
         running.set_function(lambda: len(asyncio.all_tasks(loop)))

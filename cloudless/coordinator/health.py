@@ -12,6 +12,7 @@ from cloudless.coordinator.body import Body
 from cloudless.core.backup import status_of
 from cloudless.core.lifecycle import LIVE
 from cloudless.core.model import TaskState
+from cloudless.observability import tracing
 from cloudless.observability.metrics import COORDINATOR_COUNTERS, COORDINATOR_GAUGES
 
 READY_STALENESS_MAX_S = 5.0
@@ -121,6 +122,7 @@ def sample_metrics(body: Body | None) -> Mapping[str, float]:
         "commit_changes": float(body.committer.changes_total),
         "state_resets": float(body.replica.resets_total),
         "placements": float(body.orchestrator.placed_total),
+        "trace_spans_dropped": float(tracing.dropped_total()),
         **_sample_backups(body),
     }
 

@@ -58,6 +58,7 @@ COORDINATOR_COUNTERS: dict[str, str] = {
     "commit_changes": "changes committed",
     "state_resets": "times the state was read afresh",
     "placements": "changes to tasks planned while leading",
+    "trace_spans_dropped": "spans of traces that the collector did not take, or that found the queue full",
 }
 
 

@@ -173,6 +173,11 @@ def is_sampled(traceparent: str) -> bool:
     return is_valid(traceparent) and bool(int(traceparent[-2:], 16) & 1)
 
 
+def dropped_total() -> int:
+    """Return how many spans of this process could not be sent so far."""
+    return _tracer.dropped_total if _tracer is not None else 0
+
+
 def stop_tracing(timeout_s: float = 1.0) -> None:
     """Send what is left, for `timeout_s` at most, and trace no more."""
     tracer = _tracer
