@@ -30,6 +30,8 @@ from cloudless.core.setting_values import (
     read_docker_host,
     read_enrol_addresses,
     read_name,
+    read_otlp_endpoint,
+    read_ratio,
     read_seeds,
     read_text,
     seconds_reader,
@@ -66,6 +68,8 @@ class CoordinatorSettings:
     `dns_address`: where names of workloads are answered, over UDP and TCP ("": nowhere), to anybody who reaches it.
     They end in `dns_domain`; resolvers may keep an answer for `dns_ttl_s`. A coordinator whose state is older than
     `dns_stale_max_s`, because it is cut off from the others, refuses to answer.
+    `log_format` is `human` or `json` (docs/logging.md). Traces go to `otlp_endpoint`, a URL ("": there are none); of
+    new ones only the share `trace_ratio`, 0 to 1 (docs/tracing.md).
     """
 
     node_id: str
@@ -84,6 +88,9 @@ class CoordinatorSettings:
     rejoin: bool = False
     data_dir: Path = COORDINATOR_DATA_DIR
     log_level: str = "INFO"
+    log_format: str = "human"
+    otlp_endpoint: str = ""
+    trace_ratio: float = 1.0
     profile: str = "default"
     allow_degraded_etcd: bool = False
     etcd_quota_mb: int = 2048
@@ -116,6 +123,7 @@ class AgentSettings:
     `cgroup_parent`: where tasks' control groups are made, a path below the mounted hierarchies (`none`: no groups, so
     no limits). Tasks that run while it is changed keep their groups until the machine restarts.
     `disk_reserve_mb`: with less left on the disk of `data_dir` nothing is started; what runs goes on.
+    Logs and traces as for coordinators.
     """
 
     node_id: str
@@ -133,6 +141,9 @@ class AgentSettings:
     capabilities: tuple[str, ...] = ()
     data_dir: Path = AGENT_DATA_DIR
     log_level: str = "INFO"
+    log_format: str = "human"
+    otlp_endpoint: str = ""
+    trace_ratio: float = 1.0
     stop_tasks_on_exit: bool = False
     docker: str = "auto"
     docker_host: str = DOCKER_HOST
@@ -145,7 +156,13 @@ class AgentSettings:
     identity_dir: Path = AGENT_DATA_DIR / "identity"
 
 
-_LOG_LEVEL = choice_reader("DEBUG", "INFO", "WARNING", "ERROR")
+# What coordinators and agents say of themselves; the command line traces as these say.
+_TELLING: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "LOG_LEVEL": ("log_level", choice_reader("DEBUG", "INFO", "WARNING", "ERROR")),
+    "LOG_FORMAT": ("log_format", choice_reader("human", "json")),
+    "OTLP_ENDPOINT": ("otlp_endpoint", read_otlp_endpoint),
+    "TRACE_RATIO": ("trace_ratio", read_ratio),
+}
 
 # environment name (without prefix)  →  (field, reader)
 _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -165,7 +182,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "REJOIN": ("rejoin", read_boolean),
     "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
-    "LOG_LEVEL": ("log_level", _LOG_LEVEL),
+    **_TELLING,
     "PROFILE": ("profile", choice_reader("lan", "default", "wan", "slow-disk")),
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", read_boolean),
     "ETCD_QUOTA_MB": ("etcd_quota_mb", integer_reader(16, 8192)),
@@ -205,7 +222,7 @@ _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CAPABILITIES": ("capabilities", parse_capabilities),
     "DNS_SERVER": ("dns_servers", parse_dns_servers),
     "DATA_DIR": ("data_dir", Path),
-    "LOG_LEVEL": ("log_level", _LOG_LEVEL),
+    **_TELLING,
     "TLS_ENABLED": ("tls", read_boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
     "STOP_TASKS_ON_EXIT": ("stop_tasks_on_exit", read_boolean),
@@ -288,6 +305,16 @@ def read_agent_settings(environ: Mapping[str, str] | None = None) -> AgentSettin
     values["advertise_address"] = values.get("advertise_address") or _reachable(listen)
     values["node_name"] = values.get("node_name") or values["node_id"]
     return AgentSettings(capacity=capacity, **values)
+
+
+def read_trace_settings(environ: Mapping[str, str] | None = None) -> tuple[str, float]:
+    """Return where the command line sends traces ("": nowhere) and the share of them. Raises BadSettings."""
+    environ = os.environ if environ is None else environ
+    asked = {name: environ[name] for name in (f"{PREFIX}OTLP_ENDPOINT", f"{PREFIX}TRACE_RATIO") if name in environ}
+    values, problems = _read(asked, _TELLING, {})
+    if problems:
+        raise BadSettings(problems)
+    return values.get("otlp_endpoint", ""), values.get("trace_ratio", 1.0)
 
 
 def read_token(text: str, file: Path | None) -> str:

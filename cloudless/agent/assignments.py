@@ -116,7 +116,7 @@ class Gate:
             logger.error("a task assigned to us is unreadable and left as it is: {}", error)
             return None
         if desired.node_id != self._node_id or not desired.id:
-            logger.error("task {} is assigned to {}, not to us", desired.id, desired.node_id)
+            logger.error("task {task} is assigned to {}, not to us", desired.node_id, task=desired.id)
             return None
         return desired
 

@@ -38,7 +38,7 @@ class Contact:
                 continue  # being written down
             self._stopped.add(task_id)
             words = describe_overdue(self._runner.tasks[task_id], silence_s)
-            logger.warning("task {}: {}", task_id, words)
+            logger.warning("task {task}: {}", words, task=task_id)
             self._runner.stop(task_id, words)
 
     async def run(self) -> None:

@@ -60,5 +60,5 @@ class Executors:
             except NotFound:
                 return Instance(task_id=task.id, attempt=attempt, running=False, message="its files are gone")
             except (ExecutorError, OSError) as error:
-                logger.warning("task {}: cannot be waited for: {}", task.id, error)
+                logger.warning("task {task}: cannot be waited for: {}", error, task=task.id)
                 await asyncio.sleep(retry_s)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine
 
 from cloudless.errors import StartupError, outcome_of
-from cloudless.observability.logs import configure_logs
+from cloudless.observability.logs import tell_end
+from cloudless.observability.telling import begin_telling
+from cloudless.observability.tracing import stop_tracing
+from cloudless.observability.uncaught import watch_loop
 from cloudless.settings import read_agent_settings
 
 
@@ -19,15 +23,22 @@ def main() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         settings = read_agent_settings()
-        configure_logs(settings.log_level)
+        begin_telling("agent", settings)
         # Imported late: a wrong setting is told without waiting for gRPC.
         from cloudless.agent.runtime import run_agent
 
-        asyncio.run(run_agent(settings))
+        asyncio.run(_run(run_agent(settings)))
     except StartupError as error:
-        print(f"cloudless agent: {error}", file=sys.stderr)
+        tell_end(error, "cloudless agent")
         return outcome_of(type(error)).exit_code
+    finally:
+        stop_tracing()
     return 0
+
+
+async def _run(agent: Coroutine[None, None, None]) -> None:
+    watch_loop(asyncio.get_running_loop())
+    await agent
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class Prober:
             self.results[purpose, answer] += 1
             tally = count(tally, answer)
             if answer is Answer.UNKNOWN:
-                logger.debug("task {}: its {} probe cannot be tried: {}", task.id, purpose.value, words)
+                logger.debug("task {task}: its {} probe cannot be tried: {}", purpose.value, words, task=task.id)
             else:
                 self._tell(task.id, Probed(task.attempt, purpose, judge(probe, tally), words))
             due_s = next_try_s(probe, due_s, self._clock.monotonic_s())

@@ -24,6 +24,7 @@ from cloudless.core.lifecycle import is_final
 from cloudless.core.model import NodeInfo, Resources
 from cloudless.core.probing import Answer
 from cloudless.core.usage import UNKNOWN
+from cloudless.observability import tracing
 from cloudless.observability.registry import Value
 from cloudless.rpc.v1 import usage_pb2 as pb
 
@@ -56,6 +57,7 @@ class Sources:
             **await self._usage(),
             "certificate_expiry_timestamp_seconds": self._certificates(),
             "asyncio_tasks": float(len(asyncio.all_tasks())),
+            "trace_spans_dropped": float(tracing.dropped_total()),
         }
 
     def _sessions(self) -> dict[str, Value]:

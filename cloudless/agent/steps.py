@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from loguru import logger
-
+from cloudless.agent.task_telling import log_change
 from cloudless.core.localtask import LocalTask
 
 
@@ -20,6 +19,4 @@ class StepLog:
             self.starts_total += 1
             self.restarts_total += before.attempt > 0
         if after.state is not before.state:
-            where = f"{after.desired.namespace}/{after.desired.workload}.{after.desired.slot}"
-            how = f": {after.message}" if after.message else ""
-            logger.info("task {} ({}) {} → {}{}", after.id, where, before.state.value, after.state.value, how)
+            log_change(before, after)

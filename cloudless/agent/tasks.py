@@ -32,6 +32,7 @@ from cloudless.agent.probes import Prober, Surroundings
 from cloudless.agent.reports import ReportBook
 from cloudless.agent.starting import build_request, own_ip
 from cloudless.agent.steps import StepLog
+from cloudless.agent.task_telling import note_outcome, start_span
 from cloudless.core.lifecycle import is_final
 from cloudless.core.localtask import (
     Action,
@@ -57,6 +58,8 @@ from cloudless.core.localtask import (
 from cloudless.core.model import Instance, TaskDesired, TaskState
 from cloudless.core.taskflow import accept, observe, step
 from cloudless.errors import ExecutorAway, ExecutorError, NotFound, Permanent, PortTaken
+from cloudless.observability import tracing
+from cloudless.observability.secrets import keep_secrets_of
 from cloudless.ports import Clock, Executor
 from cloudless.settings import AgentSettings
 
@@ -246,6 +249,7 @@ class TaskRunner:
     # --- one task -------------------------------------------------------------------------------
 
     def _add(self, task: LocalTask) -> None:
+        keep_secrets_of(task.desired.spec.env)
         floor = max(task.sequence, self._sequence_floor)
         self._tasks[task.id] = replace(task, sequence=floor)
 
@@ -325,8 +329,10 @@ class TaskRunner:
     # --- actions --------------------------------------------------------------------------------
 
     async def _start(self, task: LocalTask, attempt: int) -> None:
-        async with self._starts[task.desired.spec.executor.value]:
-            event = await self._try_start(task, attempt)
+        with start_span(task, attempt) as span:
+            async with self._starts[task.desired.spec.executor.value]:
+                event = await self._try_start(task, attempt)
+            note_outcome(span, event)
         await self._feed(task.id, event)
 
     async def _try_start(self, task: LocalTask, attempt: int) -> Started | StartFailed:
@@ -336,7 +342,8 @@ class TaskRunner:
                 raise ExecutorAway(fault)
             executor = self._executors.get(task)
             ports = self._ports[task.id] = self._resolve_ports(task)
-            return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))
+            with tracing.child("executor start"):
+                return Started(await executor.start(build_request(task.desired, attempt, ports, self._settings)))
         except PortTaken as error:
             return StartFailed(attempt, StartFault.PORT_TAKEN, str(error))
         except ExecutorAway as error:
@@ -369,7 +376,7 @@ class TaskRunner:
         try:
             await self._executors.get(task).stop(task.id, attempt, grace_s=grace_s)
         except (ExecutorError, OSError) as error:
-            logger.warning("task {}: cannot be stopped: {}", task.id, error)
+            logger.warning("task {task}: cannot be stopped: {}", error, task=task.id)
 
     async def _end(self, task: LocalTask) -> None:
         """End a task's process because the agent leaves; the task itself stays as it is in the journal."""
@@ -383,7 +390,7 @@ class TaskRunner:
                 return
             except TimeoutError:
                 continue
-        logger.error("task {}: did not end in time", task.id)
+        logger.error("task {task}: did not end in time", task=task.id)
 
     async def _schedule(self, task_id: str, monotonic_s: float, attempt: int) -> None:
         await asyncio.sleep(max(0.0, monotonic_s - self._clock.monotonic_s()))
@@ -405,7 +412,7 @@ class TaskRunner:
                         await self._executors.get(task).remove(task.id)
                     await self._journal.delete(task.id)
                 except (ExecutorError, OSError) as error:
-                    logger.warning("task {}: cannot be removed yet: {}", task.id, error)
+                    logger.warning("task {task}: cannot be removed yet: {}", error, task=task.id)
                 else:
                     self._tasks.pop(task.id)
                     self.probes.forget(task.id)
@@ -417,14 +424,14 @@ class TaskRunner:
 
     async def _end_stray(self, stray: Instance) -> None:
         """End a process that neither the journal nor the coordinator knows."""
-        logger.warning("task {}: nobody knows it; ending its process and files", stray.task_id)
+        logger.warning("task {task}: nobody knows it; ending its process and files", task=stray.task_id)
         for executor in self._executors:
             try:
                 await executor.stop(stray.task_id, stray.attempt, grace_s=self._limits.exit_margin_s)
                 await executor.wait(stray.task_id, stray.attempt)
                 await executor.remove(stray.task_id)
             except (ExecutorError, NotFound, OSError) as error:
-                logger.debug("stray {}: {}", stray.task_id, error)
+                logger.debug("stray {task}: {}", error, task=stray.task_id)
 
     # --- small things ---------------------------------------------------------------------------
 

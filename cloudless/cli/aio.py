@@ -16,6 +16,7 @@ from cloudless.cli.client import CHANNEL_OPTIONS, limits_of, with_request_id
 from cloudless.cli.failover import Failover
 from cloudless.cli.failures import to_failure
 from cloudless.cli.methods import Method
+from cloudless.observability import tracing
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -53,7 +54,8 @@ class AsyncClient:
                 method.path, method.request.SerializeToString, method.response.FromString
             )
             try:
-                answer: A = await call(request, timeout=attempts.attempt_timeout_s(time.monotonic()))
+                timeout = attempts.attempt_timeout_s(time.monotonic())
+                answer: A = await call(request, timeout=timeout, metadata=tracing.metadata())
             except grpc.aio.AioRpcError as error:
                 failure = to_failure(error, attempts.address, method.writes)
                 await asyncio.sleep(attempts.pause_after(failure, time.monotonic()))

@@ -21,6 +21,7 @@ from cloudless.cli.failover import Failover, Limits
 from cloudless.cli.failures import to_failure
 from cloudless.cli.methods import Method
 from cloudless.core.identity.names import ANY_COORDINATOR
+from cloudless.observability import tracing
 from cloudless.ports import Credentials
 
 Q = TypeVar("Q", bound=Message)
@@ -96,7 +97,8 @@ class Client:
                 method.path, method.request.SerializeToString, method.response.FromString
             )
             try:
-                answer: A = call(request, timeout=attempts.attempt_timeout_s(time.monotonic()))
+                timeout = attempts.attempt_timeout_s(time.monotonic())
+                answer: A = call(request, timeout=timeout, metadata=tracing.metadata())
             except grpc.RpcError as error:
                 time.sleep(attempts.pause_after(to_failure(error, attempts.address, method.writes), time.monotonic()))
             else:

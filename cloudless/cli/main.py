@@ -6,6 +6,7 @@ exit code that the one table in `cloudless.errors` gives its class.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import Any, NoReturn
@@ -71,17 +72,38 @@ _VERBS = {
 """What people type first who come from tools where the verb does; and a kind that has it."""
 
 
+_TRACING = "cloudless.cli.tracing"
+"""Imported only by who asks for traces."""
+
+
 class Program(LazyGroup):
     """The root group: turns failures into messages and exit codes."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
-        sys.exit(_run(lambda: super(Program, self).main(*args, **kwargs)))
+        code = _run(lambda: super(Program, self).main(*args, **kwargs))
+        if _traces():
+            importlib.import_module(_TRACING).end_trace()
+        sys.exit(code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if _traces() and not ctx.resilient_parsing:
+            begin_trace = importlib.import_module(_TRACING).begin_trace
+            inner = command.get_command(ctx, rest[0]) if isinstance(command, click.Group) and rest else None
+            ctx.with_resource(begin_trace(" ".join(str(part.name) for part in (command, inner) if part is not None)))
+        return name, command, rest
 
     def _suggestion(self, name: str) -> str:
         if name in _VERBS:
             return f"; the kind comes first, such as `cloudless {_VERBS[name]} {name}`"
         return super()._suggestion(name)
+
+
+def _traces() -> bool:
+    return bool(os.environ.get("CLOUDLESS_OTLP_ENDPOINT"))
 
 
 def _run(program: Any) -> int:

@@ -188,7 +188,7 @@ class Autopilot:
         except CloudlessError as error:
             why = f"{_TRIED[decision.step]} put off: {error.message.partition(': ')[2] or error.message}"
             if why != self._hindered:
-                logger.info("members: {}: {} ({})", decision.node_id, why, error.hint)
+                logger.info("members: {member}: {} ({})", why, error.hint, member=decision.node_id)
             self._hindered = why
             return replace(decision, waits=(*decision.waits, AutopilotWait(decision.node_id, why)))
         self._hindered = ""

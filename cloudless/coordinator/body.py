@@ -44,6 +44,7 @@ from cloudless.coordinator.controllers import ClusterNamer, Controller, Liveness
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.departure import REMOVED_HINT, Departure
 from cloudless.coordinator.directory import Directory
+from cloudless.coordinator.failover_trace import FailoverTrace
 from cloudless.coordinator.feature_level import watch_level
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.hearing import HeardTable
@@ -110,6 +111,7 @@ class Body:
             RollingLease(self.store, self.clock, kept_s=REQUEST_KEPT_S),
             RollingLease(self.store, self.clock, kept_s=EVENT_KEPT_S),
         )
+        self._failover = FailoverTrace()
         self.leadership = Leadership(
             settings.node_id,
             self.store,
@@ -119,6 +121,7 @@ class Body:
             on_lease=self._register,
             settings=LeadershipSettings(lease_ttl_s=max(4, 2 * PROFILES[settings.profile].lease_ttl_min_s)),
             figures=_figures(metrics, "leader"),
+            failover=self._failover,
         )
         self.peers = Peers(
             settings.node_id,
@@ -131,6 +134,7 @@ class Body:
             progress=formation.progress,
             ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
             dial=grpc_dial(own.dialler),
+            on_doubt=self._failover.doubted,
         )
         self._build_member_care(formation, inspector)
         self.notes = ProgressNotes(
@@ -266,6 +270,9 @@ class Body:
         async with asyncio.TaskGroup() as group:
             for controller in controllers:
                 group.create_task(controller.run(term, committer), name=type(controller).__name__.lower())
+            await asyncio.sleep(0)  # now each has begun
+            self._failover.step("running")
+            self._failover.tell(term, own_id)
 
     async def _register(self, lease_id: int) -> None:
         """Tell the others where we are, for as long as our lease lives. Raises LeaseLost.

@@ -123,7 +123,9 @@ class LivenessController:
 def _log_status(change: Change) -> None:
     for put in change.puts:
         if isinstance(put.record, NodeStatus):
-            logger.info("{}: {} ({})", put.key, put.record.reachability.value, put.record.reason)
+            parsed = keys.parse(put.key)
+            node, status = parsed.parts[0] if parsed else put.key, put.record
+            logger.info("node {node} is {}: {}", status.reachability.value, status.reason, node=node)
 
 
 class ClusterNamer:

@@ -15,12 +15,14 @@ from loguru import logger
 
 from cloudless.coordinator.commit import Committer, Fence
 from cloudless.coordinator.commit_figures import CommitFigures
+from cloudless.coordinator.failover_trace import FailoverTrace
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
 from cloudless.core.election import Decision, HeldLease, Observation, Role, Step, decide, role_of
 from cloudless.core.model import LeaderRecord
 from cloudless.core.state import Applied, Candidate
 from cloudless.errors import CloudlessError, Fenced, LeaseLost, Unavailable
+from cloudless.observability.fields import bind
 from cloudless.ports import Clock, Compare, Delete, Get, Put, Relation, Store, Target, Txn
 from cloudless.rpc.codec import encode_record
 
@@ -59,9 +61,10 @@ class Leadership:
         on_lease: Callable[[int], Awaitable[None]],
         settings: LeadershipSettings | None = None,
         figures: CommitFigures | None = None,
+        failover: FailoverTrace | None = None,
     ) -> None:
         self._own_id, self._store, self._replica, self._clock, self._lead = own_id, store, replica, clock, lead
-        self._on_lease = on_lease
+        self._on_lease, self._failover = on_lease, failover or FailoverTrace()
         self._settings = settings or LeadershipSettings()
         self._lease: HeldLease | None = None
         self._registered_lease_id = 0
@@ -151,6 +154,8 @@ class Leadership:
         if (leader := self.leader() if told else None) is not None and leader.term != self._term_seen:
             self._term_seen = leader.term
             self.leader_changes_total += 1
+        if told:
+            self._failover.seen(self._replica.machine.candidates())
         if told or self._lease is None:  # without a lease: the state may just have been loaded
             self._wake.set()
 
@@ -204,7 +209,7 @@ class Leadership:
             case Step.TAKE_OFFICE:
                 await self._take_office(decision.term)
             case Step.LEAVE_OFFICE:
-                logger.info("leaving office of term {}: {}", self._leading_term, decision.reason)
+                logger.info("leaving office of term {term}: {}", decision.reason, term=self._leading_term)
                 await self._end_scope()
             case Step.RESIGN:
                 await self._resign()
@@ -255,6 +260,7 @@ class Leadership:
     async def _take_office(self, term: int) -> None:
         """Confirm the win by a fenced read, wait until our state is complete (the barrier), then act."""
         assert self._lease is not None
+        self._failover.step("elected")
         key = keys.election(self._lease.id)
         if self._scope is not None:  # one that ended by itself may still be giving up its key
             await asyncio.wait([self._scope])
@@ -268,11 +274,13 @@ class Leadership:
             return
         self._leading_term = term
         self.terms_won_total += 1
-        logger.info("leading: term {} at revision {}", term, result.revision)
+        self._failover.step("barrier")
+        logger.info("leading: term {term} at revision {revision}", term=term, revision=result.revision)
         self._scope = asyncio.create_task(self._run_scope(term, Fence(key, term)), name=f"leader-scope-{term}")
         self._scope.add_done_callback(lambda _: self._wake.set())
 
     async def _run_scope(self, term: int, fence: Fence) -> None:
+        bind(term=term)  # for all that the controllers say
         committer = Committer(self._store, self._clock, fence=fence, figures=self.figures)
         try:
             async with asyncio.TaskGroup() as group:
@@ -282,9 +290,9 @@ class Leadership:
         except BaseExceptionGroup as failure:
             fenced, bugs = failure.split(Fenced)
             if fenced is not None:
-                logger.warning("term {} has ended elsewhere", term)
+                logger.warning("term {term} has ended elsewhere", term=term)
             if bugs is not None:  # a controller's bug must cost the term, not the coordinator
-                logger.opt(exception=bugs).error("the leader scope of term {} failed", term)
+                logger.opt(exception=bugs).error("the leader scope of term {term} failed", term=term)
                 await self._clock.sleep(self._settings.retry_pause_s)
         finally:
             if self._leading_term == term:

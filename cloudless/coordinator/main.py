@@ -10,9 +10,14 @@ import sys
 from loguru import logger
 
 from cloudless.adapters.host.machine import allow_open_files
+from cloudless.coordinator.api.caller import current_actor
 from cloudless.coordinator.runtime import Coordinator
 from cloudless.errors import CloudlessError, outcome_of
-from cloudless.observability.logs import configure_logs
+from cloudless.observability.fields import look_up
+from cloudless.observability.logs import tell_end
+from cloudless.observability.telling import begin_telling
+from cloudless.observability.tracing import stop_tracing
+from cloudless.observability.uncaught import watch_loop
 from cloudless.settings import CoordinatorSettings, read_coordinator_settings
 from etcd.find import Found, Search, find
 
@@ -27,15 +32,16 @@ def main() -> int:
     allow_open_files()
     try:
         settings = read_coordinator_settings()
-        configure_logs(settings.log_level)
+        begin_telling("coordinator", settings)
+        look_up("caller", current_actor)
         found = find(Search(allow_degraded=settings.allow_degraded_etcd))
         logger.info("etcd {} from {}: {}", found.version, found.source, found.judgement.reason)
         asyncio.run(_run(settings, found))
     except CloudlessError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        tell_end(error)
         return outcome_of(type(error)).exit_code
+    finally:
+        stop_tracing()
     return 0
 
 
@@ -43,6 +49,7 @@ async def _run(settings: CoordinatorSettings, found: Found) -> None:
     coordinator = Coordinator(settings, found)  # gRPC's server belongs to the loop it is made in
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    watch_loop(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await coordinator.run(stop)

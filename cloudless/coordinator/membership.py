@@ -144,7 +144,7 @@ class Members:
                 await self._remove_once_settled(member.id)
             except MemberNotFound:
                 return
-            logger.warning("member {:x} of {} removed", member.id, member.name or "nobody")
+            logger.warning("member {:x} of {member} removed", member.id, member=member.name or "nobody")
 
     async def _remove_once_settled(self, member_id: int) -> None:
         ends_s = self._clock.monotonic_s() + SETTLING_S
@@ -177,7 +177,7 @@ class Members:
             member = self.find(coordinator_id)
             if member.is_learner:
                 await self._admin.promote(member.id)
-                logger.warning("learner {:x} of {} promoted by hand", member.id, coordinator_id)
+                logger.warning("learner {:x} of {member} promoted by hand", member.id, member=coordinator_id)
                 await self.refresh()
             return sum(not member.is_learner for member in self.list)
 
@@ -201,5 +201,5 @@ class Members:
                     hint="give each coordinator a raft address of its own",
                 )
             await self._admin.update_peer_urls(member.id, [peer_url])
-            logger.warning("member {:x} of {} moves to {}", member.id, coordinator_id, raft_address)
+            logger.warning("member {:x} of {member} moves to {}", member.id, raft_address, member=coordinator_id)
             await self.refresh()

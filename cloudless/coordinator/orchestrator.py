@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
+from cloudless.coordinator.change_trace import Scheduling
 from cloudless.coordinator.commit import Committer
 from cloudless.coordinator.controllers import commit_changes, wait_for_any
 from cloudless.coordinator.rebalancer import Rebalancer
@@ -30,6 +31,7 @@ from cloudless.core.scheduling import Diagnosis, Scratch
 from cloudless.core.scheduling.touched import find_touched
 from cloudless.core.scheduling.wakes import UNBLOCKED_BY, Happening, unblocking
 from cloudless.core.state import Applied
+from cloudless.observability import tracing
 from cloudless.observability.metrics import NO_NODES, OTHER
 from cloudless.ports import Clock
 
@@ -143,6 +145,7 @@ class Orchestrator:
         now_s = self._clock.monotonic_s()
         absent = self._absent(now_s)
         now_ms = self._wall_ms(now_s)
+        began_ns = tracing.now_ns()
         result = plan_workloads(self._replica.machine, refs, now_ms, term, absent, self._renew_scratch(absent))
         self._round_s = self._clock.monotonic_s() - now_s
         self._on_planned(self._round_s)
@@ -162,11 +165,17 @@ class Orchestrator:
         self._dirty.update(dict.fromkeys(ref for ref in refs if ref not in planned))
         if not result.plan.changes:
             return
-        _log(result.plan.changes)
-        self.placed_total += len(result.plan.changes)
-        refused = await commit_changes(committer, self._replica, result.plan.changes)
+        scheduling = Scheduling(self._replica.machine, now_ms, term, began_ns)
+        changes = scheduling.carry(result.plan.changes)
+        _log(changes)
+        self.placed_total += len(changes)
+        refused = len(changes)
+        try:
+            refused = await commit_changes(committer, self._replica, changes)
+        finally:
+            scheduling.end(refused)
         self._on_placed(self._clock.monotonic_s() - now_s)
-        if refused < len(result.plan.changes):
+        if refused < len(changes):
             self._pause_s = self._settings.retry_pause_s
         else:  # nothing could be written: a full store, say
             await self._clock.sleep(self._pause_s)
@@ -338,7 +347,7 @@ class Orchestrator:
 def _log(changes: Sequence[Change]) -> None:
     """Say what is done; of very many changes only the first: writing a thousand lines holds the loop up."""
     for change in changes[:LOGGED_MAX]:
-        logger.info("{}", change.reason)
+        logger.bind(**_names_of(change)).info("{}", change.reason)
     if len(changes) > LOGGED_MAX:
         logger.info("and {} more changes to tasks", len(changes) - LOGGED_MAX)
 
@@ -348,6 +357,15 @@ def _most_in_the_way(diagnosis: Diagnosis) -> str:
     if not diagnosis.codes:
         return OTHER if diagnosis.nodes_total else NO_NODES
     return diagnosis.codes[0] if diagnosis.codes[0] in UNBLOCKED_BY else OTHER
+
+
+def _names_of(change: Change) -> dict[str, object]:
+    """Return what a change of a task is about, for its log line."""
+    task = next((put.record for put in change.puts if isinstance(put.record, TaskDesired)), None)
+    if task is None:
+        return {}
+    names = {"task": task.id, "node": task.node_id, "namespace": task.namespace, "workload": task.workload}
+    return {**names, "trace_id": tracing.trace_id_of(task.traceparent)}
 
 
 def _awaited(workload: WorkloadPlan) -> frozenset[Happening]:

@@ -182,7 +182,10 @@ class Peers:
         ailment: Callable[[], str] = str,
         dial: PeerDial,
         settings: PeerSettings | None = None,
+        on_doubt: Callable[[Candidate], None] = lambda leader: None,
     ) -> None:
+        """`on_doubt` is told, now and again, of a leader whose link is lost."""
+        self._on_doubt = on_doubt
         self._own_id, self._store, self._replica, self._clock = own_id, store, replica, clock
         self._lease_id, self._voters = lease_id, voters
         self._settings, self._dial = settings or PeerSettings(), dial
@@ -275,13 +278,16 @@ class Peers:
             return
         own_key = keys.suspicion(leader.term, self._own_id)
         still_leads = Compare(leader.key, Target.CREATE, Relation.EQUAL, leader.term)
+        if doubt.depose or doubt.suspect:
+            self._on_doubt(leader)
         if doubt.depose:
-            logger.warning("the majority has lost leader {}: ending term {}", leader.record.coordinator_id, leader.term)
+            words = "the majority has lost leader {}: ending term {term}"
+            logger.warning(words, leader.record.coordinator_id, term=leader.term)
             said = sorted(self._replica.machine.suspicions(leader.term))
             forgotten = tuple(Delete(keys.suspicion(leader.term, coordinator_id)) for coordinator_id in said)
             self.deposed_total += await self._write(Txn(compares=(still_leads,), then=(Delete(leader.key), *forgotten)))
         elif doubt.suspect and self._lease_id():  # without a lease the word would outlive us
-            logger.info("lost the leader {} of term {}", leader.record.coordinator_id, leader.term)
+            logger.info("lost the leader {} of term {term}", leader.record.coordinator_id, term=leader.term)
             record = encode_record(Suspicion(coordinator_id=self._own_id, term=leader.term))
             await self._write(Txn(compares=(still_leads,), then=(Put(own_key, record, self._lease_id()),)))
         elif doubt.withdraw:

@@ -204,7 +204,10 @@ class Replica:
                 self._note_end(WatchReset.BROKEN)
             except Compacted:
                 self._note_end(WatchReset.COMPACTED)
-                logger.info("history before our revision {} is compacted: reading afresh", self.machine.revision)
+                logger.info(
+                    "history before our revision {revision} is compacted: reading afresh",
+                    revision=self.machine.revision,
+                )
                 must_load = True
             except CloudlessError as error:
                 self._note_end(WatchReset.BROKEN)
@@ -246,7 +249,8 @@ class Replica:
         self.loaded.set()
         self.fresh_at_s = max(self.fresh_at_s, started_s)
         self._publish(applied, keep=False)
-        logger.info("state loaded at revision {}: {} entries", first.revision, self.machine.entry_count)
+        count = self.machine.entry_count
+        logger.info("state loaded at revision {revision}: {} entries", count, revision=first.revision)
 
     async def _read_all(self) -> tuple[Page, list[Stored | Malformed]]:
         """Return the first page, and the entries of all at its revision; the store reads on while we decode."""
@@ -310,7 +314,10 @@ class Replica:
                 await self.linearize(timeout_s=self._settings.catch_up_timeout_s)
                 self._on_catch_up(self._clock.monotonic_s() - began_s)
             except Stale:
-                logger.warning("the watch is behind or hangs at revision {}: opening it anew", self.machine.revision)
+                revision = self.machine.revision
+                logger.warning(
+                    "the watch is behind or hangs at revision {revision}: opening it anew", revision=revision
+                )
                 if self._stream is not None:
                     self._hung = True
                     await self._stream.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 from loguru import logger
 
+from cloudless.coordinator.change_trace import report_span
 from cloudless.coordinator.commit import Committer, PreconditionFailed
 from cloudless.coordinator.replica import Replica
 from cloudless.core import keys
@@ -90,12 +91,13 @@ class ReportWriter:
             reason="report",
         )
         try:
-            await self._committer.commit(change, timeout_s=WRITE_TIMEOUT_S)
+            with report_span(task, report):
+                await self._committer.commit(change, timeout_s=WRITE_TIMEOUT_S)
             return True
         except PreconditionFailed as error:
             await self._catch_up(error.revision)
         except CloudlessError as error:
-            logger.debug("report of {} not written yet: {}", report.task_id, error)
+            logger.debug("report of {task} not written yet: {}", error, task=report.task_id)
         return False
 
     async def _catch_up(self, revision: int) -> None:

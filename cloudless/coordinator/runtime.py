@@ -18,6 +18,7 @@ from cloudless.adapters.dns.server import DnsServer
 from cloudless.adapters.grpc.server import GrpcServer
 from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.member.datadir import DataDir
+from cloudless.adapters.member.logtail import EtcdLine, LogTail
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.member.wal_end import find_log_end
 from cloudless.adapters.system import SystemClock
@@ -35,6 +36,7 @@ from cloudless.core.membership.founding import Standing
 from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
+from cloudless.observability.logs import KIND, PLACE
 from cloudless.observability.metrics import COORDINATOR, COORDINATOR_PREFIX
 from cloudless.observability.registry import ProcessMetrics
 from cloudless.observability.requests import RequestMetrics
@@ -94,6 +96,7 @@ class Coordinator:
             self._formation = Formation(self._settings, self._datadir, self._binary, self._own)
             self._inspector = Inspector(self._settings, str(self._binary.version), self._formation)
             stack.callback(self._formation.admin.close)
+            stack.push_async_callback(_ended, asyncio.create_task(self._pass_etcd_log_on(), name="etcd-log"))
             stack.push_async_callback(self._stop_member)
             await self._listen(stack)
             if not await _unless(stop, self._form()):
@@ -112,6 +115,13 @@ class Coordinator:
 
     async def _obtain_credentials(self) -> None:
         self._own = await load_credentials(self._settings, SystemClock())
+
+    async def _pass_etcd_log_on(self) -> None:
+        tail = LogTail(self._datadir.log_file, _pass_on)
+        try:
+            await tail.run()
+        finally:
+            tail.look()  # etcd's last words
 
     async def _form(self) -> None:
         """Come to belong to a cluster. That may take weeks: meanwhile certificates are renewed all the same."""
@@ -253,6 +263,16 @@ async def _unless(stop: asyncio.Event, work: Any) -> bool:
         return False
     task.result()
     return True
+
+
+def _pass_on(line: EtcdLine) -> None:
+    """Write a line of etcd's log into ours; those of one kind are summed up, whatever their values."""
+    logger.bind(**{"source": "etcd", PLACE: "etcd", KIND: line.kind}).log(line.level, "{}", line.text)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _first(keep: asyncio.Task[Any], *others: asyncio.Task[Any]) -> None:

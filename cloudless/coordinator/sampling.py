@@ -23,6 +23,7 @@ from cloudless.core.membership.records import autopilot_of, autopilot_status_of,
 from cloudless.core.model import AuthorityPhase, NodePhase, RolloutPhase, RolloutRecord, TaskState
 from cloudless.core.orchestration.heartbeats import heartbeat_period_s
 from cloudless.core.state import Node
+from cloudless.observability import tracing
 from cloudless.observability.metrics import COORDINATOR, MEMBERS_MAX, UNREPORTED
 from cloudless.observability.registry import Value, unknown
 
@@ -162,6 +163,7 @@ def _commits(body: Body) -> dict[str, Value]:
         "commit_unanswered": float(own.unanswered_total + leaders.unanswered_total),
         "commit_queue_length": float(body.committer.queue_length),
         "placements": float(body.orchestrator.placed_total),
+        "trace_spans_dropped": float(tracing.dropped_total()),
     }
 
 

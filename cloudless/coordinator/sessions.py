@@ -272,7 +272,8 @@ class Sessions:
             try:
                 committed = await self._committer.commit(change, timeout_s=ENROL_TIMEOUT_S)
                 await self._replica.wait_for(committed.revision, timeout_s=CATCH_UP_TIMEOUT_S)
-                logger.info("node {} {} (zone {})", info.id, "changed" if known else "enrolled", info.zone or "-")
+                what = "changed" if known else "enrolled"
+                logger.info("node {node} {} (zone {})", what, info.zone or "-", node=info.id)
                 return
             except PreconditionFailed as error:
                 await self._replica.wait_for(error.revision, timeout_s=CATCH_UP_TIMEOUT_S)
@@ -333,7 +334,7 @@ class Sessions:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # whatever an agent sends ends its own session only
-            logger.warning("session of {} ends: {!r}", session.node_id, error)
+            logger.warning("session of {node} ends: {!r}", error, node=session.node_id)
             session.end(f"this coordinator could not go on: {error}")
 
     async def _outgoing(self, session: AgentSession) -> AsyncIterator[pb.CoordinatorMessage]:

@@ -71,6 +71,21 @@ def seconds_reader(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+def read_ratio(raw: str) -> float:
+    if not re.fullmatch(r"0|1|[01]?\.\d{1,9}", raw) or not 0 <= float(raw) <= 1:
+        raise ValueError("must be a share from 0 to 1, such as 0.1")
+    return float(raw)
+
+
+def read_otlp_endpoint(raw: str) -> str:
+    """Return the URL that traces are sent to: that of the collector, with the path of traces if it has none."""
+    if raw and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", raw):
+        raise ValueError("must be the URL of a collector of OTLP over HTTP, such as http://collector:4318")
+    if not raw or raw.partition("://")[2].rstrip("/").count("/"):
+        return raw
+    return f"{raw.rstrip('/')}/v1/traces"
+
+
 def read_cores(raw: str) -> int:
     if not re.fullmatch(r"\d{1,5}(\.\d{1,3})?", raw):
         raise ValueError("must be a number of cores, such as 2 or 0.5")

@@ -131,6 +131,7 @@ COORDINATOR: tuple[Declared, ...] = (
     gauge("tasks_unplaced", "tasks that no node fits, by what is most in the way; told by the leader", label="reason",
           values=(*UNBLOCKED_BY, NO_NODES, OTHER)),
     counter("placements", "changes to tasks planned while leading"),
+    counter("trace_spans_dropped", "spans of traces that the collector did not take, or that found the queue full"),
     histogram("planning_seconds", "how long the leader's scheduler took for one round of planning", _FAST_S),
     histogram("placing_seconds", "from the start of a round until what it decided is durable and seen", _FAST_S),
     gauge("rollouts", "rollouts by phase", label="phase", values=tuple(phase.value for phase in RolloutPhase)),
@@ -157,6 +158,7 @@ AGENT: tuple[Declared, ...] = (
               (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
     counter("assignments_refused", "assignments or coordinators not followed", label="reason", values=REFUSALS,
             recorded=True),
+    counter("trace_spans_dropped", "spans of traces that the collector did not take, or that found the queue full"),
     counter("reports_resent", "reports sent again without an answer", recorded=True),
     gauge("reports_waiting", "reports of tasks that no coordinator has acknowledged yet"),
     # --- tasks ---

@@ -25,6 +25,8 @@ from loguru import logger
 from cloudless.adapters.grpc.channel import MESSAGE_BYTES_MAX
 from cloudless.adapters.grpc.status import to_status
 from cloudless.errors import CloudlessError, InvalidSpec, PortInUse, Problem
+from cloudless.observability import tracing
+from cloudless.observability.fields import bind
 from cloudless.ports import Credentials, CredentialSource
 from cloudless.rpc import codec
 
@@ -212,7 +214,8 @@ class GrpcServer:
     def _unary(self, name: str, behaviour: Callable[..., Awaitable[Answer]]) -> Any:
         async def serve(request: Any, context: Any) -> Answer:
             async with self._guard(name, context, timed=True):
-                return await behaviour(self._admit(name, request, context), context)
+                with _traced(name, context):
+                    return await behaviour(self._admit(name, request, context), context)
             raise AssertionError("the guard aborts or returns")
 
         return serve
@@ -256,6 +259,7 @@ class GrpcServer:
 
     @contextlib.asynccontextmanager
     async def _guard(self, name: str, context: Any, *, timed: bool = False) -> AsyncIterator[None]:
+        bind(method=name)
         began_s = time.monotonic()
 
         def note(outcome: str) -> None:
@@ -298,6 +302,20 @@ def _server_credentials(source: CredentialSource, ask_certificate: bool) -> grpc
 def _to_configuration(credentials: Credentials) -> Any:
     return grpc.ssl_server_certificate_configuration(
         [(credentials.key_pem, credentials.chain_pem)], root_certificates=credentials.roots_pem
+    )
+
+
+def _traced(name: str, context: Any) -> tracing.Span:
+    """Begin the span of a call: of its caller's trace, if it names one. Streams are not traced: they last."""
+    if not tracing.is_on():
+        return tracing.NO_SPAN
+    sent = dict(context.invocation_metadata() or ())
+    service, _, method = name.rpartition("/")
+    return tracing.span(
+        method,
+        {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+        parent=str(sent.get(tracing.TRACEPARENT_KEY, "")),
+        kind=tracing.Kind.SERVER,
     )
 
 

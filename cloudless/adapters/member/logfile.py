@@ -49,6 +49,11 @@ def last_words(path: Path, since_bytes: int) -> str:
     return lines[-1].strip() if lines else ""
 
 
+def is_stack(line: str) -> bool:
+    """Return whether a line is of a stack that Go printed, or empty."""
+    return _STACK_LINE.fullmatch(line) is not None
+
+
 def says_removed(path: Path, since_bytes: int) -> bool:
     """Return whether etcd wrote, after the first `since_bytes` of the log, that it is no longer a member."""
     return _REMOVED in _since(path, since_bytes)

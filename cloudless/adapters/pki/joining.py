@@ -27,6 +27,7 @@ from cloudless.core.identity.renewal import Freshness, retry_after_ms
 from cloudless.core.identity.tokens import find_token
 from cloudless.core.model import Role
 from cloudless.errors import BadCredentials, CloudlessError, CommitUncertain, Unavailable, WrongAuthority
+from cloudless.observability.secrets import keep_secret
 from cloudless.ports import Clock
 from cloudless.rpc.v1 import identity_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
@@ -67,6 +68,7 @@ async def enrol(
         raise BadCredentials(
             "the join token is not one: it begins with cl1. and has four parts", hint="copy the whole line"
         )
+    keep_secret(token.text)
     key = directory.prepare_key()
     request = pb.EnrolRequest(
         token=token.text, name=name, csr_pem=build_request(key),

@@ -22,6 +22,8 @@ import cloudless
 HOST = "127.0.0.1"
 DEFAULT_STATE_DIR = Path(".cloudless/dev")
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+# How to log and trace is passed on: a cluster on one machine is where that is tried.
+_TELLING = ("LOG_FORMAT", "OTLP_ENDPOINT", "TRACE_RATIO")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,7 @@ class Layout:
             "DATA_DIR": str(self.data_dir(name)),
             "LOG_LEVEL": "INFO",
         }
+        settings |= {key: value for key in _TELLING if (value := environ.get(f"CLOUDLESS_{key}"))}
         return {**_kept(environ), **{f"CLOUDLESS_{key}": value for key, value in settings.items()}}
 
     def _coordinator(self, plan: CoordinatorPlan, etcd_binary: str) -> dict[str, str]:

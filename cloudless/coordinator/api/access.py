@@ -18,6 +18,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from cloudless.coordinator.api.caller import current_actor
+from cloudless.coordinator.change_trace import carrying_trace
 from cloudless.coordinator.commit import Committed, Committer, PreconditionFailed, with_request
 from cloudless.coordinator.leases import RecordLeases, RollingLease
 from cloudless.coordinator.replica import Replica
@@ -35,6 +36,8 @@ from cloudless.errors import (
     Unavailable,
     UserError,
 )
+from cloudless.observability import tracing
+from cloudless.observability.fields import bind
 from cloudless.ports import Clock, Ids
 from cloudless.rpc.v1 import common_pb2 as pb
 
@@ -144,6 +147,7 @@ class Access:
         request_id = options.request_id or self.ids.new()
         if not keys.REQUEST_ID_PATTERN.fullmatch(request_id):
             raise InvalidSpec([Problem("options.request_id", "must be 1 to 128 of letters, digits, '.', '_' and '-'")])
+        bind(request_id=request_id)
         fingerprint = hashlib.blake2b(content, digest_size=16).hexdigest()
         ends_s = self.clock.monotonic_s() + deadline_s(context)
         fresh = False
@@ -186,9 +190,11 @@ class Access:
 
     async def _commit(self, change: Change, request: RequestRecord, ends_s: float) -> Committed:
         lease_id = await self._current(self._leases.requests, ends_s)
-        return await self._committer.commit(
-            with_request(change, request, lease_id), request=request, timeout_s=self._left_s(ends_s)
-        )
+        with tracing.child("commit", {"cloudless.request_id": request.id}) as span:
+            whole = with_request(carrying_trace(change, tracing.current_traceparent()), request, lease_id)
+            committed = await self._committer.commit(whole, request=request, timeout_s=self._left_s(ends_s))
+            span.set({"cloudless.revision": committed.revision, "cloudless.replayed": committed.replayed})
+            return committed
 
     async def _current(self, lease: RollingLease, ends_s: float) -> int:
         """Return the lease, if the store grants it while there is time: it tries longer than a caller may wait."""

@@ -79,7 +79,7 @@ class Execs:
         """Write who runs what where, before it runs. Raises what a write does: what cannot be audited is not done."""
         program = command[0].rpartition("/")[2][:PROGRAM_SHOWN_MAX]
         words = f"runs {program!r} beside it on {task.desired.node_id}"
-        logger.info("{} {}: task {}", current_actor() or "somebody", words, task.id)
+        logger.info("{} {}: task {task}", current_actor() or "somebody", words, task=task.id)
 
         def decide(view: View) -> Decided:
             event = self._access.event("TaskExec", f"task/{task.id}", words)

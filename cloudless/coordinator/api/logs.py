@@ -140,7 +140,7 @@ class _Stream:
         except CloudlessError as error:
             await self._say_error(task_id, str(error))
         except Exception as error:  # the other tasks' logs go on; a cancelled reader has nobody to tell
-            logger.exception("reading the logs of {} failed", task_id)
+            logger.exception("reading the logs of {task} failed", task=task_id)
             await self._say_error(task_id, repr(error))
         await self._queue.put(_Ended(task_id))
 

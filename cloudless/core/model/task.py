@@ -78,7 +78,8 @@ class TaskDesired(Evolving):
     """The leader's decision about one task.
 
     `slot` numbers the replica it fills (0-based); `task_generation` is the workload's when the task
-    was made; `term` is the deciding leader's. `reason` says why it was made or is to stop.
+    was made; `term` is the deciding leader's. `reason` says why it was made or is to stop. `traceparent` is the trace
+    context (W3C) of the decision to make it, "" if that is not traced; nothing is decided by it.
     `successor_id`: the task that was made to take its place on a better node ("": none was). It means something only
     while that one is in the slot too, and no second one is made if that one fails.
     """
@@ -97,6 +98,7 @@ class TaskDesired(Evolving):
     created_at_ms: int = 0
     stopped_at_ms: int = 0
     successor_id: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

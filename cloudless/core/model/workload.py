@@ -124,7 +124,8 @@ class WorkloadRecord(Evolving):
     template never changed). A person's word on it names it too, so that it says nothing of the next one: paused if
     `paused_generation` equals it, promoted if `promoted_generation` does. `rollback_of` is the template generation
     that the present template was put back for (0: it is no rollback). `history` lists the generations whose
-    templates are kept in `RevisionRecord`s, oldest first.
+    templates are kept in `RevisionRecord`s, oldest first. `traceparent` is the trace context (W3C) of the user's last
+    change, "" if that is not traced; nothing is decided by it.
     """
 
     namespace: str
@@ -143,3 +144,4 @@ class WorkloadRecord(Evolving):
     promoted_generation: int = 0
     rollback_of: int = 0
     history: tuple[int, ...] = ()
+    traceparent: str = ""

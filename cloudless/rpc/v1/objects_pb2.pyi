@@ -1764,6 +1764,7 @@ class WorkloadRecord(_message.Message):
     PROMOTED_GENERATION_FIELD_NUMBER: _builtins.int
     ROLLBACK_OF_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     uid: _builtins.str
@@ -1776,6 +1777,8 @@ class WorkloadRecord(_message.Message):
     paused_generation: _builtins.int
     promoted_generation: _builtins.int
     rollback_of: _builtins.int
+    traceparent: _builtins.str
+    """W3C trace context of the last change, if that is traced; else empty."""
     @_builtins.property
     def spec(self) -> Global___WorkloadSpec: ...
     @_builtins.property
@@ -1803,10 +1806,11 @@ class WorkloadRecord(_message.Message):
         promoted_generation: _builtins.int = ...,
         rollback_of: _builtins.int = ...,
         history: _abc.Iterable[_builtins.int] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "created_at_ms", b"created_at_ms", "deleted_at_ms", b"deleted_at_ms", "generation", b"generation", "history", b"history", "labels", b"labels", "name", b"name", "namespace", b"namespace", "paused_generation", b"paused_generation", "promoted_generation", b"promoted_generation", "rollback_of", b"rollback_of", "rollout_generation", b"rollout_generation", "spec", b"spec", "task_generation", b"task_generation", "uid", b"uid", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "created_at_ms", b"created_at_ms", "deleted_at_ms", b"deleted_at_ms", "generation", b"generation", "history", b"history", "labels", b"labels", "name", b"name", "namespace", b"namespace", "paused_generation", b"paused_generation", "promoted_generation", b"promoted_generation", "rollback_of", b"rollback_of", "rollout_generation", b"rollout_generation", "spec", b"spec", "task_generation", b"task_generation", "traceparent", b"traceparent", "uid", b"uid", "updated_at_ms", b"updated_at_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2040,6 +2044,7 @@ class TaskDesired(_message.Message):
     CREATED_AT_MS_FIELD_NUMBER: _builtins.int
     STOPPED_AT_MS_FIELD_NUMBER: _builtins.int
     SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     workload: _builtins.str
@@ -2054,6 +2059,8 @@ class TaskDesired(_message.Message):
     stopped_at_ms: _builtins.int
     successor_id: _builtins.str
     """The task that is to take its place on another node, "" if none ever was."""
+    traceparent: _builtins.str
+    """W3C trace context of what it was made for, if that is traced; else empty."""
     @_builtins.property
     def spec(self) -> Global___TaskSpec: ...
     def __init__(
@@ -2073,10 +2080,11 @@ class TaskDesired(_message.Message):
         created_at_ms: _builtins.int = ...,
         stopped_at_ms: _builtins.int = ...,
         successor_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "desired", b"desired", "id", b"id", "namespace", b"namespace", "node_id", b"node_id", "reason", b"reason", "slot", b"slot", "spec", b"spec", "stopped_at_ms", b"stopped_at_ms", "successor_id", b"successor_id", "task_generation", b"task_generation", "term", b"term", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "desired", b"desired", "id", b"id", "namespace", b"namespace", "node_id", b"node_id", "reason", b"reason", "slot", b"slot", "spec", b"spec", "stopped_at_ms", b"stopped_at_ms", "successor_id", b"successor_id", "task_generation", b"task_generation", "term", b"term", "traceparent", b"traceparent", "workload", b"workload", "workload_uid", b"workload_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
