@@ -18,7 +18,6 @@ from cloudless.coordinator.httpapi.request import (
     body_fields,
     find_resume,
     query_fields,
-    takes_options,
 )
 from cloudless.coordinator.httpapi.schemas import (
     Schema,
@@ -186,7 +185,8 @@ def _parameters(route: Route) -> Iterator[Schema]:
         yield _parameter(name, "query", of_parameter(field)) | comment_on(field.full_name)
     headers = ["Request-Timeout"]
     headers += ["Last-Event-ID"] if find_resume(route) else []
-    headers += ["Idempotency-Key", "If-Match"] if takes_options(route) else []
+    headers += ["Idempotency-Key"] if route.takes_id else []
+    headers += ["If-Match"] if route.conditional else []
     for name in headers:
         yield {"name": name, "in": "header", "required": False, **_HEADERS[name]}
 

@@ -36,10 +36,10 @@ PARAMETERS_MAX = 500
 TIMEOUT_MIN_S, TIMEOUT_MAX_S = 0.05, 600.0
 SMALL_BYTES_MAX = 32 << 10
 """A larger body is read in a thread, one at a time: a megabyte of JSON may take a second."""
-_TYPES_OF_JSON = {"", "application/json", "application/x-www-form-urlencoded"}  # the last is what curl -d says
+# Beside their own, what says nothing: none, bytes, and what curl -d says of everything.
+_TYPES_OF_JSON = {"", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"}
 _TYPES_OF_TEXT = {
     *_TYPES_OF_JSON, "application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain",
-    "application/octet-stream",
 }  # fmt: skip
 _REVISION = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 
@@ -92,11 +92,6 @@ def body_fields(route: Route) -> list[FieldDescriptor]:
         return []
     said = {*route.variables, *route.line.fixed}
     return [field for field in route.method.input_type.fields if field.name not in said]
-
-
-def takes_options(route: Route) -> bool:
-    """Whether it takes Idempotency-Key and If-Match."""
-    return OPTIONS in route.method.input_type.fields_by_name
 
 
 def _read_options(request: Descriptor) -> list[FieldDescriptor]:
@@ -209,10 +204,11 @@ def _require_no_body(asked: Asked) -> None:
 def _options(route: Route, asked: Asked, message: Message) -> dict[str, Any]:
     """Return `options` as the headers say them, beside those of the body, which they must not contradict."""
     request_id, match = asked.headers.get(IDEMPOTENCY_KEY, "").strip('"'), asked.headers.get(IF_MATCH, "")
-    if not takes_options(route):
-        if match or (request_id and route.verb not in ("GET", "HEAD")):
-            name = "If-Match" if match else "Idempotency-Key"
-            raise InvalidSpec([Problem(name, f"is not taken by {route.verb} {route.path}")])
+    if match and not route.conditional:
+        raise InvalidSpec([Problem("If-Match", f"is not taken by {route.verb} {route.path}")])
+    if not route.takes_id:
+        if request_id and route.verb not in ("GET", "HEAD"):
+            raise InvalidSpec([Problem("Idempotency-Key", f"is not taken by {route.verb} {route.path}")])
         return {}
     held: Any = getattr(message, OPTIONS)
     found = _REVISION.fullmatch(match) if match else None
@@ -221,4 +217,5 @@ def _options(route: Route, asked: Asked, message: Message) -> dict[str, Any]:
     revision = int(found[1]) if found else held.if_revision
     if (request_id and held.request_id not in ("", request_id)) or held.if_revision not in (0, revision):
         raise InvalidSpec([Problem(OPTIONS, "says something else than Idempotency-Key or If-Match")])
-    return {OPTIONS: {"requestId": request_id or held.request_id, "ifRevision": revision}}
+    said = {"requestId": request_id, "ifRevision": revision}
+    return {OPTIONS: {name: value for name, value in said.items() if value}} if any(said.values()) else {}

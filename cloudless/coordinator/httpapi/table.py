@@ -117,6 +117,14 @@ TABLE: tuple[Path, ...] = (
     Path("PUT", "/backup-schedule", "BackupService/SetBackupSchedule"),
 )  # fmt: skip
 
+CONDITIONAL = frozenset(
+    {
+        "SetAutopilot", "SetScheduler", "UpdateNode", "RemoveNode", "ApplyWorkload", "ScaleWorkload", "DeleteWorkload",
+        "UpdateRollout",
+    }
+)  # fmt: skip
+"""Methods that look at `options.ifRevision`: elsewhere If-Match would be a promise that nobody keeps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -146,6 +154,16 @@ class Route:
     def in_query(self) -> bool:
         """Whether fields that the path does not say are in the query."""
         return self.verb in ("GET", "DELETE") or bool(self.line.raw)
+
+    @property
+    def takes_id(self) -> bool:
+        """Whether it may be sent again under the same Idempotency-Key."""
+        return "options" in self.method.input_type.fields_by_name
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it takes If-Match."""
+        return self.method.name in CONDITIONAL
 
     @property
     def variables(self) -> tuple[str, ...]:
