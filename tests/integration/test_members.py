@@ -162,11 +162,11 @@ def test_what_may_not_be_is_refused_with_its_reason(cluster: LocalCluster) -> No
         cluster.call(LEAVE_CLUSTER, LeaveClusterRequest(coordinator_id=SECOND), FIRST)
     assert cluster.call(PROMOTE_MEMBER, PromoteMemberRequest(coordinator_id=SECOND)).voters == 3
     status, answer = post_join(cluster, {"nodeId": "UPPER", "raftAddress": "nowhere", "apiAddress": "127.0.0.1:1"})
-    assert (status, sorted(p["field"] for p in answer["error"]["problems"])) == (400, ["node_id", "raft_address"])  # type: ignore[index]
+    assert (status, sorted(p["field"] for p in answer["problems"])) == (400, ["node_id", "raft_address"])  # type: ignore[index]
     status, answer = post_join(
         cluster, {"nodeId": SECOND, "raftAddress": "127.0.0.1:1", "apiAddress": "127.0.0.1:2", "empty": True}
     )
-    assert (status, answer["error"]["code"]) == (500, "formation-refused")  # type: ignore[index]
+    assert (status, answer["code"]) == (500, "formation-refused")  # type: ignore[index]
     cluster.kill(THIRD, etcd=True)
     with pytest.raises(Conflict, match="only 1 answer"):
         cluster.until(lambda: cluster.call(LEAVE_CLUSTER, LeaveClusterRequest(coordinator_id=SECOND), SECOND), "")
