@@ -19,13 +19,15 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from cloudless.adapters.pki.request import build_request, key_to_pem, new_key
 from etcd.find import Found
 from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of
+from tests.integration.etcd_fixture import binary
 from tests.integration.http_caller import HttpCaller, context_of
 from tests.integration.trusted import Trusted, identity_dir
 
+__all__ = ["binary"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 WEB = "/v1/workloads/default/web"
 NODE_SPEC = "nodes/agent-1/spec"
-EXAMPLES_MAX = 4
+EXAMPLES_MAX = 2
 # They take long, or wait for somebody else; the streams have no end.
 LEFT_OUT = {"MakeRoom", "StoreBackup", "JoinRaftCluster", "Watch", "WatchEndpoints", "ReadLogs"}
 
@@ -136,6 +138,8 @@ def test_any_coordinator_takes_a_change_and_tells_it(trusted: LocalCluster) -> N
     assert first.ask("DELETE", WEB).status == 200
     trusted.until(lambda: third.ask("GET", WEB).status == 404, "it is gone")
     assert trusted.asked(COORDINATORS[0], "WorkloadService/ApplyWorkload") == 1
+    applied_by = [one["actor"] for one in first.get("/v1/events")["events"] if one["kind"] == "WorkloadApplied"]
+    assert applied_by == ["person/admin"]
 
 
 def test_one_coordinator_is_the_leader_for_load_balancers_and_two_are_not(trusted: LocalCluster) -> None:
@@ -188,7 +192,7 @@ def no_bug(context: Any, response: Any, case: Any) -> None:
 def test_whatever_is_asked_the_answer_is_as_the_document_says(plain: LocalCluster, mode: GenerationMode) -> None:
     base = f"http://{plain.processes[COORDINATORS[0]].address('http')}"
     schema = schemathesis.openapi.from_url(f"{base}/openapi.json")
-    operations = [one.ok() for one in schema.get_all_operations()]
+    operations: list[Any] = [one.ok() for one in schema.get_all_operations()]  # type: ignore[union-attr]
     chosen = [one for one in operations if one.definition.raw.get("x-method", "/").split("/")[1] not in LEFT_OUT]
     assert len(chosen) > 100
     for operation in chosen:
@@ -199,12 +203,10 @@ def test_whatever_is_asked_the_answer_is_as_the_document_says(plain: LocalCluste
         )  # fmt: skip
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: schemathesis.Case) -> None:
-            case.call_and_validate(
-                base_url=base,
-                headers={"Request-Timeout": "1"},
-                additional_checks=[no_bug],
-                excluded_checks=[not_a_server_error, positive_data_acceptance],
-            )
+            if mode.is_positive or "Request-Timeout" not in case.headers:
+                case.headers["Request-Timeout"] = "1"  # a read may wait for a revision of the far future
+            excluded: list[Any] = [not_a_server_error, positive_data_acceptance]
+            case.call_and_validate(base_url=base, additional_checks=[no_bug], excluded_checks=excluded)
 
         ask()
     assert "Traceback" not in plain.processes[COORDINATORS[0]].log.read_text()

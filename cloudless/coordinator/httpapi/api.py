@@ -99,8 +99,9 @@ class HttpApi:
         """Answer whatever is asked; errors are answers, too."""
         try:
             given = await self._answer(asked)
-        except CloudlessError as error:
-            given = to_problem(error, self._own_id, self._find_revision())
+        except Exception as error:  # a bug must not be silence, nor an answer in another form
+            told = self._translate(f"{asked.verb} {asked.path}", error)
+            given = to_problem(told, self._own_id, self._find_revision())
         extra = self._origins.headers(asked)
         return replace(given, headers={**given.headers, **extra}) if extra else given
 
@@ -150,7 +151,7 @@ class HttpApi:
             self._observe(route.name, "cancelled")
             raise
         except Exception as error:
-            told = self._translate(route, error)
+            told = self._translate(route.name, error)
             self._observe(route.name, told.code)
             raise told from error
         finally:
@@ -184,13 +185,13 @@ class HttpApi:
         self._door.check(route.name, request, context)
         return request
 
-    def _translate(self, route: Route, error: Exception) -> CloudlessError:
+    def _translate(self, name: str, error: Exception) -> CloudlessError:
         """Return what a call failed with as a typed error; a bug is logged, and no silence for the caller."""
         if isinstance(error, codec.Malformed):
             return InvalidSpec([Problem("", str(error))])
         if isinstance(error, CloudlessError):
             return error
-        logger.opt(exception=error).error("{} failed", route.name)
+        logger.opt(exception=error).error("{} failed", name)
         return CloudlessError(f"internal error: {error!r}")
 
     # --- streams ---
@@ -205,7 +206,7 @@ class HttpApi:
             telling = await self._begin(route, variables, asked)
             await telling.begin()
         except BaseException as error:
-            told = self._translate(route, error) if isinstance(error, Exception) else None
+            told = self._translate(route.name, error) if isinstance(error, Exception) else None
             if telling is not None:
                 await telling.close()
             else:
@@ -225,7 +226,7 @@ class HttpApi:
             lambda: self._door.check(route.name, None, context),
             lambda error: describe_error(error, self._own_id, self._find_revision()),
             lambda outcome: self._end_stream(place, route.name, outcome),
-            lambda error: self._translate(route, error),
+            lambda error: self._translate(route.name, error),
         )
 
     def _end_stream(self, place: str, method: str, outcome: str) -> None:
