@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,7 +12,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 from cloudless.core.model import NodeInfo, NodeSpec, Taint, TaintEffect, WorkloadRecord
 from cloudless.errors import InvalidSpec
-from cloudless.rpc import codec
+from cloudless.rpc import codec, json_answer
 from cloudless.rpc.comments import find_comments, load_comments
 from cloudless.rpc.json_answer import to_values, write_answer
 from cloudless.rpc.json_request import DEPTH_MAX, PROBLEMS_MAX, fill, load_object, read_texts
@@ -51,6 +52,23 @@ async def test_an_answer_written_entry_by_entry_is_the_whole_answer() -> None:
     assert json.loads(await write_answer(empty)) == {"nodes": [], "nextToken": ""}
     status = cluster_pb2.GetStatusResponse(problems=["a", "b"], quarantine={"k": "v"}, quota_hours_left=float("nan"))
     assert json.loads(await write_answer(status)) == to_values(status)
+
+
+async def test_others_have_their_turn_between_the_entries_of_a_long_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_answer, "TURN_S", -1.0)
+    answer = node_pb2.ListNodesResponse(nodes=[node_pb2.Node(id="n")] * 100)
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(take_turns())
+    assert len(json.loads(await write_answer(answer))["nodes"]) == 100
+    other.cancel()
+    assert turns == 100
 
 
 def test_null_says_nothing_and_an_unset_field_stays_unset() -> None:
