@@ -13,6 +13,47 @@ from cloudless.rpc.v1 import node_pb2, workload_pb2
 from tests.unit.http.serving import MANIFEST, PAGE, OpenDoor, serving
 
 WEB = "/v1/workloads/default/web"
+# verb, path, what else is sent, the field that is wrong, what is said of it
+FAULTS: list[tuple[str, str, dict[str, Any], str, str]] = [
+    ("GET", "/v1/nodes?limt=3", {}, "limt", "is no parameter of GET /v1/nodes"),
+    ("GET", "/v1/nodes?limit=three", {}, "limit", "must be a whole number of 64 bits"),
+    ("GET", "/v1/nodes?limit=1&limit=2", {}, "limit", "more than once"),
+    ("GET", "/v1/nodes?selector=zone", {}, "selector", "must be key=value"),
+    ("GET", "/v1/nodes?consistency=fresh", {}, "consistency", "linearizable, bounded, stale"),
+    ("GET", "/v1/nodes?limit=%ff", {}, "query", "UTF-8"),
+    ("GET", f"{WEB}?name=other", {}, "name", "said by the path"),
+    ("GET", f"{WEB}?withManifest=yes", {}, "withManifest", "must be true or false"),
+    ("GET", "/v1/nodes", {"data": b"{}"}, "body", "is not taken here"),
+    ("DELETE", WEB, {"json": {"name": "web"}}, "body", "is not taken here"),
+    ("PUT", f"{WEB}/scale", {"json": {"replica": 3}}, "replica", "did you mean replicas?"),
+    ("PUT", f"{WEB}/scale", {"json": {"replicas": "many"}}, "replicas", "must be a whole number"),
+    ("PUT", f"{WEB}/scale", {"json": {"replicas": 1.5}}, "replicas", "must be a whole number"),
+    ("PUT", f"{WEB}/scale", {"json": {"name": "other"}}, "name", "is said by the path"),
+    ("PUT", f"{WEB}/scale?replicas=3", {}, "replicas", "give it in the body"),
+    ("PUT", f"{WEB}/scale", {"data": b"{"}, "body", "is not JSON"),
+    ("PUT", f"{WEB}/scale", {"data": b"[1]"}, "body", "must be a JSON object"),
+    ("PUT", f"{WEB}/scale", {"data": b'{"replicas": NaN}'}, "body", "NaN"),
+    ("PUT", f"{WEB}/scale", {"data": b'{"replicas": 1, "replicas": 2}'}, "body", "given twice"),
+    ("PUT", f"{WEB}/scale", {"data": b"\xff\xfe"}, "body", "is not JSON"),
+    ("PUT", f"{WEB}/scale", {"data": b"[" * 100_000}, "body", "is not JSON"),
+    ("PUT", f"{WEB}/scale", {"data": b"<x/>", "headers": {"Content-Type": "text/xml"}}, "Content-Type", "text/xml"),
+    ("PUT", f"{WEB}/scale", {"headers": {"If-Match": "yesterday"}}, "If-Match", "must be the revision"),
+    ("PUT", f"{WEB}/scale", {"headers": {"Request-Timeout": "1h"}}, "Request-Timeout", "must be seconds"),
+    ("PUT", "/v1/workloads", {"data": b"\xff"}, "body", "is not UTF-8"),
+    ("POST", "/v1/cluster/transfer-leader", {"headers": {"If-Match": '"3"'}}, "If-Match", "is not taken"),
+    ("POST", "/v1/cluster/transfer-leader", {"headers": {"Idempotency-Key": "3"}}, "Idempotency-Key", "not taken"),
+    (
+        "PATCH", "/v1/nodes/n1", {"json": {"setTaints": [{"key": "a"}, {"key": "b", "efect": "X"}]}},
+        "setTaints[1].efect", "did you mean effect?",
+    ),
+    ("PATCH", "/v1/nodes/n1", {"json": {"setTaints": [{"effect": "X"}]}}, "setTaints[0].effect", "NO_SCHEDULE"),
+    ("PATCH", "/v1/nodes/n1", {"json": {"set_labels": {"a": 1}}}, "set_labels", "must be an object with texts"),
+    ("PATCH", "/v1/nodes/n1", {"json": {"setLabels": {}, "set_labels": {}}}, "set_labels", "is the same as"),
+    (
+        "POST", "/v1/WorkloadService/ScaleWorkload",
+        {"json": {"options": {"requestId": "a"}}, "headers": {"Idempotency-Key": "b"}}, "options", "something else",
+    ),
+]  # fmt: skip
 
 
 async def test_a_workload_lives_from_its_manifest_to_its_end() -> None:
@@ -73,58 +114,14 @@ async def test_a_read_is_as_fresh_as_the_query_asks() -> None:
         assert request.limit == 3
 
 
-@pytest.mark.parametrize(
-    ("verb", "path", "options", "field", "words"),
-    [
-        ("GET", "/v1/nodes?limt=3", {}, "limt", "is no parameter of GET /v1/nodes"),
-        ("GET", "/v1/nodes?limit=three", {}, "limit", "must be a whole number of 64 bits"),
-        ("GET", "/v1/nodes?limit=1&limit=2", {}, "limit", "more than once"),
-        ("GET", "/v1/nodes?selector=zone", {}, "selector", "must be key=value"),
-        ("GET", "/v1/nodes?consistency=fresh", {}, "consistency", "linearizable, bounded, stale"),
-        ("GET", "/v1/nodes?limit=%ff", {}, "query", "UTF-8"),
-        ("GET", f"{WEB}?name=other", {}, "name", "said by the path"),
-        ("GET", f"{WEB}?withManifest=yes", {}, "withManifest", "must be true or false"),
-        ("GET", "/v1/nodes", {"data": b"{}"}, "body", "is not taken here"),
-        ("DELETE", WEB, {"json": {"name": "web"}}, "body", "is not taken here"),
-        ("PUT", f"{WEB}/scale", {"json": {"replica": 3}}, "replica", "did you mean replicas?"),
-        ("PUT", f"{WEB}/scale", {"json": {"replicas": "many"}}, "replicas", "must be a whole number"),
-        ("PUT", f"{WEB}/scale", {"json": {"replicas": 1.5}}, "replicas", "must be a whole number"),
-        ("PUT", f"{WEB}/scale", {"json": {"name": "other"}}, "name", "is said by the path"),
-        ("PUT", f"{WEB}/scale?replicas=3", {}, "replicas", "give it in the body"),
-        ("PUT", f"{WEB}/scale", {"data": b"{"}, "body", "is not JSON"),
-        ("PUT", f"{WEB}/scale", {"data": b"[1]"}, "body", "must be a JSON object"),
-        ("PUT", f"{WEB}/scale", {"data": b'{"replicas": NaN}'}, "body", "NaN"),
-        ("PUT", f"{WEB}/scale", {"data": b'{"replicas": 1, "replicas": 2}'}, "body", "given twice"),
-        ("PUT", f"{WEB}/scale", {"data": b"\xff\xfe"}, "body", "is not JSON"),
-        ("PUT", f"{WEB}/scale", {"data": b"[" * 100_000}, "body", "is not JSON"),
-        ("PUT", f"{WEB}/scale", {"data": b"<x/>", "headers": {"Content-Type": "text/xml"}}, "Content-Type", "text/xml"),
-        ("PUT", f"{WEB}/scale", {"headers": {"If-Match": "yesterday"}}, "If-Match", "must be the revision"),
-        ("PUT", f"{WEB}/scale", {"headers": {"Request-Timeout": "1h"}}, "Request-Timeout", "must be seconds"),
-        ("PUT", "/v1/workloads", {"data": b"\xff"}, "body", "is not UTF-8"),
-        ("POST", "/v1/cluster/transfer-leader", {"headers": {"If-Match": '"3"'}}, "If-Match", "is not taken"),
-        ("POST", "/v1/cluster/transfer-leader", {"headers": {"Idempotency-Key": "3"}}, "Idempotency-Key", "not taken"),
-        (
-            "PATCH", "/v1/nodes/n1", {"json": {"setTaints": [{"key": "a"}, {"key": "b", "efect": "X"}]}},
-            "setTaints[1].efect", "did you mean effect?",
-        ),
-        ("PATCH", "/v1/nodes/n1", {"json": {"setTaints": [{"effect": "X"}]}}, "setTaints[0].effect", "NO_SCHEDULE"),
-        ("PATCH", "/v1/nodes/n1", {"json": {"set_labels": {"a": 1}}}, "set_labels", "must be an object with texts"),
-        ("PATCH", "/v1/nodes/n1", {"json": {"setLabels": {}, "set_labels": {}}}, "set_labels", "is the same as"),
-        (
-            "POST", "/v1/WorkloadService/ScaleWorkload",
-            {"json": {"options": {"requestId": "a"}}, "headers": {"Idempotency-Key": "b"}}, "options", "something else",
-        ),
-    ],
-)  # fmt: skip
-async def test_what_is_wrong_is_refused_by_the_name_of_its_field(
-    verb: str, path: str, options: dict[str, Any], field: str, words: str
-) -> None:
+async def test_what_is_wrong_is_refused_by_the_name_of_its_field() -> None:
     async with serving() as served:
-        status, problem, headers = await served.ask(verb, path, **options)
-        assert (status, problem["code"], problem["status"]) == (400, "invalid-spec", 400), problem
-        assert headers["Content-Type"].startswith("application/problem+json")
-        assert [one["field"] for one in problem["problems"]] == [field]
-        assert words in problem["problems"][0]["message"]
+        for verb, path, options, field, words in FAULTS:
+            status, problem, headers = await served.ask(verb, path, **options)
+            assert (status, problem["code"], problem["status"]) == (400, "invalid-spec", 400), (path, problem)
+            assert headers["Content-Type"].startswith("application/problem+json")
+            assert [one["field"] for one in problem["problems"]] == [field], (path, problem)
+            assert words in problem["problems"][0]["message"]
 
 
 async def test_all_that_is_wrong_is_told_at_once() -> None:
