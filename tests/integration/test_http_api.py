@@ -27,7 +27,7 @@ __all__ = ["binary"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 WEB = "/v1/workloads/default/web"
 NODE_SPEC = "nodes/agent-1/spec"
-EXAMPLES_MAX = 2
+EXAMPLES_MAX = 3
 # They take long, or wait for somebody else; the streams have no end.
 LEFT_OUT = {"MakeRoom", "StoreBackup", "JoinRaftCluster", "Watch", "WatchEndpoints", "ReadLogs"}
 
@@ -183,9 +183,10 @@ def change_label(cluster: LocalCluster, value: str) -> str:
 
 def no_bug(context: Any, response: Any, case: Any) -> None:
     """A status of 500 and above says that something cannot be done now; never that something broke."""
-    assert response.status_code != 500 or response.json()["code"] != "internal", response.text
-    if response.status_code > 500:
-        assert response.json()["retryable"], response.text
+    if response.status_code >= 500:
+        problem = response.json()
+        assert problem["code"] != "internal", response.text
+        assert problem["retryable"] or response.status_code == 500, response.text
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -193,7 +194,8 @@ def test_whatever_is_asked_the_answer_is_as_the_document_says(plain: LocalCluste
     base = f"http://{plain.processes[COORDINATORS[0]].address('http')}"
     schema = schemathesis.openapi.from_url(f"{base}/openapi.json")
     operations: list[Any] = [one.ok() for one in schema.get_all_operations()]  # type: ignore[union-attr]
-    chosen = [one for one in operations if one.definition.raw.get("x-method", "/").split("/")[1] not in LEFT_OUT]
+    methods = {one.label: one.definition.raw.get("x-method", "").rpartition("/")[2] for one in operations}
+    chosen = [one for one in operations if methods[one.label] and methods[one.label] not in LEFT_OUT]
     assert len(chosen) > 100
     for operation in chosen:
 
