@@ -84,6 +84,12 @@ class Unauthenticated(UserError):
     code = "unauthenticated"
 
 
+class WrongVerb(UserError):
+    """This path is there, but not for this verb of HTTP."""
+
+    code = "wrong-verb"
+
+
 class TooLarge(UserError):
     """The request exceeds a stated limit (bytes, objects, depth)."""
 
@@ -356,6 +362,7 @@ OUTCOMES: dict[type[CloudlessError], Outcome] = {
     InvalidSpec: Outcome("INVALID_ARGUMENT", 400, 2),
     TooLarge: Outcome("RESOURCE_EXHAUSTED", 413, 2),
     NotFound: Outcome("NOT_FOUND", 404, 4),
+    WrongVerb: Outcome("UNIMPLEMENTED", 405, 2),
     AlreadyExists: Outcome("ALREADY_EXISTS", 409, 5),
     Conflict: Outcome("ABORTED", 409, 5),
     HistoryGone: Outcome("OUT_OF_RANGE", 410, 5),

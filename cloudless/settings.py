@@ -30,6 +30,7 @@ from cloudless.core.setting_values import (
     read_docker_host,
     read_enrol_addresses,
     read_name,
+    read_origins,
     read_otlp_endpoint,
     read_ratio,
     read_seeds,
@@ -70,6 +71,8 @@ class CoordinatorSettings:
     `dns_stale_max_s`, because it is cut off from the others, refuses to answer.
     `log_format` is `human` or `json` (docs/logging.md). Traces go to `otlp_endpoint`, a URL ("": there are none); of
     new ones only the share `trace_ratio`, 0 to 1 (docs/tracing.md).
+    `http_cors_origins`: web pages of other origins that may use the HTTP API from a browser; a page that should not be
+    here acts with the certificate of whoever looks at it.
     """
 
     node_id: str
@@ -107,6 +110,7 @@ class CoordinatorSettings:
     dns_domain: str = "cloudless"
     dns_ttl_s: int = 5
     dns_stale_max_s: float = 30.0
+    http_cors_origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +203,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DNS_TTL": ("dns_ttl_s", integer_reader(0, 3600)),
     "DNS_STALE_MAX": ("dns_stale_max_s", seconds_reader(1, 86_400)),
     "BACKUP_KEY_FILE": ("backup_key_file", Path),
+    "HTTP_CORS_ORIGINS": ("http_cors_origins", read_origins),
 }
 _AGENT: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NODE_ID": ("node_id", read_name),

@@ -22,13 +22,13 @@ from cloudless.adapters.member.logtail import EtcdLine, LogTail
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.adapters.member.wal_end import find_log_end
 from cloudless.adapters.system import SystemClock
-from cloudless.coordinator import http_join
 from cloudless.coordinator.body import Body
 from cloudless.coordinator.credentials import OwnCredentials, load_credentials
 from cloudless.coordinator.departure import REMOVED_HINT
 from cloudless.coordinator.formation import Formation
 from cloudless.coordinator.guard import Guard
-from cloudless.coordinator.health import OPEN_PATHS, build_routes
+from cloudless.coordinator.health import OPEN_PATHS, build_pages
+from cloudless.coordinator.httpapi.serving import build_api
 from cloudless.coordinator.inspection import Inspector
 from cloudless.coordinator.names import NameAnswers
 from cloudless.coordinator.sampling import sample
@@ -134,17 +134,10 @@ class Coordinator:
             await asyncio.wait([keeping])
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
-        assert self._formation is not None
-        routes = build_routes(lambda: self._body, self._metrics.render, self._formation.admin)
         door = Guard(
             self._find_view, lambda: self._own.cluster_id, tell=self._tell_refusal, open_door=not self._own.api
         )
-        for address in dict.fromkeys((self._settings.http_address, self._settings.metrics_address)):
-            posts = {http_join.PATH: http_join.build_join(self._resolver("cluster"), door)}
-            taken = posts if address == self._settings.http_address else None
-            http = HttpServer(address, routes, taken, tls=self._own.http, open=OPEN_PATHS)
-            stack.push_async_callback(http.stop)
-            await http.start()
+        await self._listen_http(stack, door)
         await self._answer_names(stack)
         self._server = server = GrpcServer(
             self._settings.bind_address,
@@ -165,6 +158,25 @@ class Coordinator:
             self._settings.bind_address,
             self._settings.http_address,
         )
+
+    async def _listen_http(self, stack: contextlib.AsyncExitStack, door: Guard) -> None:
+        """Serve pages on the HTTP and the metrics port, the API on the former alone."""
+        assert self._formation is not None
+        formation, settings = self._formation, self._settings
+        pages = build_pages(lambda: self._body, lambda: formation.waiting_for, self._metrics.render, formation.admin)
+        api = build_api(
+            settings,
+            SERVICES,
+            lambda service, method: self._resolver(service)(method),
+            door,
+            RequestMetrics(self._metrics).observe,
+            lambda: self._body.replica.machine.revision if self._body else 0,
+        )
+        for address in dict.fromkeys((settings.http_address, settings.metrics_address)):
+            rest = api.answer if address == settings.http_address else None
+            http = HttpServer(address, pages, rest, tls=self._own.http, open=OPEN_PATHS)
+            stack.push_async_callback(http.stop)
+            await http.start()
 
     async def _answer_names(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings

@@ -13,6 +13,10 @@ ENROL_PORT = 8070
 # Short, so that names of workloads under it stay below the 255 bytes that DNS allows.
 _DOMAIN = re.compile(r"(?=.{1,63}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
+# In lower case, as browsers send it; `*` is no origin: a page acts with its reader's certificate.
+_ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_ORIGINS_MAX = 32
+
 
 def read_text(raw: str) -> str:
     return raw
@@ -50,6 +54,18 @@ def read_seeds(raw: str) -> tuple[str, ...]:
 
 def read_enrol_addresses(raw: str) -> tuple[str, ...]:
     return tuple(str(seed) for seed in parse_seeds(raw, ENROL_PORT))
+
+
+def read_origins(raw: str) -> tuple[str, ...]:
+    """Return origins as browsers write them: scheme, host, and the port unless it is the scheme's own."""
+    origins = [entry.strip() for entry in raw.split(",")] if raw else []
+    for entry in origins:
+        found = _ORIGIN.fullmatch(entry)
+        if not found or len(origins) > _ORIGINS_MAX:
+            raise ValueError("must be origins such as https://console.example.org, separated by commas, each named")
+        if (found[1], found[3]) in (("http", ":80"), ("https", ":443")):
+            raise ValueError(f"must leave out the port that {found[1]} has anyway, as browsers do")
+    return tuple(dict.fromkeys(origins))
 
 
 def integer_reader(low: int, high: int) -> Callable[[str], int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudless.adapters.http.server import Answer, HttpServer
+from cloudless.adapters.http.exchange import Answer
+from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.self_signing import sign_own
 from cloudless.adapters.pki.server_context import ServerContext
@@ -18,7 +19,7 @@ from cloudless.cli.doctor.pages import fetch_text
 from tests.integration.etcd_fixture import free_ports
 
 NOW_MS = time.time_ns() // 1_000_000
-ROUTES = {"/metrics": lambda: Answer(200, "up 1\n" * 100)}
+ROUTES = {"/metrics": lambda query: Answer(200, "up 1\n" * 100)}
 
 
 async def test_it_shows_the_callers_certificate_and_reads_so_much_and_no_more(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from cloudless.adapters.http import accepting
-from cloudless.adapters.http.server import Answer, HttpServer
+from cloudless.adapters.http.exchange import Answer
+from cloudless.adapters.http.server import HttpServer
 from cloudless.adapters.pki.identity_dir import IdentityDir
 from cloudless.adapters.pki.self_signing import sign_own
 from cloudless.adapters.pki.server_context import ServerContext
@@ -31,7 +32,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[tuple[int, ssl.SSLContext]]:
     sign_own(found("ours", NOW_MS), "c1", directory, NOW_MS)
     tls = ServerContext(directory, ssl.CERT_OPTIONAL).context
     port = free_port()
-    server = HttpServer(f"127.0.0.1:{port}", {"/livez": lambda: Answer(200, "ok\n")}, tls=tls, open=("/livez",))
+    server = HttpServer(f"127.0.0.1:{port}", {"/livez": lambda query: Answer(200, "ok\n")}, tls=tls, open=("/livez",))
     await server.start()
     client = ssl.create_default_context(cafile=str(directory.roots_file))
     client.check_hostname = False

@@ -1,0 +1,1 @@
+"""The services of gRPC over HTTP and JSON: one table of paths, everything else derived from the protos."""
