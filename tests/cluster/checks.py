@@ -270,9 +270,14 @@ def _others_go_on(trial: Trial, gone: str, term: int) -> tuple[float, str]:
 def check_agents_follow(trial: Trial, away: Iterable[str]) -> None:
     """Every agent has a session to a coordinator that is there, and is READY for all of them. Raises CheckFailed."""
     here = [name for name in trial.stack.coordinators if name not in set(away)]
-    trial.until("agents after the change", ENROLLED_S, lambda: find_ill(trial, away))
+    for agent in trial.stack.agents:
+        trial.until(f"a session of {agent}", ENROLLED_S, partial(_find_no_session, trial, agent))
     for name in here:
         trial.until(f"agents, asked of {name}", ENROLLED_S, partial(find_missing_agents, trial, name))
+
+
+def _find_no_session(trial: Trial, agent: str) -> str:
+    return "" if trial.stack.has_session(agent) else "none"
 
 
 def check_leader_stopped(trial: Trial) -> str:

@@ -215,6 +215,10 @@ class ComposeStack:
     def nodes(self, coordinator: str) -> Mapping[str, NodeSeen]:
         return {row["id"]: _to_node(row) for row in self._ask(coordinator, "node", "list")}
 
+    def has_session(self, agent: str) -> bool:
+        self._exec(agent, "cloudless-probe")
+        return True
+
     def _apply(self, coordinator: str, name: str, spec: dict[str, Any], annotations: dict[str, str]) -> None:
         metadata = {"name": name, "namespace": NAMESPACE, "annotations": annotations}
         manifest = {"apiVersion": "cloudless/v1", "kind": "Workload", "metadata": metadata}

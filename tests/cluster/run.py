@@ -95,14 +95,21 @@ def _run(asked: argparse.Namespace, work: Path, environ: dict[str, str]) -> int:
 
 
 def run_checks(trial: Trial, checks: Sequence[Check], results: list[Result], tell: Callable[[str], None]) -> None:
-    """Run the checks in order, append what each came to. After the first failure the others are not run."""
+    """Run the checks in order, append what each came to. After the first failure the others are not run.
+
+    One that is broken off, by a signal or a fault in it, counts as failed before that is raised.
+    """
     broken = ""
     for name, check in checks:
         begun_s = trial.clock()
         if broken:
             result = Result(name, Outcome.NOT_RUN, words=f"after the failure of: {broken}")
         else:
-            result = _run_one(trial, name, check, begun_s)
+            try:
+                result = _run_one(trial, name, check, begun_s)
+            except BaseException as error:
+                results.append(_broken_off(name, error))
+                raise
             broken = name if result.outcome is Outcome.FAILED else ""
         results.append(result)
         tell(to_line(result))
@@ -114,6 +121,10 @@ def _run_one(trial: Trial, name: str, check: Callable[[Trial], str], begun_s: fl
     except (CheckFailed, Unreachable) as error:
         outcome, words = Outcome.FAILED, str(error)
     return Result(name, outcome, trial.clock() - begun_s, words)
+
+
+def _broken_off(name: str, error: BaseException) -> Result:
+    return Result(name, Outcome.FAILED, words=f"broken off by {type(error).__name__} {error}".rstrip())
 
 
 def _finish(stack: Stack, asked: argparse.Namespace, results: list[Result]) -> None:
