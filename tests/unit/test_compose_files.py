@@ -146,7 +146,7 @@ def test_every_volume_is_declared_and_used(name: str) -> None:
         for volume in told.get("volumes", [])
         if isinstance(volume, str)
     }
-    assert used == set(read(COMPOSE / name)["volumes"]) | ({"monitor-token"} & used)
+    assert used == set(read(COMPOSE / name)["volumes"]) | ({"monitor-enrolment"} & used)
 
 
 @pytest.mark.parametrize("name", FILES)
