@@ -168,8 +168,8 @@ def _read_founding_file(file: Path) -> Holdings:
     except OSError as error:
         raise BadCredentials(
             f"the founding file {file} cannot be read: {error.strerror}",
-            hint="make one with `cloudless cluster found` and give the same to all founders; one that has lost its data "
-            "joins the cluster that was founded with CLOUDLESS_JOIN_TOKEN",
+            hint="make one with `cloudless cluster found` and give the same to all founders; one that has lost its "
+            "data joins the cluster that was founded with CLOUDLESS_JOIN_TOKEN",
         ) from error
 
 
