@@ -51,10 +51,13 @@ def find_busybox() -> str | None:
 
 
 class DockerDaemon:
-    """One dockerd over several lives on one data directory. `host` is its address."""
+    """One dockerd over several lives on one data directory. `host` is its address.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    `storage` is its storage driver: vfs works everywhere, but copies every layer.
+    """
+
+    def __init__(self, root: Path, storage: str = "vfs") -> None:
+        self.root, self._storage = root, storage
         self.host = f"unix://{root}/docker.sock"
         # Not by pid: that is not unique where tests run in namespaces of their own.
         self.bridge = f"cl{secrets.token_hex(4)}"
@@ -72,7 +75,8 @@ class DockerDaemon:
                     "dockerd", f"--data-root={self.root}/data", f"--exec-root={self.root}/exec",
                     f"--pidfile={self.root}/docker.pid", f"--host={self.host}", f"--bridge={self.bridge}",
                     f"--fixed-cidr={self._network}", "--iptables=false", "--ip-masq=false", "--ip-forward=false",
-                    "--storage-driver=vfs", f"--cgroup-parent=/cloudless-{self.bridge}", "--shutdown-timeout=2",
+                    f"--storage-driver={self._storage}", f"--cgroup-parent=/cloudless-{self.bridge}",
+                    "--shutdown-timeout=2",
                 ],
                 stdout=log, stderr=log, cwd=self.root, start_new_session=True,
             )  # fmt: skip

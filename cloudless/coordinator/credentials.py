@@ -152,8 +152,12 @@ async def load_credentials(settings: CoordinatorSettings, clock: Clock) -> OwnCr
 
 
 async def _first_holdings(settings: CoordinatorSettings, vault: Vault, clock: Clock) -> Holdings:
-    """Return what a coordinator without any begins with."""
-    if settings.founding_file is not None:
+    """Return what a coordinator without any begins with.
+
+    A founding file that was deleted after the founding is no obstacle to one that lost everything and has a token.
+    """
+    may_join = bool(settings.join_token or settings.join_token_file)
+    if settings.founding_file is not None and (settings.founding_file.exists() or not may_join):
         return _read_founding_file(settings.founding_file)
     token = read_token(settings.join_token, settings.join_token_file)
     if token:
@@ -173,7 +177,8 @@ def _read_founding_file(file: Path) -> Holdings:
     except OSError as error:
         raise BadCredentials(
             f"the founding file {file} cannot be read: {error.strerror}",
-            hint="make one with `cloudless cluster found` and give the same to all founders",
+            hint="make one with `cloudless cluster found` and give the same to all founders; one that has lost its "
+            "data joins the cluster that was founded with CLOUDLESS_JOIN_TOKEN",
         ) from error
 
 

@@ -1,0 +1,275 @@
+"""The real stack: compose/docker-compose-ha.yml on a Docker engine, seen as its users see it.
+
+Coordinators are asked by `cloudless` on this machine over the published ports, each alone; their metrics over HTTPS
+with the certificate of the person who has signed in; etcd by its own etcdctl, inside. What is stopped, cut off and
+counted is stopped, cut off and counted by Docker.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import ssl
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.architecture.tree import ROOT
+from tests.cluster.docker_cli import Docker, run_command
+from tests.cluster.stack import Container, EtcdView, NodeSeen, Sight, TaskSeen, Unreachable
+
+FILES = {"cloudless-ha": ROOT / "compose/docker-compose-ha.yml", "cloudless": ROOT / "compose/docker-compose.yml"}
+HA = "cloudless-ha"
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+
+COORDINATORS = ("coordinator-1", "coordinator-2", "coordinator-3")
+AGENTS = ("agent-1", "agent-2", "agent-3")
+API_PORT = {"coordinator-1": 8080, "coordinator-2": 8082, "coordinator-3": 8084}
+METRICS_PORT = {"coordinator-1": 9090, "coordinator-2": 9091, "coordinator-3": 9092}
+ENROL_PORT = {"coordinator-1": 8070, "coordinator-2": 8071, "coordinator-3": 8072}
+ADDRESS = {"coordinator-1": "0.10", "coordinator-2": "0.11", "coordinator-3": "0.12"}
+
+UP_S = 300.0
+DOWN_S = 120.0
+CLI_S = 10.0
+METRICS_S = 2.0
+NAMESPACE = "ha-test"
+PERSON = "ha-test"
+VALUE = "ha-test-value"
+IS_LEADER = re.compile(r"^cloudless_coordinator_is_leader (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where the stack is: the files made for this run, and the first half of the addresses."""
+
+    work: Path
+    log: Path
+    net: str = "172.28"
+
+
+class ComposeStack:
+    """See `stack.Stack`."""
+
+    coordinators = COORDINATORS
+    agents = AGENTS
+
+    def __init__(self, placing: Placing, environ: Mapping[str, str] = os.environ) -> None:
+        self._placing = placing
+        self._config = placing.work / "config"
+        # A person's own context, or settings of a server, are no part of this.
+        kept = {name: value for name, value in environ.items() if not name.startswith("CLOUDLESS_")}
+        self._environ = {**kept, "CLOUDLESS_CONFIG": str(self._config)}
+        self._docker = Docker(placing.log, kept)
+
+    # --- its life ---
+
+    def clear(self) -> None:
+        for project in FILES:
+            self._remove(project)
+        for agent in self._docker.list_labelled("container", "cloudless.workload"):
+            if agent.startswith(f"{NAMESPACE}."):
+                self._docker.run("rm", "--force", "--volumes", agent)
+
+    def deploy(self) -> None:
+        self._compose("up", "--detach", within_s=UP_S)
+
+    def sign_in(self) -> None:
+        if (self._config / "contexts.json").exists():
+            return
+        first = self.coordinators[0]
+        made = self._exec(first, "cloudless", "token", "create", "--role", "operator", "--name", PERSON, "-o", "json")
+        joining = [word for port in ENROL_PORT.values() for word in ("--join-address", f"127.0.0.1:{port}")]
+        addresses = ",".join(f"127.0.0.1:{port}" for port in API_PORT.values())
+        self._cloudless(
+            "-c", addresses, "login", "--as", "ha-test", "--name", PERSON, *joining,
+            secret={"CLOUDLESS_LOGIN_TOKEN": json.loads(made)["token"]},
+        )  # fmt: skip
+
+    def remove(self) -> list[str]:
+        self._remove(HA)
+        label = f"{PROJECT_LABEL}={HA}"
+        return [
+            f"{kind} {name}"
+            for kind in ("container", "volume", "network")
+            for name in self._docker.list_labelled(kind, label)
+        ]
+
+    def _remove(self, project: str) -> None:
+        self._compose("--profile", "*", "down", "--volumes", "--remove-orphans", project=project, within_s=DOWN_S)
+
+    def stop(self, service: str) -> None:
+        self._compose("stop", service)
+
+    def kill(self, service: str) -> None:
+        self._compose("kill", "--signal", "KILL", service)
+
+    def start(self, service: str) -> None:
+        self._compose("start", service)
+
+    def cut(self, service: str) -> None:
+        self._docker.run("network", "disconnect", "--force", f"{HA}_cloudless", self._container(service))
+
+    def mend(self, service: str) -> None:
+        address = f"{self._placing.net}.{ADDRESS[service]}"
+        words = ("network", "connect", "--ip", address, "--alias", service)
+        self._docker.run(*words, f"{HA}_cloudless", self._container(service))
+
+    def collect_logs(self, file: Path) -> None:
+        file.write_text(self._compose("logs", "--no-color", "--timestamps"), encoding="utf-8")
+
+    # --- what the engine says ---
+
+    def containers(self) -> Mapping[str, Container]:
+        found = self._docker.list_labelled("container", f"{PROJECT_LABEL}={HA}")
+        rows = self._docker.inspect(*found)
+        return {row["Config"]["Labels"][SERVICE_LABEL]: _to_container(row) for row in rows}
+
+    def _container(self, service: str) -> str:
+        return self._compose("ps", "--all", "--quiet", service).strip()
+
+    # --- what coordinators and their etcds say ---
+
+    def sight(self, coordinator: str) -> Sight:
+        header = self._ask(coordinator, "cluster", "status")["header"]
+        return Sight(
+            coordinator_id=header["coordinatorId"],
+            cluster_id=header["clusterId"],
+            leader_id=header["leaderId"],
+            term=header["term"],
+        )
+
+    def voters(self, coordinator: str) -> frozenset[str]:
+        members = self._ask(coordinator, "cluster", "members")
+        return frozenset(member["name"] for member in members if member["started"] and not member["learner"])
+
+    def etcd_view(self, coordinator: str) -> EtcdView:
+        files = "/var/lib/cloudless/identity/etcd"
+        said = self._exec(
+            coordinator, "etcdctl", "--endpoints=https://127.0.0.1:2379", f"--cacert={files}/client-roots.pem",
+            f"--cert={files}/client.pem", f"--key={files}/etcd.key", "member", "list", "--write-out=json",
+        )  # fmt: skip
+        told = json.loads(said)
+        learners = frozenset(member["name"] for member in told["members"] if member.get("isLearner"))
+        names = frozenset(member.get("name", "") for member in told["members"])
+        return EtcdView(f"{told['header']['cluster_id']:x}", names - learners, learners)
+
+    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
+        text = self._exec(coordinator, "cloudless-probe", "metrics") if inside else self._scrape(coordinator)
+        match = IS_LEADER.search(text)
+        if match is None:
+            raise Unreachable(f"{coordinator} has no metric cloudless_coordinator_is_leader")
+        return float(match[1]) == 1.0
+
+    def digests_differ(self) -> str:
+        addresses = ",".join(f"127.0.0.1:{API_PORT[name]}" for name in self.coordinators)
+        self._cloudless("--context", "ha-test", "-c", addresses, "cluster", "digest")
+        return ""
+
+    def _scrape(self, coordinator: str) -> str:
+        identity = self._config / "contexts/ha-test"
+        try:
+            context = ssl.create_default_context(cafile=str(identity / "roots.pem"))
+            context.load_cert_chain(identity / "identity.pem")
+            connection = http.client.HTTPConnection("127.0.0.1", METRICS_PORT[coordinator], timeout=METRICS_S)
+            connection.connect()
+            name = f"{coordinator}.coordinator.cloudless"
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=name)
+            connection.request("GET", "/metrics", headers={"Connection": "close"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            connection.close()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"the metrics of {coordinator} do not answer: {error}") from error
+        if answer.status != http.client.OK:
+            raise Unreachable(f"the metrics of {coordinator} answer with {answer.status}")
+        return text
+
+    # --- what is written and runs ---
+
+    def write(self, coordinator: str, name: str, number: int) -> None:
+        self._apply(coordinator, name, {"replicas": 0, "command": ["true"]}, {VALUE: str(number)})
+
+    def read(self, coordinator: str) -> Mapping[str, int]:
+        found = self._ask(coordinator, "-n", NAMESPACE, "--consistency", "stale", "workload", "list")
+        records = [row["record"] for row in found]
+        return {r["name"]: int(r["annotations"][VALUE]) for r in records if VALUE in r["annotations"]}
+
+    def run_tasks(self, coordinator: str, replicas: int) -> None:
+        spec = {
+            "replicas": replicas,
+            "command": ["sleep", "infinity"],
+            "placement": {"antiAffinity": [{"workload": "tasks", "topology": "node"}]},
+        }
+        self._apply(coordinator, "tasks", spec, {})
+
+    def tasks(self, coordinator: str) -> Mapping[str, TaskSeen]:
+        found = self._ask(coordinator, "-n", NAMESPACE, "task", "list", "-w", "tasks")
+        return {row["desired"]["id"]: _to_task(row) for row in found}
+
+    def nodes(self, coordinator: str) -> Mapping[str, NodeSeen]:
+        return {row["id"]: _to_node(row) for row in self._ask(coordinator, "node", "list")}
+
+    def has_session(self, agent: str) -> bool:
+        self._exec(agent, "cloudless-probe")
+        return True
+
+    def _apply(self, coordinator: str, name: str, spec: dict[str, Any], annotations: dict[str, str]) -> None:
+        metadata = {"name": name, "namespace": NAMESPACE, "annotations": annotations}
+        manifest = {"apiVersion": "cloudless/v1", "kind": "Workload", "metadata": metadata}
+        manifest["spec"] = {"executor": "process", "stopGrace": "1s", **spec}
+        self._at(coordinator, "workload", "apply", "-f", "-", given=json.dumps(manifest))
+
+    # --- how it is asked ---
+
+    def _ask(self, coordinator: str, *words: str) -> Any:
+        """Return a command's answer, asked of one coordinator alone."""
+        return json.loads(self._at(coordinator, *words, "-o", "json"))
+
+    def _at(self, coordinator: str, *words: str, given: str = "") -> str:
+        address = f"127.0.0.1:{API_PORT[coordinator]}"
+        return self._cloudless("--context", "ha-test", "-c", address, "--timeout", "5", *words, given=given)
+
+    def _cloudless(self, *words: str, given: str = "", secret: Mapping[str, str] | None = None) -> str:
+        command = [sys.executable, "-m", "cloudless.cli.main", *words]
+        environ = {**self._environ, **(secret or {}), "PYTHONPATH": str(ROOT)}
+        return run_command(command, self._placing.log, environ, within_s=CLI_S, given=given)
+
+    def _exec(self, service: str, *words: str) -> str:
+        return self._compose("exec", "-T", service, *words, within_s=CLI_S)
+
+    def _compose(self, *words: str, project: str = HA, within_s: float = 60.0) -> str:
+        return self._docker.run("compose", "-f", str(FILES[project]), *words, within_s=within_s)
+
+
+def _to_container(row: dict[str, Any]) -> Container:
+    state = row["State"]
+    return Container(
+        state=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=state["ExitCode"],
+        restarts=row["RestartCount"],
+    )
+
+
+def _to_task(row: dict[str, Any]) -> TaskSeen:
+    observed = row["observed"] or {}
+    return TaskSeen(
+        node=row["desired"]["nodeId"],
+        attempt=observed.get("attempt", 0),
+        restarts=observed.get("restarts", 0),
+        pid=observed.get("pid", 0),
+        started_at_ms=observed.get("startedAtMs", 0),
+        state=row["state"],
+    )
+
+
+def _to_node(row: dict[str, Any]) -> NodeSeen:
+    info, capacity = row["info"] or {}, (row["info"] or {}).get("capacity") or {}
+    amounts = tuple(capacity.get(name, 0) for name in ("cpuMillicores", "memoryMb", "storageMb", "bandwidthMbps"))
+    return NodeSeen(row["phase"], info.get("zone", ""), info.get("type", ""), amounts)  # type: ignore[arg-type]
