@@ -32,13 +32,13 @@ class AgentMetrics:
         self._sample: Callable[[], Mapping[str, Value]] = partial(unknown, AGENT)
 
     def take_round_trip(self, took_s: float) -> None:
-        self._metrics.observe("heartbeat_rtt_seconds", took_s)
+        self._metrics.observer("heartbeat_rtt_seconds")(took_s)
 
     def count_refusal(self, reason: str) -> None:
-        self._metrics.count("assignments_refused", reason)
+        self._metrics.counter("assignments_refused", reason)(1)
 
     def count_resent(self, reports: int) -> None:
-        self._metrics.count("reports_resent", by=reports)
+        self._metrics.counter("reports_resent")(reports)
 
     def watch(self, sample: Callable[[], Coroutine[Any, Any, Mapping[str, Value]]]) -> None:
         """From now on ask `sample`, in the loop that is running now."""

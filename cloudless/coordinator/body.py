@@ -103,7 +103,7 @@ class Body:
         self._etcd_version = etcd_version
         self.clock, self.ids = SystemClock(), RandomIds()
         self.store = EtcdStore(settings.etcd_client_address, own.etcd_client)
-        self.replica = Replica(self.store, self.clock, on_catch_up=partial(metrics.observe, "state_catch_up_seconds"))
+        self.replica = Replica(self.store, self.clock, on_catch_up=metrics.observer("state_catch_up_seconds"))
         self.task_tally = TaskTally()
         self.committer = Committer(self.store, self.clock, figures=_figures(metrics, "users"))
         self.heard = HeardTable(self.clock)
@@ -156,8 +156,8 @@ class Body:
         self.orchestrator = Orchestrator(
             self.replica,
             self.clock,
-            on_planned=partial(metrics.observe, "planning_seconds"),
-            on_placed=partial(metrics.observe, "placing_seconds"),
+            on_planned=metrics.observer("planning_seconds"),
+            on_placed=metrics.observer("placing_seconds"),
         )
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services(formation)
@@ -348,8 +348,10 @@ class Body:
 def _figures(metrics: ProcessMetrics, writer: str) -> CommitFigures:
     """Return figures of a committer whose transactions go into the histograms, too."""
 
+    size, duration = metrics.observer("commit_batch_changes", writer), metrics.observer("commit_seconds", writer)
+
     def observe(changes: int, took_s: float) -> None:
-        metrics.observe("commit_batch_changes", changes, writer)
-        metrics.observe("commit_seconds", took_s, writer)
+        size(changes)
+        duration(took_s)
 
     return CommitFigures(on_transaction=observe)

@@ -32,7 +32,7 @@ from etcd.find import Found
 from tests.integration.cluster import HOST, LocalCluster, free_ports, manifest_of
 from tests.integration.etcd_fixture import binary  # noqa: F401
 from tests.integration.trusted import CONTEXT, Trusted
-from tests.prometheus_tools import COMPOSE, DASHBOARDS, RULES, require
+from tests.prometheus_tools import COMPOSE, DASHBOARDS, RULES, promtool, require
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -172,7 +172,9 @@ def rules() -> dict[str, str]:
 
 def selectors_of(expression: str) -> set[str]:
     """Return what an expression reads: the names of series with their matchers, without ranges and functions."""
-    named = re.findall(r"(?:\b(?:cloudless|etcd_disk|etcd_server)_\w+|\bup)(?:\{[^}]*\})?|\{__name__[^}]*\}", expression)
+    named = re.findall(
+        r"(?:\b(?:cloudless|etcd_disk|etcd_server)_\w+|\bup)(?:\{[^}]*\})?|\{__name__[^}]*\}", expression
+    )
     return set(named)
 
 
@@ -192,7 +194,11 @@ def test_every_declared_metric_has_a_value_at_every_process(watched: Watched) ->
         text = cluster.metrics_text(process.name)
         assert not missing_of(text, COORDINATOR_PREFIX, COORDINATOR), process.name
     for process in cluster.agents:
-        assert not missing_of(cluster.metrics_text(process.name), AGENT_PREFIX, AGENT), process.name
+        text = cluster.metrics_text(process.name)
+        assert not missing_of(text, AGENT_PREFIX, AGENT), process.name
+    for name in (AGENTS[0], cluster.leader()):
+        done = promtool("check", "metrics", stdin=cluster.metrics_text(name))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_every_target_is_scraped_by_its_name(watched: Watched) -> None:

@@ -59,7 +59,7 @@ def test_promtool_finds_nothing_to_say(prefix: str, declared: tuple[Declared, ..
     }
     made = serve(prefix, declared, {name: value for name, value in values.items() if name != "requests"})
     if prefix == COORDINATOR_PREFIX:
-        made.count("requests", "cloudless.rpc.v1.NodeService/ListNodes", "ok")
+        made.counter("requests", "cloudless.rpc.v1.NodeService/ListNodes", "ok")(1)
     done = promtool("check", "metrics", stdin=made.render())
     ours = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("cloudless")]
     assert not ours
@@ -120,8 +120,8 @@ def test_counters_and_histograms_are_counted_as_it_happens() -> None:
         histogram("took_seconds", "took", (0.1, 1.0)),
     )
     made = ProcessMetrics("x_", declared, dict)
-    made.count("done", "well", by=2)
-    made.observe("took_seconds", 0.5)
+    made.counter("done", "well")(2)
+    made.observer("took_seconds")(0.5)
     served = samples(made)
     assert served["x_done_total", ("well",)] == 2
     assert served["x_done_total", ("badly",)] == 0
