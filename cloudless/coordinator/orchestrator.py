@@ -363,7 +363,8 @@ def _names_of(change: Change) -> dict[str, object]:
     """Return what a change of a task is about, for its log line."""
     task = next((put.record for put in change.puts if isinstance(put.record, TaskDesired)), None)
     if task is None:
-        return {}
+        parsed = [key for key in map(keys.parse, change.deletes) if key is not None and key.kind is Kind.TASK_DESIRED]
+        return {"task": parsed[0].parts[0]} if parsed else {}
     names = {"task": task.id, "node": task.node_id, "namespace": task.namespace, "workload": task.workload}
     return {**names, "trace_id": tracing.trace_id_of(task.traceparent)}
 

@@ -36,7 +36,7 @@ from cloudless.core.membership.founding import Standing
 from cloudless.core.membership.records import autopilot_status_of, replacements_of
 from cloudless.core.state import View
 from cloudless.errors import CloudlessError, MemberRemoved, StoreTimeout, Unavailable
-from cloudless.observability.logs import KIND, PLACE
+from cloudless.observability.logs import KIND
 from cloudless.observability.metrics import COORDINATOR, COORDINATOR_PREFIX
 from cloudless.observability.registry import ProcessMetrics
 from cloudless.observability.requests import RequestMetrics
@@ -96,8 +96,9 @@ class Coordinator:
             self._formation = Formation(self._settings, self._datadir, self._binary, self._own)
             self._inspector = Inspector(self._settings, str(self._binary.version), self._formation)
             stack.callback(self._formation.admin.close)
-            stack.push_async_callback(_ended, asyncio.create_task(self._pass_etcd_log_on(), name="etcd-log"))
             stack.push_async_callback(self._stop_member)
+            tail = LogTail(self._datadir.log_file, _pass_on)  # ended before etcd is: its last words are of its end
+            stack.push_async_callback(_ended, asyncio.create_task(tail.run(), name="etcd-log"))
             await self._listen(stack)
             if not await _unless(stop, self._form()):
                 return
@@ -115,13 +116,6 @@ class Coordinator:
 
     async def _obtain_credentials(self) -> None:
         self._own = await load_credentials(self._settings, SystemClock())
-
-    async def _pass_etcd_log_on(self) -> None:
-        tail = LogTail(self._datadir.log_file, _pass_on)
-        try:
-            await tail.run()
-        finally:
-            tail.look()  # etcd's last words
 
     async def _form(self) -> None:
         """Come to belong to a cluster. That may take weeks: meanwhile certificates are renewed all the same."""
@@ -279,7 +273,7 @@ async def _unless(stop: asyncio.Event, work: Any) -> bool:
 
 def _pass_on(line: EtcdLine) -> None:
     """Write a line of etcd's log into ours; those of one kind are summed up, whatever their values."""
-    logger.bind(**{"source": "etcd", PLACE: "etcd", KIND: line.kind}).log(line.level, "{}", line.text)
+    logger.bind(**{"source": "etcd", KIND: line.kind}).log(line.level, "{}", line.text)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -37,7 +37,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         "",
     ),
-    (re.compile(r"(?<![\w/+.-])(?=[\w/+-]*\d)(?=[\w/+-]*[A-Za-z])[A-Za-z0-9+/_-]{44,}={0,2}(?![\w/+-])"), MARK),
+    # Long and random; not the rest of an address, such as spiffe://<cluster>/agent/<name>.
+    (re.compile(r"(?<![\w/+.-])(?!//)(?=[\w/+-]*\d)(?=[\w/+-]*[A-Za-z])[A-Za-z0-9+/_-]{44,}={0,2}(?![\w/+-])"), MARK),
 )
 
 

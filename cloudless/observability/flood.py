@@ -1,7 +1,8 @@
 """How many lines one place in the code may write: the first ones, then a sum of the rest.
 
 A place is told by where it logs. In each window it may write `LINES_MAX` lines, and `SAME_MAX` times the same one; the
-others are held back and counted, and told as one line when the window is over. The table is bounded: places that say
+others are held back and counted, and told as one line when the window is over. Of lines that are passed on for somebody
+else, and say of which kind they are, `KIND_MAX` of a kind are enough. The table is bounded: places that say
 nothing for a while are forgotten.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 WINDOW_S = 10.0
 LINES_MAX = 200
 SAME_MAX = 5
+KIND_MAX = 1
 PLACES_MAX = 2_000
 
 
@@ -21,14 +23,16 @@ class _Window:
     began_s: float
     passed: int = 0
     held: int = 0
+    place: Hashable = ""
     level: str = ""
     text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """`count` lines like `text` were not written within `over_s`."""
+    """`count` lines of a place like `text` were not written within `over_s`."""
 
+    place: Hashable
     level: str
     text: str
     count: int
@@ -44,11 +48,11 @@ class Flood:
 
     def admit(self, place: Hashable, level: str, text: str, now_s: float, kind: str = "") -> bool:
         """Return whether a line may be written, else count it. Lines of one `kind` (default: the text) are the same."""
-        for key, most in (((place, kind or text), SAME_MAX), (place, LINES_MAX)):
+        for key, most in (((place, kind or text), KIND_MAX if kind else SAME_MAX), (place, LINES_MAX)):
             window = self._window(key, now_s)
             if window.passed >= most:
                 window.held += 1
-                window.level, window.text = level, text
+                window.place, window.level, window.text = place, level, text
                 self.held_total += 1
                 return False
             window.passed += 1
@@ -64,7 +68,9 @@ class Flood:
         for key, _ in over:
             del self._windows[key]
         return [
-            Held(window.level, window.text, window.held, now_s - window.began_s) for _, window in over if window.held
+            Held(window.place, window.level, window.text, window.held, now_s - window.began_s)
+            for _, window in over
+            if window.held
         ]
 
     def _window(self, key: Hashable, now_s: float) -> _Window:

@@ -29,8 +29,9 @@ JSON = "json"
 _UNBOUNDED_LEVELS = ("TRACE", "DEBUG")
 """Who asks for these wants all of them."""
 _SUM = "flood_sum"
-PLACE, KIND = "place", "kind"
-"""What a line that is passed on for others says of itself: where it was written, which ones are like it."""
+_PLACE = "place"
+KIND = "kind"
+"""What a line that is passed on for others says of itself, besides its source: which ones are like it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class _Sink:
         record: Any = message.record
         extra = record["extra"]
         if record["level"].name not in _UNBOUNDED_LEVELS and not extra.get(_SUM):
-            place = extra.get(PLACE) or (record["name"], record["line"])
+            place = extra.get("source") or extra.get(_PLACE) or (record["name"], record["line"])
             level, text = record["level"].name, record["message"]
             if not self._flood.admit(place, level, text, time.monotonic(), extra.get(KIND, "")):
                 self._tell_later()
@@ -114,7 +115,8 @@ class _Sink:
 
     def _tell(self, held: list[Held]) -> None:
         for sum_ in held:
-            logger.bind(**{_SUM: True, "repeated": sum_.count}).log(
+            source = sum_.place if isinstance(sum_.place, str) else ""  # other places are two words
+            logger.bind(**{_SUM: True, "repeated": sum_.count, "source": source}).log(
                 sum_.level, "{} more lines like this in {:.0f} s: {}", sum_.count, sum_.over_s, sum_.text
             )
 
@@ -129,6 +131,6 @@ class _ToLoguru(logging.Handler):
             level: str | int = logger.level(record.levelname).name
         except ValueError:
             level = record.levelno
-        logger.bind(**{PLACE: place}).opt(exception=record.exc_info).log(
+        logger.bind(**{_PLACE: place}).opt(exception=record.exc_info).log(
             level, "{}: {}", record.name, record.getMessage()
         )

@@ -58,7 +58,7 @@ def start_tracing(settings: TraceSettings) -> None:
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     exporter = OTLPSpanExporter(endpoint=settings.endpoint, timeout=EXPORT_TIMEOUT_S)
     set_tracer(OtlpTracer(settings, exporter))
-    logger.info("tracing: {:.3g} of all traces go to {}", settings.ratio, settings.endpoint)
+    logger.info("tracing to {}, ratio {:g}", settings.endpoint, settings.ratio)
 
 
 class OtlpTracer:

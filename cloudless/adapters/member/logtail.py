@@ -2,13 +2,14 @@
 
 etcd's own file stays what it is, complete and rotated (`logfile`); this reads behind it. Bounded: a look a second, at
 most `READ_BYTES_MAX` of what is new each time (what etcd wrote beyond that is skipped and said so), short values. A
-line that is no JSON (a panic's words, another logger's) is passed on as it is, as an error; stacks are left out.
+line that is no JSON (a panic's words) is passed on as it is, as an error; stacks are left out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,25 @@ LEVELS = {
     "panic": "ERROR",
     "fatal": "ERROR",
 }
+# Warnings that say nothing to an operator: how we run it, that a connection to a peer came and went (that the peer is
+# gone is said once more, in other words), what our own calls over its gateway look like to it.
+EXPECTED = frozenset(
+    {
+        "Running http and grpc server on single port. This is not recommended for production.",
+        "simple token is not cryptographically signed",
+        "ignoring common name in gRPC-gateway proxy request",
+        "closed TCP streaming connection with remote peer",
+        "lost TCP streaming connection with remote peer",
+        "failed to find remote peer in cluster",
+        "failed to get version",
+        "failed to reach the peer URL",
+        "request stats",
+        "stopped secure grpc server due to error",
+        "stopping secure grpc server due to error",
+    }
+)
+# Of the gRPC library inside of etcd, which warns of each connection that a client drops.
+_OF_GRPC = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (INFO|WARNING|ERROR): (?:\[\w+\] ?)*(.*)")
 # etcd's own frame: when, where in its code; the level and the words are taken apart from the rest.
 _FRAME = frozenset({"level", "ts", "caller", "logger", "msg", "stacktrace", "errorVerbose"})
 
@@ -57,11 +77,21 @@ def parse_line(raw: str) -> EtcdLine | None:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        text = raw.strip()
-        return EtcdLine("ERROR", text[: 5 * VALUE_LENGTH_MAX], "") if text and not is_stack(raw) else None
-    level = LEVELS.get(str(found.get("level", "")).lower(), "WARNING")
+        return _parse_plain(raw)
+    message = _short(found.get("msg", ""))
+    level = "DEBUG" if message in EXPECTED else LEVELS.get(str(found.get("level", "")).lower(), "WARNING")
     values = [f"{name}: {_short(value)}" for name, value in found.items() if name not in _FRAME and value != ""]
-    return EtcdLine(level, _short(found.get("msg", "")), ", ".join(values[:VALUES_MAX]))
+    return EtcdLine(level, message, ", ".join(values[:VALUES_MAX]))
+
+
+def _parse_plain(raw: str) -> EtcdLine | None:
+    """Return a line that is no JSON: of the gRPC library, or of a panic."""
+    text = raw.strip()
+    if not text or is_stack(raw):
+        return None
+    if of_grpc := _OF_GRPC.fullmatch(text):
+        return EtcdLine("WARNING" if of_grpc[1] == "ERROR" else "DEBUG", "gRPC", _short(of_grpc[2]))
+    return EtcdLine("ERROR", text[: 5 * VALUE_LENGTH_MAX], "")
 
 
 class LogTail:

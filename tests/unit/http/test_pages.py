@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
+from cloudless.adapters.http.exchange import Answer
 from cloudless.adapters.member.supervisor import Phase
 from cloudless.coordinator.health import PAGES, build_pages
 from cloudless.core.election import Role
+from cloudless.errors import Unavailable
 from tests.unit.http.serving import stub
 
 
@@ -30,10 +33,20 @@ def body(*, leads: bool = False, staleness_s: float = 0.1, loaded: bool = True, 
     )
 
 
+async def none_of_etcd(bytes_max: int) -> str:
+    raise Unavailable("etcd does not answer")
+
+
+async def until(coming: Awaitable[Answer]) -> Answer:
+    return await coming
+
+
 def ask(path: str, now: Any, **query: str) -> tuple[int, str]:
-    pages = build_pages(lambda: now, lambda: "coordinator-2 does not answer", lambda: "metrics 1\n")
+    admin = stub(metrics=none_of_etcd)
+    pages = build_pages(lambda: now, lambda: "coordinator-2 does not answer", lambda: "metrics 1\n", admin)
     assert set(pages) == set(PAGES)
-    answer = pages[path](query)
+    found = pages[path](query)
+    answer = found if isinstance(found, Answer) else asyncio.run(until(found))
     return answer.status, str(answer.text)
 
 
@@ -47,6 +60,7 @@ def ask(path: str, now: Any, **query: str) -> tuple[int, str]:
         ("/follower", 503, 200, 503),
         ("/read-only", 200, 200, 503),
         ("/metrics", 200, 200, 200),
+        ("/metrics/etcd", 503, 503, 503),
     ],
 )
 def test_each_page_is_for_those_it_names(path: str, leader: int, follower: int, stale: int) -> None:

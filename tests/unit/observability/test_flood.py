@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cloudless.observability.flood import LINES_MAX, PLACES_MAX, SAME_MAX, WINDOW_S, Flood, Held
+from cloudless.observability.flood import KIND_MAX, LINES_MAX, PLACES_MAX, SAME_MAX, WINDOW_S, Flood, Held
 
 
 def test_the_first_lines_of_a_place_are_written_and_the_others_counted() -> None:
     flood = Flood()
     admitted = [flood.admit("here", "INFO", f"node {n}", 0.0) for n in range(LINES_MAX + 30)]
     assert admitted == [True] * LINES_MAX + [False] * 30
-    assert flood.take_held(WINDOW_S) == [Held("INFO", f"node {LINES_MAX + 29}", 30, WINDOW_S)]
+    assert flood.take_held(WINDOW_S) == [Held("here", "INFO", f"node {LINES_MAX + 29}", 30, WINDOW_S)]
     assert flood.take_held(WINDOW_S) == []
 
 
@@ -33,7 +33,7 @@ def test_the_next_window_begins_anew() -> None:
 def test_lines_of_one_kind_are_the_same_whatever_they_say() -> None:
     flood = Flood()
     admitted = [flood.admit("etcd", "WARNING", f"slow ({n} ms)", 0.0, "slow") for n in range(20)]
-    assert sum(admitted) == SAME_MAX
+    assert sum(admitted) == KIND_MAX
 
 
 def test_the_table_is_bounded() -> None:
