@@ -116,6 +116,8 @@ class Draw(random.Random):
 
     def characters(self, cluster: TestCluster) -> None:
         """Let nodes be more or less reliable and well reached, and larger, so that there is a choice."""
+        wishes = scheduler_of(cluster.machine)
+        cluster.put(keys.SCHEDULER, replace(wishes, locality=self.choice([wishes.locality, 500])))
         for node_id, node in list(cluster.machine.nodes.items()):
             assert node.info is not None
             size = self.randint(2, 4)

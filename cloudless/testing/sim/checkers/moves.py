@@ -7,6 +7,7 @@ from typing import Any
 
 from cloudless.core.keys import Kind
 from cloudless.core.model import (
+    Desired,
     RestartCondition,
     RolloutPhase,
     RolloutStrategy,
@@ -16,10 +17,12 @@ from cloudless.core.model import (
     WorkloadRecord,
 )
 from cloudless.core.orchestration import find_rollout
+from cloudless.core.orchestration.succession import SUCCESSOR_DEADLINE_S
 from cloudless.core.state import StateMachine, Task
 from cloudless.testing.placement_rules import find_breaches
-from cloudless.testing.sim.checkers.placement import standing_of, standing_tasks
-from cloudless.testing.sim.checkers.tasks import Recent
+from cloudless.testing.sim.checkers.displaced import may_be_displaced
+from cloudless.testing.sim.checkers.placement import SLOWING, SOON_S, standing_of, standing_tasks
+from cloudless.testing.sim.checkers.tasks import RECENTLY_S, Recent
 from cloudless.testing.sim.happenings import Stored
 
 Evenness = tuple[int, int]
@@ -28,8 +31,13 @@ Evenness = tuple[int, int]
 class MovesKept(Recent):
     """A task gives way only to one that begins with it, elsewhere, where its workload is spread better, alone of all.
 
-    Of the workload nothing is excused: a task is made only while that is as it was seen. Of nodes it is, for a while.
+    And that one is only taken back for a reason. Of the workload nothing is excused when a move begins: a task is made
+    only while that is as it was seen. What changed lately about a node is.
     """
+
+    def __init__(self, world: Any) -> None:
+        super().__init__(world)
+        self._began_s: dict[str, float] = {}
 
     def on_Stored(self, stored: Stored) -> None:
         self.remember(stored)
@@ -38,7 +46,15 @@ class MovesKept(Recent):
             if transition.kind is not Kind.TASK_DESIRED or before is None or after is None:
                 continue
             if after.successor_id not in ("", before.successor_id):
+                self._began_s[after.successor_id] = self.world.loop.now_s
                 self._check(after, stored)
+            elif before.desired is Desired.RUNNING and after.desired is Desired.STOPPED and after.id in self._began_s:
+                self._check_taken_back(after)
+
+    def recently(self, *names: str) -> bool:
+        now_s = self.world.loop.now_s
+        patience_s = SOON_S if SLOWING.isdisjoint(self.world.options.kinds) else RECENTLY_S
+        return any(now_s - self._changed_s.get(name, -patience_s - 1) <= patience_s for name in names)
 
     def _check(self, old: TaskDesired, stored: Stored) -> None:
         truth = self.world.truth
@@ -54,24 +70,38 @@ class MovesKept(Recent):
         if not permits_moves(record):
             raise self.refuse(f"{old.id} is moved, and its workload does not permit it")
         notes = find_rollout(truth, record)
-        over = notes is not None and notes.record.phase is RolloutPhase.COMPLETED
-        if record.rollout_generation and not over:
+        if record.rollout_generation and (notes is None or notes.record.phase is not RolloutPhase.COMPLETED):
             raise self.refuse(f"{old.id} is moved while a rollout is under way")
-        if not self.recently(*(f"node/{node_id}" for node_id in truth.nodes)):
-            self._check_calm(old, new, record)
-
-    def _check_calm(self, old: TaskDesired, new: Task, record: WorkloadRecord) -> None:
-        truth = self.world.truth
-        under_way = [task.id for task in truth.tasks.values() if is_moving(truth, task)]
-        if len(under_way) > 1:
-            raise self.refuse(f"{under_way} are moved at once")
-        draining = [node_id for node_id, node in truth.nodes.items() if node.spec.draining]
-        if draining:
-            raise self.refuse(f"{old.id} is moved while {draining} are drained")
-        before = evenness(truth, record, without=new.id)
-        after = evenness(truth, record, without=old.id)
+        before, after = evenness(truth, record, without=new.id), evenness(truth, record, without=old.id)
         if after >= before:
             raise self.refuse(f"{old.id} is moved from {old.node_id} to {new.desired.node_id}: {before} became {after}")
+        self._check_calm(old)
+
+    def _check_calm(self, old: TaskDesired) -> None:
+        truth = self.world.truth
+        known = [node_id for node_id in sorted(truth.nodes) if not self.recently(f"node/{node_id}")]
+        draining = [node_id for node_id in known if truth.nodes[node_id].spec.draining]
+        if draining:
+            raise self.refuse(f"{old.id} is moved while {draining} are drained")
+        under_way = [task for task in truth.tasks.values() if task.id != old.id and is_moving(truth, task)]
+        for task in under_way:
+            if {task.desired.node_id, truth.tasks[task.desired.successor_id].desired.node_id}.issubset(known):
+                raise self.refuse(f"{old.id} is moved while {task.id} still is")
+
+    def _check_taken_back(self, new: TaskDesired) -> None:
+        """Refuse that a successor stops while the old task is there, and it could stay and has had little time."""
+        truth = self.world.truth
+        workload = truth.workloads.get((new.namespace, new.workload))
+        task = truth.tasks[new.id]
+        if workload is None or self.recently(f"node/{new.node_id}", f"workload/{new.workload}") or not self.stays(task):
+            return
+        rivals = [rival for rival in self.rivals(new.id, task) if rival.desired.successor_id == new.id]
+        deadline_s = workload.record.spec.rollout.progress_deadline_s or SUCCESSOR_DEADLINE_S
+        # Of a leader's clock that jumped, and of a task that is displaced, others judge.
+        excused = "jump-clock" in self.world.options.kinds or may_be_displaced(truth, workload.record)
+        waited_s = self.world.loop.now_s - self._began_s[new.id]
+        if rivals and not excused and waited_s < deadline_s / 2:
+            raise self.refuse(f"{new.id} was taken back after {waited_s:.1f} s of {deadline_s:.0f} s: {new.reason}")
 
 
 def is_moving(truth: StateMachine, task: Task) -> bool:
@@ -90,10 +120,22 @@ def permits_moves(record: WorkloadRecord) -> bool:
 
 
 def evenness(truth: StateMachine, record: WorkloadRecord, *, without: str = "") -> Evenness:
-    """Return the sums of the squares of a workload's tasks by domain of its spread, and by node: less is more even."""
-    held = [truth.tasks[task_id] for task_id in truth.tasks_of(record.namespace, record.name) if task_id != without]
-    node_ids = [task.desired.node_id for task in held if task.active]
+    """Return the sums of the squares of a workload's tasks by domain of its spread, and by node: less is more even.
+
+    The newest wanted task of each slot counts, also one that has just ended: the leader may not know.
+    """
+    newest: dict[int, Task] = {}
+    for task_id in truth.tasks_of(record.namespace, record.name):
+        task = truth.tasks[task_id]
+        held = newest.get(task.desired.slot)
+        if task.wanted and task_id != without and (held is None or _age(held) < _age(task)):
+            newest[task.desired.slot] = task
+    node_ids = [task.desired.node_id for task in newest.values()]
     return _squares(_domain_of(truth, record, node_id) for node_id in node_ids), _squares(node_ids)
+
+
+def _age(task: Task) -> tuple[int, str]:
+    return task.desired_create_revision, task.id
 
 
 def _domain_of(truth: StateMachine, record: WorkloadRecord, node_id: str) -> str:
