@@ -7,9 +7,10 @@ session takes what it has not sent yet, or sent long ago without an answer.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cloudless.core.model import TaskObserved
+from cloudless.observability.secrets import without_kept
 
 
 class ReportBook:
@@ -21,6 +22,9 @@ class ReportBook:
         self._pending: dict[str, TaskObserved] = {}
 
     def put(self, report: TaskObserved) -> None:
+        """Take a report. What a program said of its failure may quote its environment: everybody would read that."""
+        words = without_kept(report.message)
+        report = report if words == report.message else replace(report, message=words)
         held = self._newest.get(report.task_id)
         self._newest[report.task_id] = report
         if held is None or held.sequence != report.sequence or report.task_id in self._pending:

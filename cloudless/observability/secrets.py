@@ -16,16 +16,20 @@ LENGTH_MIN = 6
 """Shorter values are words like any other: taking them out would leave nothing to read."""
 
 _kept: dict[str, None] = {}
+_longest_first: tuple[str, ...] = ()
+"""The same: one may begin with another, and its end must not be left over."""
 
 
 def keep_secret(*values: str) -> None:
     """Take these values out of all that is written from now on."""
-    for value in values:
-        if len(value) >= LENGTH_MIN:
-            _kept.pop(value, None)
-            _kept[value] = None
+    global _longest_first
+    new = [value for value in values if len(value) >= LENGTH_MIN and value not in _kept]
+    if not new:
+        return
+    _kept.update(dict.fromkeys(new))
     while len(_kept) > KEPT_MAX:
         del _kept[next(iter(_kept))]
+    _longest_first = tuple(sorted(_kept, key=len, reverse=True))
 
 
 def keep_secrets_of(environment: Mapping[str, str]) -> None:
@@ -35,10 +39,15 @@ def keep_secrets_of(environment: Mapping[str, str]) -> None:
 
 def clean(text: str) -> str:
     """Return `text` without secrets."""
-    for value in tuple(_kept):
+    return redact(without_kept(text))
+
+
+def without_kept(text: str) -> str:
+    """Return `text` without the values that are kept, and all else as it is: for what people need word for word."""
+    for value in _longest_first:
         if value in text:
             text = text.replace(value, MARK)
-    return redact(text)
+    return text
 
 
 def _secret_values(environment: Iterable[tuple[str, str]]) -> list[str]:

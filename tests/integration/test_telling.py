@@ -75,11 +75,6 @@ def test_a_change_is_one_trace_from_the_command_to_the_running_task(
     apply_by_command(cluster, tmp_path, receiver, manifest_of("traced", env={"DB_PASSWORD": PASSWORD}))
     (root,) = cluster.until(lambda: receiver.named("cloudless workload apply"), "the command's span", TOLD_S)
 
-    def told() -> list[Seen]:
-        trace = receiver.trace(root.trace_id)
-        return trace if find_span(trace, "report task", "coordinator") else []
-
-    trace = cluster.until(told, "the trace up to the report", TOLD_S)
     leader = cluster.leader()
     steps = {
         "cloudless workload apply": ("cli", ""),
@@ -90,6 +85,13 @@ def test_a_change_is_one_trace_from_the_command_to_the_running_task(
         "executor start": ("agent", "start task"),
         "report task": ("coordinator", "schedule"),
     }
+
+    def told() -> list[Seen]:
+        """Return the trace once every process has sent its part."""
+        trace = receiver.trace(root.trace_id)
+        return trace if steps.keys() <= {span.name for span in trace} else []
+
+    trace = cluster.until(told, f"the trace of {root}", TOLD_S)
     names = {span.span_id: span.name for span in trace}
     found = {name: find_span(trace, name, kind) for name, (kind, _) in steps.items()}
     for name, (_, parent) in steps.items():
@@ -108,9 +110,10 @@ def test_a_change_is_one_trace_from_the_command_to_the_running_task(
     assert [line for line in said if line.get("workload") == "traced" and line["node"] == "agent-1"]
 
 
-def test_a_secret_in_a_workloads_environment_is_in_no_log(
+def test_a_secret_in_a_workloads_environment_is_not_told_to_anybody(
     cluster: LocalCluster, receiver: Receiver, tmp_path: Path
 ) -> None:
+    """Not even where a failure quotes it; that no log has it is seen at the end."""
     broken = manifest_of("broken", env={"DB_PASSWORD": PASSWORD}, command=[f"/no/such/{PASSWORD}"])
     apply_by_command(cluster, tmp_path, receiver, broken)
 
@@ -121,6 +124,11 @@ def test_a_secret_in_a_workloads_environment_is_in_no_log(
         )
 
     cluster.until(told, "the agent says that it cannot start it", TOLD_S)
+    failed = cluster.until(
+        lambda: [t for t in cluster.tasks("broken", all=True) if t.observed.message], "it is reported"
+    )
+    assert "[redacted]" in failed[0].observed.message
+    assert PASSWORD not in str([task.observed for task in failed])
     must(run_cli(cluster, "workload", "delete", "broken"))
 
 
@@ -128,7 +136,7 @@ def test_a_failover_is_one_trace_of_the_new_leader(cluster: LocalCluster, receiv
     before = cluster.leader()
     known = set(receiver.named("failover"))
     others = cluster.followers()
-    cluster.kill(before)
+    cluster.kill(before, etcd=True)
     (whole,) = cluster.until(lambda: set(receiver.named("failover")) - known, "the failover's trace", TOLD_S)
     assert whole.attributes["cloudless.leader_before"] == before
     assert whole.attributes["cloudless.lost"] is True
@@ -138,6 +146,11 @@ def test_a_failover_is_one_trace_of_the_new_leader(cluster: LocalCluster, receiv
     assert [span.name for span in parts] == ["depose", "elect", "barrier", "start controllers"]
     assert [part.start_ns for part in parts[1:]] == [part.end_ns for part in parts[:-1]]
     assert (parts[0].start_ns, parts[-1].end_ns) == (whole.start_ns, whole.end_ns)
+
+    def etcd_is_heard() -> bool:
+        return any(line.get("source") == "etcd" for name in others for line in lines_of(cluster, name))
+
+    cluster.until(etcd_is_heard, "etcd's own word for it", TOLD_S)
     cluster.start(before)
     cluster.wait_ready()
 
@@ -149,7 +162,7 @@ def test_every_line_is_json_with_the_documented_fields_and_no_secret(cluster: Lo
     terms, sources = set(), set()
     for process in cluster.processes.values():
         lines = lines_of(cluster, process.name)
-        assert len(lines) > 10
+        assert len(lines) > 5
         for line in lines:
             assert {"time", "level", "message", "process", "node_id"} <= line.keys()
             assert not line.keys() - {"time", "level", "message", "process", "node_id", "exception", *FIELDS}

@@ -71,7 +71,7 @@ Tell = Callable[[EtcdLine], None]
 
 
 def parse_line(raw: str) -> EtcdLine | None:
-    """Return a line of etcd's log; None for nothing and for a stack's."""
+    """Return a line of etcd's log; None for nothing, for a stack's, and for what is `EXPECTED`."""
     try:
         found = json.loads(raw)
     except ValueError:
@@ -79,7 +79,9 @@ def parse_line(raw: str) -> EtcdLine | None:
     if not isinstance(found, dict):
         return _parse_plain(raw)
     message = _short(found.get("msg", ""))
-    level = "DEBUG" if message in EXPECTED else LEVELS.get(str(found.get("level", "")).lower(), "WARNING")
+    if message in EXPECTED:
+        return None
+    level = LEVELS.get(str(found.get("level", "")).lower(), "WARNING")
     values = [f"{name}: {_short(value)}" for name, value in found.items() if name not in _FRAME and value != ""]
     return EtcdLine(level, message, ", ".join(values[:VALUES_MAX]))
 

@@ -59,6 +59,7 @@ def test_a_secret_is_taken_out(text: str) -> None:
         "cloudless_coordinator_etcd_db_bytes 20480.0",
         "password=",
         "2026-11-23T08:16:27.123456Z panic: runtime error",
+        "enrolled as spiffe://80cfe88b48cd4d649f1a6c14e2cbf412/agent/agent-1",
     ],
 )
 def test_what_explains_stays(text: str) -> None:

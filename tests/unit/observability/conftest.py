@@ -26,3 +26,4 @@ def _as_before() -> Iterator[None]:
     tracing.set_tracer(None)
     fields._LOOKED_UP.clear()
     secrets._kept.clear()
+    secrets._longest_first = ()
