@@ -33,7 +33,7 @@ Check = tuple[str, Callable[[Trial], str]]
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parse(arguments)
     # So that the stack is removed and the report written when we are told to end, too.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     work = Path(tempfile.mkdtemp(prefix="cloudless-ha-"))
     try:

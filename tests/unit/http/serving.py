@@ -112,7 +112,12 @@ async def serving(door: Any = None, **settings: Any) -> AsyncIterator[Served]:
     port, door = free_port(), door or OpenDoor()
     given = CoordinatorSettings(node_id="c1", http_address=f"127.0.0.1:{port}", **settings)
     api = build_api(
-        given, SERVICES, resolve, door, lambda *seen: outcomes.append(seen), lambda: replica.machine.revision
+        given,
+        SERVICES,
+        resolve,
+        door,
+        lambda method, outcome, took_s: outcomes.append((method, outcome)),
+        lambda: replica.machine.revision,
     )
     server = HttpServer(given.http_address, {PAGE: lambda query: Answer(200, "ok\n")}, api.answer)
     async with running(replica.run(), committer.run()), aiohttp.ClientSession() as session:

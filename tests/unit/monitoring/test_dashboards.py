@@ -107,6 +107,7 @@ NOT_SHOWN = {
     "terms_won",
     "candidates",
     "info",
+    "trace_spans_dropped",
 }
 """Watched by alerts, or for looking into one case only."""
 
