@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cloudless.cli.methods import (
 from cloudless.rpc.v1.cluster_pb2 import SetSchedulerRequest
 from cloudless.rpc.v1.event_pb2 import ListEventsRequest
 from cloudless.rpc.v1.node_pb2 import UpdateNodeRequest
-from cloudless.rpc.v1.objects_pb2 import TAINT_EFFECT_NO_EXECUTE, Taint
+from cloudless.rpc.v1.objects_pb2 import DESIRED_RUNNING, TAINT_EFFECT_NO_EXECUTE, Taint
 from cloudless.rpc.v1.workload_pb2 import (
     DeleteWorkloadRequest,
     ExplainWorkloadRequest,
@@ -122,6 +123,43 @@ def test_a_higher_priority_displaces_a_lower_one_and_events_say_so(cluster: Loca
     (gone,) = low.keys() - left.keys()
     events = cluster.call(LIST_EVENTS, ListEventsRequest(subject=f"task/{gone}")).events
     assert any("makes room for default/high, whose priority is 10" in event.message for event in events)
+
+
+def test_a_node_that_died_and_is_back_gets_tasks_again_one_by_one_and_none_is_ever_missing(
+    cluster: LocalCluster,
+) -> None:
+    cluster.apply(manifest_of("web", replicas=6, placement={"spreadTopology": "node"}))
+    assert Counter(wait_for(cluster, "web", 6).values()) == dict.fromkeys(AGENTS, 2)
+    cluster.kill("agent-3")
+    cluster.kill_tasks("agent-3")
+    others = {"agent-1": 3, "agent-2": 3}
+    cluster.until(lambda: Counter(homes(cluster, "web").values()) == others, "its tasks are replaced")
+    replaced = homes(cluster, "web")
+    cluster.start("agent-3")
+    cluster.until(lambda: cluster.phases()["agent-3"] == "READY", "agent-3 is back")
+    assert homes(cluster, "web") == replaced, "nobody has asked for more yet"
+
+    cluster.call(SET_SCHEDULER, SetSchedulerRequest(rebalance_after_s=5))
+
+    def is_even() -> bool:
+        wanted = [task for task in cluster.tasks("web") if task.desired.desired == DESIRED_RUNNING]
+        running = [task.desired.slot for task in wanted if task.state == "RUNNING"]
+        assert len(set(running)) == 6, f"a replica is missing: {wanted}"
+        assert len(wanted) <= 7, f"more than one is moved: {wanted}"
+        return Counter(homes(cluster, "web").values()) == dict.fromkeys(AGENTS, 2)
+
+    cluster.until(is_even, "the spread is as it was", timeout_s=60)
+    came = wait_for(cluster, "web", 6).keys() - replaced.keys()
+    assert len(came) == 2
+    gone = {f"task/{task_id}" for task_id in replaced.keys() - homes(cluster, "web").keys()}
+    events = cluster.call(LIST_EVENTS, ListEventsRequest(limit=500)).events
+    moves = [e.at_ms for e in events if e.kind == "TaskMoving" and e.subject in gone]
+    ends = [e.at_ms for e in events if e.kind == "TaskStopping" and e.subject in gone]
+    assert len(moves) == len(ends) == 2
+    assert moves[0] <= ends[0] < moves[1] <= ends[1], "one at a time"
+    reasons = [e.message for e in events if e.kind == "TaskCreated" and e.subject.removeprefix("task/") in came]
+    assert len(reasons) == 2
+    assert all("to spread better: agent-3 has" in reason for reason in reasons), reasons
 
 
 def test_the_example_runs_as_it_says(cluster: LocalCluster) -> None:

@@ -15,6 +15,11 @@ from cloudless.core.model import (
     NodeStatus,
     Placement,
     Reachability,
+    RestartCondition,
+    RestartPolicy,
+    Rollout,
+    RolloutStrategy,
+    SpreadTopology,
     Taint,
     TaintEffect,
     TaskObserved,
@@ -25,7 +30,7 @@ from cloudless.core.state import Candidate
 from cloudless.ports import Compare, Get, Put, Relation, Target, Txn
 from cloudless.testing.builders import build_workload
 from cloudless.testing.sim import checkers
-from cloudless.testing.sim.checkers import leading, nodes, placement, requests, revisions, tasks
+from cloudless.testing.sim.checkers import leading, moves, nodes, placement, requests, revisions, tasks
 from cloudless.testing.sim.checkers.checker import Checker
 from cloudless.testing.sim.happenings import (
     Answered,
@@ -283,6 +288,97 @@ def test_fewer_running_replicas_than_the_rollout_allows_is_refused() -> None:
     sight.loop.now_s += 60
     sight.cluster.put(keys.task_desired("t1"), desired("t1", desired=Desired.STOPPED))
     sight.refuses(sight.stored(before={keys.task_desired("t1"): desired("t1")}))
+
+
+# --- moves ---
+
+
+def about_to_move() -> Sight:
+    """Return what is seen of a workload whose two tasks are both on n1, in a cluster where tasks may be moved."""
+    sight = with_task(moves.MovesKept)
+    sight.options.kinds, sight.options.rebalance_after_s = (), 1
+    change_web(sight, replicas=2, placement=Placement(spread_topology=SpreadTopology.NODE))
+    sight.cluster.put(keys.task_desired("t2"), desired("t2", slot=1))
+    for task_id in ("t1", "t2"):
+        sight.cluster.report(task_id, TaskState.RUNNING)
+    sight.loop.now_s += 60
+    return sight
+
+
+def change_web(sight: Sight, **spec: object) -> None:
+    held = sight.truth.workloads["default", "web"].record
+    sight.cluster.add_workload(replace(held, spec=replace(held.spec, **spec)))  # type: ignore[arg-type]
+
+
+def moved(sight: Sight, **successor: object) -> Stored:
+    """Return the write that begins to move t2: to n2 and as t3, unless `successor` says otherwise."""
+    if "t3" in sight.truth.tasks:
+        sight.cluster.delete(keys.task_desired("t3"))
+    sight.cluster.put(keys.task_desired("t3"), desired("t3", **{"slot": 1, "node_id": "n2"} | successor))  # type: ignore[arg-type]
+    sight.cluster.put(keys.task_desired("t2"), desired("t2", slot=1, successor_id="t3"))
+    return sight.stored(before={keys.task_desired("t3"): None, keys.task_desired("t2"): desired("t2", slot=1)})
+
+
+def test_a_move_is_refused_if_it_is_not_wanted_or_leads_nowhere_better() -> None:
+    sight = about_to_move()
+    sight.refuses(moved(sight, node_id="n1"))
+    sight.refuses(moved(sight, slot=0))
+    sight.tell(moved(sight))
+    late = sight.stored(before={keys.task_desired("t2"): desired("t2", slot=1)})
+    sight.refuses(late)
+    sight.options.rebalance_after_s = 0
+    sight.refuses(moved(sight))
+    sight.options.rebalance_after_s = 1
+    sight.cluster.add_node("n3")
+    sight.cluster.put(keys.task_desired("t1"), desired("t1", node_id="n3"))
+    sight.refuses(moved(sight))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"rollout": Rollout(strategy=RolloutStrategy.RECREATE)},
+        {"rollout": Rollout(max_surge=0, max_unavailable=1)},
+        {"restart_policy": RestartPolicy(condition=RestartCondition.NEVER)},
+    ],
+)
+def test_a_move_that_its_workload_does_not_permit_is_refused(spec: dict[str, object]) -> None:
+    sight = about_to_move()
+    change_web(sight, **spec)
+    sight.refuses(moved(sight))
+
+
+def test_a_move_during_a_drain_or_another_move_is_refused_unless_the_leader_could_not_know() -> None:
+    sight = about_to_move()
+    sight.cluster.set_node_spec("n1", draining=True)
+    sight.refuses(moved(sight))
+    sight.tell(sight.stored(before={keys.node_spec("n1"): None}))
+    sight.tell(moved(sight))
+    sight.loop.now_s += 60
+    sight.cluster.set_node_spec("n1")
+    other = {"namespace": "default", "workload": "other"}
+    sight.cluster.put(keys.task_desired("o2"), desired("o2", node_id="n2", **other))
+    sight.cluster.put(keys.task_desired("o1"), desired("o1", successor_id="o2", **other))
+    sight.refuses(moved(sight))
+
+
+def test_a_successor_that_is_taken_back_without_a_reason_is_refused() -> None:
+    sight = about_to_move()
+    sight.tell(moved(sight))
+    sight.cluster.put(keys.task_desired("t3"), desired("t3", slot=1, node_id="n2", desired=Desired.STOPPED))
+    stop = sight.stored(before={keys.task_desired("t3"): desired("t3", slot=1, node_id="n2")})
+    sight.refuses(stop)
+    sight.loop.now_s += 600
+    sight.tell(stop)
+
+
+def test_a_spread_that_stays_uneven_is_seen_unless_a_move_has_failed() -> None:
+    sight = about_to_move()
+    sight.options.placing = None
+    assert moves.find_uneven(sight) == "task t1 on n1 would be better off on n2"
+    moved(sight)
+    sight.cluster.report("t3", TaskState.FAILED)
+    assert moves.find_uneven(sight) == ""
 
 
 # --- nodes ---
