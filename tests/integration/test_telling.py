@@ -40,9 +40,7 @@ def living(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iter
         cluster.add_agent("agent-1")
         for process in cluster.processes.values():
             process.settings |= {"LOG_FORMAT": "json", "OTLP_ENDPOINT": receiver.url}
-        cluster.start(*(process.name for process in cluster.coordinators))
-        cluster.wait_formed()
-        cluster.start("agent-1")
+        cluster.start(*cluster.processes)
         cluster.wait_ready()
         yield cluster
     finally:

@@ -89,6 +89,17 @@ def test_every_process_gets_settings_that_are_accepted(tmp_path: Path) -> None:
     assert agent.stop_tasks_on_exit
 
 
+def test_how_to_log_and_trace_is_passed_on(tmp_path: Path) -> None:
+    environ = {"CLOUDLESS_LOG_FORMAT": "json", "CLOUDLESS_OTLP_ENDPOINT": "http://c:4318", "CLOUDLESS_TRACE_RATIO": ""}
+    layout = build_layout(tmp_path)
+    for settings in (
+        read_coordinator_settings(layout.environment("coordinator-1", environ, "")),
+        read_agent_settings(layout.environment("agent-1", environ, "")),
+    ):
+        assert (settings.log_format, settings.otlp_endpoint) == ("json", "http://c:4318/v1/traces")
+        assert settings.trace_ratio == 1.0
+
+
 def test_children_inherit_little(tmp_path: Path) -> None:
     environ = {"PATH": "/bin", "HOME": "/h", "XDG_CACHE_HOME": "/c", "SECRET": "s", "CLOUDLESS_COORDINATORS": "a:1"}
     given = build_layout(tmp_path).environment("agent-1", environ, "")
