@@ -42,6 +42,7 @@ def trusted(tmp_path_factory: pytest.TempPathFactory, binary: Found) -> Iterator
     cluster.add_agent("agent-1")
     try:
         cluster.start(*COORDINATORS)
+        cluster.trust.begin(cluster.coordinators)  # until then the test is a founder, whom others may not know yet
         cluster.wait_formed()
         cluster.start("agent-1")
         cluster.wait_ready()

@@ -64,6 +64,10 @@ class HttpServer:
         )  # fmt: skip
         self._accepting: Accepting | None = None
 
+    @property
+    def connection_count(self) -> int:
+        return len(self._runner.server.connections) if self._runner.server is not None else 0
+
     async def start(self) -> None:
         """Listen. Raises PortInUse."""
         await self._runner.setup()
@@ -96,7 +100,7 @@ class HttpServer:
         response.content_type, response.charset = stream.content_type, "utf-8"
         try:
             await response.prepare(request)
-            await _until(self._stopping, _pump(response, stream))
+            await _until(self._stopping, _pump(request, response, stream))
         finally:
             await stream.close()
         with contextlib.suppress(ConnectionError, TimeoutError):
@@ -105,12 +109,20 @@ class HttpServer:
         return response
 
 
-async def _pump(response: web.StreamResponse, stream: Stream) -> None:
-    """Send pieces until there are no more, or they are not taken any more."""
-    with contextlib.suppress(ConnectionError, TimeoutError):
+async def _pump(request: web.Request, response: web.StreamResponse, stream: Stream) -> None:
+    """Send pieces until there are no more, or they are not taken any more: then the connection is broken off.
+
+    Closing it would wait for somebody to take what is on its way.
+    """
+    with contextlib.suppress(ConnectionError):
         async for piece in stream.pieces:
-            async with asyncio.timeout(TAKE_MAX_S):
-                await response.write(piece)
+            try:
+                async with asyncio.timeout(TAKE_MAX_S):
+                    await response.write(piece)
+            except TimeoutError:
+                if request.transport is not None:
+                    request.transport.abort()
+                return
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
