@@ -54,6 +54,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--results", type=Path, default=RESULTS, help=f"the report; beside it as .json, .xml ({RESULTS})"
     )
     parser.add_argument("--logs", type=Path, default=LOGS, help=f"commands, and the containers' logs ({LOGS})")
+    parser.add_argument("--patience", type=float, default=1.0, help="deadlines so many times as long (busy machines)")
     parser.add_argument(
         "--private-engine", type=Path, metavar="DIR",
         help="start a Docker engine for this alone, with its data in DIR (as root; where no engine runs)",
@@ -86,7 +87,7 @@ def _run(asked: argparse.Namespace, work: Path, environ: dict[str, str]) -> int:
     checks = CHECKS if asked.no_build else (("the image is built", _builder(asked, environ)), *CHECKS)
     results: list[Result] = []
     try:
-        run_checks(Trial(stack), checks, results, tell=_print)
+        run_checks(Trial(stack, patience=asked.patience), checks, results, tell=_print)
     finally:
         _finish(stack, asked, results)
     print(to_text(results).splitlines()[-1])
