@@ -85,8 +85,7 @@ class TaskRunner:
         find_fault: Callable[[], Awaitable[str]] = no_fault,
     ) -> None:
         self._clock, self._find_fault = clock, find_fault
-        self._settings = settings
-        self._limits = limits
+        self._settings, self._limits = settings, limits
         self._executors = Executors(executors)
         self._journal = journal
         self._reports = reports

@@ -123,19 +123,7 @@ class Body:
             figures=_figures(metrics, "leader"),
             failover=self._failover,
         )
-        self.peers = Peers(
-            settings.node_id,
-            self.store,
-            self.replica,
-            self.heard,
-            self.clock,
-            lease_id=lambda: self.leadership.lease_id,
-            voters=lambda: self.members.voters(),
-            progress=formation.progress,
-            ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
-            dial=grpc_dial(own.dialler),
-            on_doubt=self._failover.doubted,
-        )
+        self.peers = self._build_peers(formation)
         self._build_member_care(formation, inspector)
         self.notes = ProgressNotes(
             settings.node_id, formation.datadir.progress, formation.progress, self.members, self.replica
@@ -161,6 +149,21 @@ class Body:
         )
         self._started_ms = self.clock.wall_ms()
         self.services = self._build_services(formation)
+
+    def _build_peers(self, formation: Formation) -> Peers:
+        return Peers(
+            self.settings.node_id,
+            self.store,
+            self.replica,
+            self.heard,
+            self.clock,
+            lease_id=lambda: self.leadership.lease_id,
+            voters=lambda: self.members.voters(),
+            progress=formation.progress,
+            ailment=lambda: describe_ailment(self.supervisor.state, self.replica.staleness_s),
+            dial=grpc_dial(self.own.dialler),
+            on_doubt=self._failover.doubted,
+        )
 
     def _build_member_care(self, formation: Formation, inspector: Inspector) -> None:
         """Make what cares for the members of etcd and the room in them."""

@@ -75,7 +75,7 @@ class World:
             assert not self.cluster.commit(plan.changes)
         for task in self.cluster.machine.tasks.values():
             self.runner.assign(task.desired)
-        await until(lambda: all(task.attempt for task in self.runner.tasks.values()))
+        await until(lambda: all((t.id, t.attempt) in self.machine.attempts for t in self.runner.tasks.values()))
         return sorted(self.cluster.machine.tasks)
 
     def report(self, task_id: str, state: TaskState, attempt: int = 1) -> None:
