@@ -356,9 +356,8 @@ def test_a_move_during_a_drain_or_another_move_is_refused_unless_the_leader_coul
     sight.tell(moved(sight))
     sight.loop.now_s += 60
     sight.cluster.set_node_spec("n1")
-    other = {"namespace": "default", "workload": "other"}
-    sight.cluster.put(keys.task_desired("o2"), desired("o2", node_id="n2", **other))
-    sight.cluster.put(keys.task_desired("o1"), desired("o1", successor_id="o2", **other))
+    sight.cluster.put(keys.task_desired("o2"), desired("o2", node_id="n2", workload="other"))
+    sight.cluster.put(keys.task_desired("o1"), desired("o1", workload="other", successor_id="o2"))
     sight.refuses(moved(sight))
 
 
