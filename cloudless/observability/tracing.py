@@ -121,6 +121,13 @@ def span(
     return _tracer.start(name, parent=parent, kind=kind, start_ns=start_ns, always=always, attributes=attributes)
 
 
+def call_span(system: str, name: str, traceparent: str) -> Span:
+    """Begin the span of a call of `package.Service/Method` that is served: of its caller's trace, if that names one."""
+    service, _, method = name.rpartition("/")
+    attributes = {"rpc.system": system, "rpc.service": service, "rpc.method": method}
+    return span(method, attributes, parent=traceparent, kind=Kind.SERVER)
+
+
 def going_on(traceparent: str, name: str, attributes: Attributes = NOTHING, *, start_ns: int | None = None) -> Span:
     """Begin a span of a trace that came along with a record; without one, or with a spoilt one, nothing is traced."""
     if _tracer is None or not traceparent or not is_sampled(traceparent):

@@ -310,13 +310,7 @@ def _traced(name: str, context: Any) -> tracing.Span:
     if not tracing.is_on():
         return tracing.NO_SPAN
     sent = dict(context.invocation_metadata() or ())
-    service, _, method = name.rpartition("/")
-    return tracing.span(
-        method,
-        {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
-        parent=str(sent.get(tracing.TRACEPARENT_KEY, "")),
-        kind=tracing.Kind.SERVER,
-    )
+    return tracing.call_span("grpc", name, str(sent.get(tracing.TRACEPARENT_KEY, "")))
 
 
 def _readable(request: Any) -> Any:

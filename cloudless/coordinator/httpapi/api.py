@@ -36,6 +36,8 @@ from cloudless.errors import (
     RateLimited,
     WrongVerb,
 )
+from cloudless.observability import tracing
+from cloudless.observability.fields import bind
 from cloudless.rpc import codec
 from cloudless.rpc.json_answer import write_answer
 from cloudless.rpc.packed import Packed
@@ -146,13 +148,16 @@ class HttpApi:
         if self._calls >= CALLS_MAX:
             raise RateLimited(f"{CALLS_MAX} calls over HTTP are under way already", hint="ask another coordinator")
         self._calls += 1
+        # One task serves all requests of a connection: nothing of the last one is said of this one.
+        bind(method=route.name, request_id=None)
         began_s = time.monotonic()
 
         def note(outcome: str) -> None:
             self._observe(route.name, outcome, time.monotonic() - began_s)
 
         try:
-            text, revision = await self._call_handler(route, variables, asked)
+            with tracing.call_span("http", route.name, asked.headers.get(tracing.TRACEPARENT_KEY, "")):
+                text, revision = await self._call_handler(route, variables, asked)
         except asyncio.CancelledError:
             note("cancelled")
             raise

@@ -24,6 +24,7 @@ from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import common_pb2
 from cloudless.testing.builders import build_workload
 from cloudless.testing.virtual_time import virtually
+from tests.unit.http.serving import serving
 from tests.unit.leading import CLOCK, Cluster, leading
 from tests.unit.observability.recorded import Recorded
 from tests.unit.observability.test_tracing import NOT_RECORDED
@@ -142,3 +143,12 @@ def test_unavailable_is_a_failure_of_ours() -> None:
     with pytest.raises(Unavailable), tracing.span("call"):
         raise Unavailable("no quorum")
     assert not recorded.spans()["call"].status.is_ok
+
+
+async def test_a_call_over_http_goes_on_with_its_callers_trace() -> None:
+    recorded = Recorded()
+    asked = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with serving() as served:
+        assert (await served.ask("GET", "/v1/nodes/n1", headers={"traceparent": asked}))[0] == 200
+    assert recorded.parents()["GetNode"] == "elsewhere"
+    assert recorded.trace_ids() == {asked[3:35]}
