@@ -140,6 +140,7 @@ def test_tasks_of_agents_that_reach_no_coordinator_run_on_and_are_brought_up_to_
         healed_s = trial.note("heal")
         trial.net.heal()
         cluster.until(lambda: not running(cluster, "doomed"), "the deleted workload's task is stopped")
+        trial.figure("cut_s", healed_s - began_s)
         trial.figure("resynced_s", time.monotonic() - healed_s)
         for agent in agents:
             cluster.until(lambda: newer(cluster, agent, seen[agent]), f"{agent} hears of what it missed")
