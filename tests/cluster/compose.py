@@ -75,9 +75,6 @@ class ComposeStack:
     def clear(self) -> None:
         for project in FILES:
             self._remove(project)
-        for agent in self._docker.list_labelled("container", "cloudless.workload"):
-            if agent.startswith(f"{NAMESPACE}."):
-                self._docker.run("rm", "--force", "--volumes", agent)
 
     def deploy(self) -> None:
         self._compose("up", "--detach", within_s=UP_S)
