@@ -301,6 +301,27 @@ def test_a_successor_that_does_not_become_available_in_time_is_given_up() -> Non
     assert find(stage) is None
 
 
+@pytest.mark.parametrize("ending", ["late", "drained"])
+def test_a_successor_that_was_forgotten_gets_no_namesake(ending: str) -> None:
+    stage = lopsided()
+    old, new = begin(stage)
+    if ending == "late":
+        stage.pass_s(SUCCESSOR_DEADLINE_S)
+    else:
+        stage.cluster.set_node_spec("new", draining=True, cordoned=True)
+    stage.go_on()
+    assert new.id not in active(stage)
+    for key in (keys.task_desired(new.id), keys.task_observed(new.id)):
+        if stage.cluster.machine.mod_revision(key):
+            stage.cluster.delete(key)
+    stage.cluster.set_node_spec("new")
+    stage.cluster.set_node_spec(old.desired.node_id, draining=True, cordoned=True)
+    stage.go_on()
+    assert old.id not in active(stage)
+    assert len(active(stage)) == 3
+    assert new.id not in stage.cluster.machine.tasks
+
+
 def test_the_deadline_is_the_rollouts_and_a_clock_that_went_back_does_not_prolong_it() -> None:
     stage = lopsided(rollout=Rollout(progress_deadline_s=30))
     before = active(stage)

@@ -45,13 +45,18 @@ def build_task_id(view: View, workload: Workload, slot: int, newest: int) -> str
 
 
 def newest_by_slot(view: View, workload: Workload) -> dict[int, int]:
-    """Return the create revision of the newest known task of each slot."""
+    """Return the create revision of the newest known task of each slot.
+
+    Of one that is to run it is when that was last written: with its successor's creation or end. So a successor whose
+    record has been forgotten does not get a namesake.
+    """
     newest: dict[int, int] = {}
     for task_id in view.tasks_of(workload.record.namespace, workload.record.name):
         task = view.tasks[task_id]
         if task.desired.workload_uid == workload.record.uid:
             slot = task.desired.slot
-            newest[slot] = max(newest.get(slot, 0), task.desired_create_revision)
+            written = task.desired_revision if task.wanted else task.desired_create_revision
+            newest[slot] = max(newest.get(slot, 0), written)
     return newest
 
 
