@@ -9,7 +9,6 @@ none. Values read at a scrape come from `coordinator/sampling.py` and `agent/sam
 from __future__ import annotations
 
 from cloudless.core.model import NodePhase, RolloutPhase, TaskState
-from cloudless.core.scheduling.wakes import UNBLOCKED_BY
 from cloudless.observability.declared import Declared, counter, gauge, histogram
 
 COORDINATOR_PREFIX = "cloudless_coordinator_"
@@ -22,6 +21,11 @@ OTHER = "other"
 MEMBERS_MAX = 16
 """So many members are told apart; etcd takes seven voters at most, and one learner at a time."""
 
+OBSTACLES = (
+    "offline", "enrolling", "draining", "cordoned", "not-starting", "executor", "ability", "region", "zone",
+    "node-selector", "node-affinity", "taint", "capacity", "host-port", "workload-affinity", "workload-anti-affinity",
+)  # fmt: skip
+"""Codes of `core.scheduling.wakes.UNBLOCKED_BY`, which agents need not load."""
 WRITERS = ("users", "leader")
 WATCH_RESETS = ("broken", "hung", "compacted", "restored")
 MEMBER_HEALTH = ("healthy", "ailing", "silent", "dead", "starting", "catching-up", "standby")
@@ -129,7 +133,7 @@ COORDINATOR: tuple[Declared, ...] = (
     counter("task_failures", "tasks that ended as FAILED"),
     counter("task_probe_failures", "attempts ended because the liveness probe failed"),
     gauge("tasks_unplaced", "tasks that no node fits, by what is most in the way; told by the leader", label="reason",
-          values=(*UNBLOCKED_BY, NO_NODES, OTHER)),
+          values=(*OBSTACLES, NO_NODES, OTHER)),
     counter("placements", "changes to tasks planned while leading"),
     counter("trace_spans_dropped", "spans of traces that the collector did not take, or that found the queue full"),
     histogram("planning_seconds", "how long the leader's scheduler took for one round of planning", _FAST_S),

@@ -14,10 +14,11 @@ from cloudless.core.localtask import ProbePurpose
 from cloudless.core.membership.health import describe_health
 from cloudless.core.membership.observed import MemberView
 from cloudless.core.probing import Answer
+from cloudless.core.scheduling.wakes import UNBLOCKED_BY
 from cloudless.observability import metrics
 from cloudless.observability.declared import Declared, Kind, counter, gauge, histogram
 from cloudless.observability.manual import write_manual
-from cloudless.observability.metrics import AGENT, AGENT_PREFIX, COORDINATOR, COORDINATOR_PREFIX
+from cloudless.observability.metrics import AGENT, AGENT_PREFIX, COORDINATOR, COORDINATOR_PREFIX, OBSTACLES
 from cloudless.observability.registry import ProcessMetrics, Value, unknown
 from cloudless.observability.requests import RequestMetrics
 from tests.architecture.tree import ROOT
@@ -154,3 +155,7 @@ def test_the_seeds_metrics_have_their_names() -> None:
 def test_the_manual_is_fresh() -> None:
     written = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert written == write_manual(), "write it anew: python -m cloudless.observability.manual > docs/metrics.md"
+
+
+def test_every_obstacle_of_the_scheduler_has_its_series() -> None:
+    assert set(OBSTACLES) == set(UNBLOCKED_BY)
