@@ -449,6 +449,24 @@ def test_left_over_tasks_of_a_removed_workload_are_stopped_unless_its_record_is_
 # --- reaping ---
 
 
+def test_a_slot_that_is_filled_again_never_gets_the_id_of_a_task_that_was_forgotten() -> None:
+    cluster = running_cluster(nodes=1, replicas=2, rollout=Rollout(max_unavailable=2))
+    seen: set[str] = set()
+    for _ in range(4):
+        ids = {task.id for task in active(cluster)}
+        assert len(ids) == 2
+        assert not ids & seen, "an agent may remember that one as ended"
+        seen |= ids
+        cluster.set_node_spec("n0", draining=True)
+        carry_out(cluster)
+        obey(cluster)
+        cluster.commit(plan_reap(cluster.machine, NOW_MS, keep_per_workload=0))
+        cluster.set_node_spec("n0")
+        carry_out(cluster)
+        for task in active(cluster):
+            cluster.report(task.id, TaskState.RUNNING)
+
+
 def test_the_newest_few_ended_tasks_are_kept_for_people() -> None:
     cluster = running_cluster(replicas=8)
     cluster.update_workload(replicas=0)

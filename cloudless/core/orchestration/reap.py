@@ -3,7 +3,8 @@
 A task is over when it has ended, or when its node was removed. Over and not needed is a task that was
 told to stop, or is outdated (and its rollout over), or whose slot has a newer task. Of those the newest
 few per workload are kept, for people who ask what happened. A task that failed is kept longer if the
-back-off of its slot still counts it. Tasks over that belong to no workload, or to an earlier one of the
+back-off of its slot still counts it. So is the newest of each slot that may be filled again: the next one's
+id is made from it, and must not be that of one long forgotten. Tasks over that belong to no workload, or to an earlier one of the
 name, are forgotten at once. Tasks of a workload that is being deleted are left to `replicas`.
 Reports without a task are deleted.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cloudless.core import keys
-from cloudless.core.model import RolloutPhase, WorkloadRecord
+from cloudless.core.model import RolloutPhase, WorkloadMode, WorkloadRecord
 from cloudless.core.orchestration.absence import GONE_S, absence_s
 from cloudless.core.orchestration.census import tasks_of
 from cloudless.core.orchestration.changes import delete_task
@@ -76,6 +77,9 @@ def _reap_workload(view: View, namespace: str, name: str, now_ms: int, keep: int
     unneeded = [task for task in _find_unneeded(own, _needed_generations(view, record)) if _is_over(view, task)]
     kept = {task.id for task in [task for task in unneeded if not _is_gone(view, task)][:keep]}
     kept |= _find_remembered(own, _needed_generations(view, record), now_ms)
+    if record.spec.mode is WorkloadMode.REPLICATED:
+        newest = {task.desired.slot: task.id for task in reversed(own) if not _is_gone(view, task)}
+        kept |= {task_id for slot, task_id in newest.items() if slot < record.spec.replicas}
     return [
         *(delete_task(task, "it belongs to an earlier workload of this name") for task in foreign),
         *(delete_task(task, "it is over") for task in unneeded if task.id not in kept),
