@@ -4,9 +4,9 @@ A task is over when it has ended, or when its node was removed. Over and not nee
 told to stop, or is outdated (and its rollout over), or whose slot has a newer task. Of those the newest
 few per workload are kept, for people who ask what happened. A task that failed is kept longer if the
 back-off of its slot still counts it. So is the newest of each slot that may be filled again: the next one's
-id is made from it, and must not be that of one long forgotten. Tasks over that belong to no workload, or to an earlier one of the
-name, are forgotten at once. Tasks of a workload that is being deleted are left to `replicas`.
-Reports without a task are deleted.
+id is made from it, and must not be that of one long forgotten. Tasks over that belong to no workload, or to
+an earlier one of the name, are forgotten at once. Tasks of a workload that is being deleted are left to
+`replicas`. Reports without a task are deleted.
 
 `plan_reap` needs to run now and then only; a cluster that never reaps works, but grows.
 """
