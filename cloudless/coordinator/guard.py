@@ -25,7 +25,6 @@ from cloudless.core.identity.access import (
     judge_early,
     judge_identity,
     may_be_new,
-    may_be_recorded_soon,
     needs_facts,
 )
 from cloudless.core.identity.rules import RULES
@@ -132,10 +131,6 @@ class Guard:
         )
         if isinstance(found, Caller):
             return found
-        if known is None and may_be_recorded_soon(view, identity, self._clock.wall_ms()):
-            raise Unavailable(
-                f"{identity.subject} is not on record yet", hint="again soon: the cluster is being founded"
-            )
         if not tell:
             raise Unauthenticated(found.reason, hint=found.hint)
         raise self._refuse(found, method, identity.subject, context)

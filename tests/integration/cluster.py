@@ -49,7 +49,7 @@ from cloudless.cli.methods import (
     LIST_TASKS,
     Method,
 )
-from cloudless.errors import CloudlessError
+from cloudless.errors import CloudlessError, Unauthenticated
 from cloudless.ports import Credentials, Delete, Get, Got, Put, Txn
 from cloudless.rpc.v1.cluster_pb2 import GetDigestRequest, GetStatusRequest, GetStatusResponse
 from cloudless.rpc.v1.common_pb2 import CONSISTENCY_STALE, ReadOptions
@@ -513,7 +513,10 @@ class LocalCluster:
     def _all_vote(self) -> bool:
         names = {process.name for process in self.coordinators}
         for name in names:
-            status = self.status(name)
+            try:
+                status = self.status(name)
+            except Unauthenticated:  # founders are let in by their signature, and go on record a moment later
+                return False
             voters = {c.record.id for c in status.coordinators if c.member_role == "voter" and c.linked}
             if voters != names or not status.header.leader_id or not status.header.cluster_id:
                 return False

@@ -98,24 +98,12 @@ def may_be_new(view: View | None, rule: Rule | None, now_ms: int) -> bool:
         return False
     if view is None:
         return rule.early
-    since_ms = _since_ms(view)
-    return since_ms is None or (rule.newcomers and now_ms - since_ms < FOUNDING_MS)
-
-
-def may_be_recorded_soon(view: View | None, identity: Identity, now_ms: int) -> bool:
-    """Return whether one that no record knows may be a founder whose record is only about to be written."""
-    since_ms = _since_ms(view) if view is not None and identity.kind is IdentityKind.COORDINATOR else None
-    return since_ms is not None and now_ms - since_ms < FOUNDING_MS
-
-
-def _since_ms(view: View) -> int | None:
-    """Return when the first coordinator went on record, None if none is."""
-    found = (
+    since_ms = [
         known.record.enrolled_at_ms
-        for (kind, _), known in view.identities.items()
+        for (kind, _), known in sorted(view.identities.items())
         if kind == IdentityKind.COORDINATOR.value
-    )
-    return min(found, default=None)
+    ]
+    return not since_ms or (rule.newcomers and now_ms - min(since_ms) < FOUNDING_MS)
 
 
 def judge_early(identity: Identity, rule: Rule | None) -> Caller | None:

@@ -149,7 +149,7 @@ async def test_once_coordinators_are_on_record_a_ca_signature_alone_makes_no_oth
         assert await door.call(forged) == "coordinator/c9"
         enrol(door.cluster, c2, Role.COORDINATOR, enrolled_at_ms=int(time.time() * 1000))
         assert await door.call(c2) == "coordinator/c2"
-        with pytest.raises(grpc.aio.AioRpcError, match="coordinator/c9 is not on record yet"):
+        with pytest.raises(grpc.aio.AioRpcError, match="coordinator/c9 is not enrolled"):
             await door.call(forged)
         assert await door.call(forged, GET_FORMATION) == "coordinator/c9"
         enrol(door.cluster, c2, Role.COORDINATOR, enrolled_at_ms=int(time.time() * 1000) - FOUNDING_MS)
