@@ -16,6 +16,7 @@ from cloudless.observability import fields, secrets, tracing
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     root = logging.getLogger()
+    logger.enable("cloudless")  # a simulation, or the command line, may have silenced it in this process
     held = (sys.excepthook, threading.excepthook, root.handlers[:], root.level)
     yield
     sys.excepthook, threading.excepthook = held[:2]
