@@ -191,7 +191,8 @@ def test_work_that_ends_is_complete_and_waiting_for_it_ends_well(cluster: LocalC
     assert "is rolled out" in must(said)
     cluster.until(lambda: "COMPLETED" in must(run_cli(cluster, "workload", "get", "web")), "all three have ended")
     assert [task for task in cluster.tasks("web") if task.desired.desired == DESIRED_RUNNING and running(task)] == []
-    bad = write(tmp_path, "bad", replicas=1, command=["sh", "-c", "exit 3"], **once)
+    while_seen = {"minReady": "5s"}  # a task that runs for a moment before it fails would count at once
+    bad = write(tmp_path, "bad", replicas=1, command=["sh", "-c", "exit 3"], rollout=while_seen, **once)
     said = run_cli(cluster, "workload", "apply", "-f", bad, "--wait", "--wait-timeout", "60")
     assert said.code == 10, said.text
 
