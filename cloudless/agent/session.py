@@ -246,11 +246,14 @@ class Session:
         while True:
             message = await self._read()
             self._silent_periods = 0
+            if message.WhichOneof("body") == "heartbeat_ack":
+                self.cut_off = message.heartbeat_ack.cut_off
+            # Before it is handled, which a slow disk may hold up: what is to stop in time must not gain time by that.
+            if message.WhichOneof("body") != "shed" and not self.cut_off:
+                self._parts.on_heard()
             self._handling = True
             await self._handlers[message.WhichOneof("body")](self, message)
             self._handling = False
-            if not self.cut_off:
-                self._parts.on_heard()
 
     async def _beat(self) -> None:
         """Beat at once, then every period; count the periods in which nothing came back.
@@ -341,7 +344,6 @@ class Session:
 
     async def _on_heartbeat_ack(self, message: agent_pb2.CoordinatorMessage) -> None:
         self._take_period(message.heartbeat_ack.heartbeat_period_s)
-        self.cut_off = message.heartbeat_ack.cut_off
         sent_s = self._beats.pop(message.heartbeat_ack.sequence, None)
         if sent_s is not None:
             self._parts.on_round_trip(self._now_s() - sent_s)

@@ -57,13 +57,13 @@ def _exception(record: Mapping[str, Any]) -> str:
     if failed is None or failed.type is None:
         return ""
     text = "".join(traceback.format_exception(failed.type, failed.value, failed.traceback))
-    return clean(_shorten(text, EXCEPTION_LENGTH_MAX).rstrip())
+    return _shorten(clean(text), EXCEPTION_LENGTH_MAX).rstrip()
 
 
 def _value(value: object) -> object:
     if isinstance(value, bool | int | float):
         return value
-    return clean(_shorten(str(value), VALUE_LENGTH_MAX))
+    return _shorten(clean(str(value)), VALUE_LENGTH_MAX)
 
 
 def _shorten(text: str, most: int) -> str:

@@ -33,8 +33,10 @@ CLOCK = VirtualClock()
 
 
 class MemoryJournal:
+    takes_s = 0.0
+
     async def save_head(self, head: Head) -> None:
-        return
+        await asyncio.sleep(self.takes_s)
 
 
 @dataclass
@@ -440,6 +442,25 @@ async def test_a_coordinator_cut_off_from_its_store_is_left_for_another_and_kept
         world.at["b:1"] = "c2"
         await eventually(lambda: links.primary is not None and links.primary.coordinator_id == "c2")
         assert links.ends[EndKind.SHED] == 1
+
+
+@virtually
+async def test_a_word_counts_from_when_it_came_though_a_slow_disk_holds_its_handling_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a task that is to stop without a coordinator would run longer than it may."""
+    world = World({"a:1": "c1"}, {"c1": "a:1"})
+    links, _ = linking(world, FixedSeeds(["a:1"]))
+    heard: list[float] = []
+    links._parts = replace(links._parts, on_heard=lambda: heard.append(CLOCK.monotonic_s()))
+    async with running(links.run()):
+        await eventually(lambda: links.primary is not None)
+        monkeypatch.setattr(MemoryJournal, "takes_s", 20.0)
+        told_s = CLOCK.monotonic_s()
+        world.mute.add("a:1")
+        world.tell({"c1": "a:1", "c2": "b:1"})
+        await asyncio.sleep(25)
+        assert told_s <= heard[-1] < told_s + 1
 
 
 @virtually

@@ -125,6 +125,8 @@ class HttpApi:
             for pattern, segment in zip(route.segments, segments, strict=True)
             if pattern.startswith("{")
         }
+        # One task serves all requests of a connection: nothing of the last one is said of this one.
+        bind(method=route.name, request_id=None)
         return await (self._tell if route.streams else self._call)(route, variables, asked)
 
     def _refuse_path(self, asked: Asked, verbs: Sequence[str]) -> Answer:
@@ -148,8 +150,6 @@ class HttpApi:
         if self._calls >= CALLS_MAX:
             raise RateLimited(f"{CALLS_MAX} calls over HTTP are under way already", hint="ask another coordinator")
         self._calls += 1
-        # One task serves all requests of a connection: nothing of the last one is said of this one.
-        bind(method=route.name, request_id=None)
         began_s = time.monotonic()
 
         def note(outcome: str) -> None:

@@ -17,6 +17,7 @@ from loguru import logger
 from cloudless.errors import NotFound
 from cloudless.observability.fields import FIELDS, bind, look_up
 from cloudless.observability.flood import SAME_MAX
+from cloudless.observability.lines import VALUE_LENGTH_MAX
 from cloudless.observability.logs import LogSettings, configure_logs, tell_end
 from cloudless.observability.secrets import keep_secret, keep_secrets_of
 from cloudless.observability.uncaught import watch_loop
@@ -117,6 +118,13 @@ def test_secrets_are_taken_out_of_words_fields_and_stacks(capsys: Capture, form:
     assert not [secret for secret in ("hunter2!", "correct horse", "abcdefgh1234") if secret in said]
     assert "turquoise" in said
     assert "ValueError: it was [redacted]" in said
+
+
+def test_no_part_of_a_secret_is_left_where_a_value_is_shortened(capsys: Capture) -> None:
+    keep_secret("sesame-open-yourself")
+    configure()
+    logger.bind(task="x" * (VALUE_LENGTH_MAX - 8) + "sesame-open-yourself").info("started")
+    assert "sesame" not in capsys.readouterr().err
 
 
 def test_an_exception_is_one_entry(capsys: Capture) -> None:
