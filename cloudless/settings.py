@@ -60,6 +60,7 @@ class CoordinatorSettings:
     `node_timeout_s` silent seconds make a node unreachable; at least three heartbeat periods. With more than 400
     nodes both are longer than set here (`core.orchestration.heartbeats`).
     `etcd_quota_mb` is the size of the store at which etcd refuses writes; users' are refused from nine tenths of it.
+    `raise_priority`: the coordinator and its etcd go before other processes of a busy machine, where they may.
     `tls`: all connections prove both sides by certificates. What this node proves itself by is in `identity_dir`
     (default: `identity` in the data directory); `founding_file` is what founders of one cluster begin with. A
     coordinator that joins exchanges `join_token` (or what is in `join_token_file`) for an identity at one of
@@ -97,6 +98,7 @@ class CoordinatorSettings:
     profile: str = "default"
     allow_degraded_etcd: bool = False
     etcd_quota_mb: int = 2048
+    raise_priority: bool = True
     heartbeat_period_s: float = 1.0
     node_timeout_s: float = 4.0
     backup_key_file: Path | None = None
@@ -190,6 +192,7 @@ _COORDINATOR: dict[str, tuple[str, Callable[[str], Any]]] = {
     "PROFILE": ("profile", choice_reader("lan", "default", "wan", "slow-disk")),
     "ALLOW_DEGRADED_ETCD": ("allow_degraded_etcd", read_boolean),
     "ETCD_QUOTA_MB": ("etcd_quota_mb", integer_reader(16, 8192)),
+    "RAISE_PRIORITY": ("raise_priority", read_boolean),
     "TLS_ENABLED": ("tls", read_boolean),
     "IDENTITY_DIR": ("identity_dir", Path),
     "FOUNDING_FILE": ("founding_file", Path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 
@@ -11,6 +12,7 @@ from loguru import logger
 
 from cloudless.adapters.host.machine import allow_open_files
 from cloudless.coordinator.api.caller import current_actor
+from cloudless.coordinator.member_share import prefer_coordinator
 from cloudless.coordinator.runtime import Coordinator
 from cloudless.errors import CloudlessError, outcome_of
 from cloudless.observability.fields import look_up
@@ -33,6 +35,8 @@ def main() -> int:
     try:
         settings = read_coordinator_settings()
         begin_telling("coordinator", settings)
+        if settings.raise_priority and not prefer_coordinator(os.getpid()):
+            logger.debug("this process may not go before others: that needs root or CAP_SYS_NICE")
         look_up("caller", current_actor)
         found = find(Search(allow_degraded=settings.allow_degraded_etcd))
         logger.info("etcd {} from {}: {}", found.version, found.source, found.judgement.reason)

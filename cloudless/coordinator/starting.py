@@ -15,6 +15,7 @@ from loguru import logger
 from cloudless import __version__
 from cloudless.adapters.etcd.admin import EtcdAdmin, MemberStatus
 from cloudless.adapters.etcd.store import EtcdStore
+from cloudless.adapters.host.machine import look_at_machine
 from cloudless.adapters.member.datadir import DataDir
 from cloudless.adapters.member.marker import Marker, MarkerState
 from cloudless.adapters.member.progress import Progress
@@ -22,6 +23,7 @@ from cloudless.adapters.member.relay import Relay
 from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
 from cloudless.coordinator.credentials import OwnCredentials
 from cloudless.coordinator.feature_level import require_fit
+from cloudless.coordinator.member_share import prefer_etcd, share_of_memory
 from cloudless.coordinator.neighbours import Neighbours
 from cloudless.coordinator.rejoining import find_wait
 from cloudless.coordinator.relocating import settle_addresses
@@ -78,8 +80,10 @@ class MemberStart:
     async def start(self, config: MemberConfig) -> None:
         """Start etcd. Raises StartupError."""
         self.supervisor = MemberSupervisor(
-            self._binary, config, self._datadir, log=_SupervisorLog(), environment=self._relay_environment()
-        )
+            self._binary, config, self._datadir, log=_SupervisorLog(), environment=self._relay_environment(),
+            memory_limit_bytes=share_of_memory(look_at_machine()),
+            on_started=prefer_etcd if self._settings.raise_priority else None,
+        )  # fmt: skip
         await self.supervisor.start()
 
     def _relay_environment(self) -> dict[str, str]:

@@ -26,6 +26,7 @@ from cloudless.adapters.member.marker import DataState, Marker, MarkerState, jud
 from cloudless.adapters.member.pidfile import find_orphan, identify, write_pidfile
 from cloudless.adapters.member.restart import RestartPolicy, count_failures, restart_delay_s
 from cloudless.adapters.member.supervisor import MemberSupervisor, Phase
+from cloudless.coordinator.member_share import ETCD_NICENESS, prefer_etcd
 from cloudless.errors import DataDirLocked, DataLost, EtcdRefused, MemberFailed, PortInUse
 from etcd.find import Found
 from etcd.flags import MemberConfig
@@ -103,6 +104,35 @@ async def test_a_member_starts_answers_and_stops_cleanly(
     assert supervisor.state.last_exit == "killed by SIGTERM"
     assert identify(pid) is None
     assert not datadir.pidfile.exists()
+
+
+async def test_a_member_goes_before_other_processes_where_it_may(binary: Found, datadirs: DataDirs) -> None:
+    datadir = datadirs("n1")
+    supervisor = MemberSupervisor(binary, build_config(datadir), datadir, on_started=prefer_etcd)
+    allowed = may_raise_priority()
+    async with running(supervisor):
+        await supervisor.wait_ready(20)
+        pid = supervisor.state.pid
+        assert pid is not None
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        assert len(threads) > 1
+        wanted = ETCD_NICENESS if allowed else os.getpriority(os.PRIO_PROCESS, 0)
+        assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {wanted}
+        group = Path(f"/proc/{pid}/autogroup")
+        if allowed and group.exists():
+            assert group.read_text().endswith(f"nice {ETCD_NICENESS}\n")
+
+
+def may_raise_priority() -> bool:
+    """Return whether this process may let another go before others."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            os.setpriority(os.PRIO_PROCESS, other.pid, ETCD_NICENESS)
+        except PermissionError:
+            return False
+        finally:
+            other.kill()
+    return True
 
 
 async def test_a_killed_member_comes_back_with_its_data(binary: Found, datadirs: DataDirs) -> None:

@@ -131,9 +131,9 @@ async def end_orphan(pidfile: Path, data_dir: str, grace_s: float = ORPHAN_GRACE
 
 
 def build_environment(memory_limit_bytes: int) -> dict[str, str]:
-    """Return the environment for etcd: no secret, no proxy, no ETCD_* of ours, and a soft limit for its heap.
+    """Return the environment for etcd: no secret, no proxy, no ETCD_* of ours, and a soft limit for its memory.
 
-    etcd reads every ETCD_* variable as a flag. The heap limit makes Go collect earlier; it never fails an allocation.
+    etcd reads every ETCD_* variable as a flag. The limit makes Go collect earlier; it never fails an allocation.
     """
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     return {**kept, "GOMEMLIMIT": f"{memory_limit_bytes // 1024**2}MiB"}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -37,6 +37,7 @@ from etcd.find import Found
 from etcd.flags import MemberConfig, build_argv, effective, gateway_url
 from etcd.gate import Version, check_against_last_writer
 
+MEMORY_LIMIT_BYTES = 160 << 20
 _PROBE_PERIOD_S = 0.05
 _PROBE_TIMEOUT_S = 1.0
 _STOP_GRACE_S = 5.0
@@ -83,11 +84,13 @@ class MemberSupervisor:
         *,
         log: Log | None = None,
         policy: RestartPolicy | None = None,
-        memory_limit_bytes: int = 160 * 1024**2,
+        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        on_started: Callable[[int], object] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`memory_limit_bytes` is soft: Go collects earlier to stay under it.
 
+        `on_started` is told the pid of an etcd that was just started.
         `environment` goes to etcd besides; an etcd that was started with any is not adopted: what it names may be gone.
         """
         self._binary = binary
@@ -96,6 +99,7 @@ class MemberSupervisor:
         self._log: Log = log or logging.getLogger(__name__)
         self._policy = policy or RestartPolicy()
         self._plain_environment = build_environment(memory_limit_bytes)
+        self._on_started = on_started
         self._more_environment = dict(environment or {})
         self._process: EtcdProcess | None = None
         self._state = MemberState()
@@ -238,6 +242,8 @@ class MemberSupervisor:
             process = EtcdProcess.spawn(argv, environment, self._datadir.log_file)
         except OSError as error:
             raise MemberFailed(f"{argv[0]} does not start: {error.strerror}") from error
+        if self._on_started:
+            self._on_started(process.pid)
         self._take(process)
         identity = identify(process.pid, argv)
         # Gone already means it failed at once; `run` or `wait_ready` will say why.
