@@ -17,6 +17,7 @@ from cloudless.core.model import (
     Taint,
     TaintEffect,
     TaskState,
+    WorkloadTerm,
 )
 from cloudless.core.orchestration import SpecChange, plan_workloads, preview_workloads
 from cloudless.core.orchestration.replicas import OrchestrationPlan
@@ -164,6 +165,33 @@ def test_the_node_whose_victims_are_lowest_is_taken() -> None:
     add(cluster, "high", 5, 100)
     carry_out(cluster, "high")
     assert stopped(cluster) == ["two"]
+
+
+BESIDE_DB = Placement(workload_affinity=(WorkloadTerm(workload="db"),))
+
+
+def test_nobody_makes_way_for_a_task_that_must_be_near_it() -> None:
+    cluster = cluster_of(100)
+    full(cluster, [("db", 0, 100)])
+    add(cluster, "high", 5, placement=BESIDE_DB)
+    assert not carry_out(cluster, "high").plan.changes
+    cluster = cluster_of(200)
+    full(cluster, [("db", 0, 100), ("other", 1, 100)])
+    add(cluster, "high", 5, placement=BESIDE_DB)
+    carry_out(cluster, "high")
+    assert stopped(cluster) == ["other"]
+
+
+def test_a_drain_that_takes_neighbours_where_only_one_has_room_comes_to_rest() -> None:
+    cluster = cluster_of(200)
+    full(cluster, [("db", 0, 100)])
+    add(cluster, "high", 5, placement=BESIDE_DB)
+    settle(cluster, "db", "high")
+    assert homes(cluster, "high") == homes(cluster, "db") == ["n1"]
+    cluster.add_node("n2", capacity=Resources(150, 10_000))
+    cluster.set_node_spec("n1", draining=True)
+    settle(cluster, "db", "high")
+    assert homes(cluster, "db") == ["n2"]
 
 
 def test_nobody_makes_way_where_that_would_not_make_room() -> None:

@@ -108,6 +108,10 @@ class Neighbours:
                 return bond
         return None
 
+    def needs(self, namespace: str, workload: str, labels: Mapping[str, str]) -> bool:
+        """Return whether a task must be near such ones as those of this workload."""
+        return any(not bond.against and bond.selection.holds(namespace, workload, labels) for bond in self.required)
+
     @property
     def only_nodes(self) -> frozenset[str] | None:
         """The nodes that have the neighbours a task must have on its own node; None if any node may do."""

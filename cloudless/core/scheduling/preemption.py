@@ -1,8 +1,9 @@
 """Which tasks of lower priority make way for one that fits nowhere, if the cluster's settings allow it.
 
 A node can make way if nothing but its room or its ports is in the way, and these are free once tasks have ended: those
-being stopped already, and as few others as possible. Those must be of a strictly lower priority, and are chosen so that
-none could stay: first those stay whose workloads would fall below what has to be available, then those of higher
+being stopped already, and as few others as possible. Those must be of a strictly lower priority and none that the task
+must be near: it would come for them, they would go for it, and so on for ever. They are chosen so that none could stay:
+first those stay whose workloads would fall below what has to be available, then those of higher
 priority, then small ones. Of several nodes the one is taken that breaks the fewest such promises, whose victims'
 highest priority is lowest, that has the fewest victims. At most `NODES_MAX` nodes that can are compared.
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from cloudless.core.model import TaskState
 from cloudless.core.scheduling.ask import Ask
 from cloudless.core.scheduling.filters import find_site_obstacle, workload_affinity
+from cloudless.core.scheduling.neighbours import Neighbours
 from cloudless.core.scheduling.scratch import Room, Scratch, held_by
 from cloudless.core.scheduling.shelf import ring_distance, ring_point
 from cloudless.core.state.view import Task, View
@@ -44,7 +46,7 @@ def find_way(ask: Ask, scratch: Scratch, view: View) -> Way | None:
     for room in sorted(scratch.rooms.values(), key=lambda room: ring_distance(start, room.point)):
         if room.shelf.site not in open_sites or workload_affinity(ask, room, neighbours) is not None:
             continue
-        node = _NodeTasks(ask, room, scratch, view)
+        node = _NodeTasks(ask, room, scratch, view, neighbours)
         way = node.find_way()
         if way is not None:
             found.append((node.cost_of(way, room.node.id in ask.avoid), room.node.id, way))
@@ -56,15 +58,18 @@ def find_way(ask: Ask, scratch: Scratch, view: View) -> Way | None:
 class _NodeTasks:
     """The tasks of one node, as far as they could make way."""
 
-    def __init__(self, ask: Ask, room: Room, scratch: Scratch, view: View) -> None:
+    def __init__(self, ask: Ask, room: Room, scratch: Scratch, view: View, neighbours: Neighbours) -> None:
         self._ask, self._room, self._view = ask, room, view
-        self._scratch = scratch
+        self._scratch, self._neighbours = scratch, neighbours
         tasks = [task for task_id in view.tasks_on(room.node.id) if not (task := view.tasks[task_id]).ended]
         self._leaving = [task for task in tasks if not task.wanted or task.id in scratch.leaving]
         self._lower = [
             task
             for task in tasks
-            if task.wanted and task.id not in scratch.leaving and self._priority_of(task) < ask.priority
+            if task.wanted
+            and task.id not in scratch.leaving
+            and self._priority_of(task) < ask.priority
+            and not self._is_needed(task)
         ]
 
     def find_way(self) -> Way | None:
@@ -133,6 +138,11 @@ class _NodeTasks:
     def _is_reachable(self, task: Task) -> bool:
         node = self._view.nodes.get(task.desired.node_id)
         return node is not None and node.reachable
+
+    def _is_needed(self, task: Task) -> bool:
+        ref = task.desired.namespace, task.desired.workload
+        workload = self._view.workloads.get(ref)
+        return workload is not None and self._neighbours.needs(*ref, workload.record.labels)
 
     def _priority_of(self, task: Task) -> int:
         """Return a task's priority: its workload's, as it is now. One without a workload does not count as lower."""
