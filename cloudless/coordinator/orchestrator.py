@@ -184,10 +184,11 @@ class Orchestrator:
     async def _rebalance(self, term: int, committer: Committer) -> bool:
         """Begin to move a task if it is time and there is one; return whether anything was to be written."""
         machine, now_s = self._replica.machine, self._clock.monotonic_s()
+        self._rebalancer.note_waiting(frozenset(self._unplaced), now_s)
         if now_s < self._rebalancer.due_s(machine):
             return False
         change = None
-        if not self._unplaced:
+        if not self._claiming:  # room is being made, and is nobody else's
             absent, decider = self._absent(now_s), Decider(term, self._wall_ms(now_s))
             change = self._rebalancer.plan(machine, now_s, decider, absent, self._renew_scratch(absent))
         self._rebalancer.rest(machine, now_s, self._clock.monotonic_s(), moved=change is not None)

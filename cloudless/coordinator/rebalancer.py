@@ -3,7 +3,8 @@
 Nodes have to be as they are for as long as operators set (`rebalance_after_s`), counted on the monotonic clock from
 when this leader saw the last of them change: a new leader waits anew. Then one task is moved at a time, with a rest of
 a tenth of that between two. The orchestrator asks between its rounds, so a move never takes the room that another plan
-has given away, and nothing is moved while tasks wait for a node.
+has given away. Whoever comes to wait for a node begins the calm anew; one that fits nowhere does not hold up the rest
+for ever.
 """
 
 from __future__ import annotations
@@ -46,12 +47,19 @@ class Rebalancer:
         self._settings = settings or RebalancerSettings()
         self._still_since_s = self._next_look_s = self._resync_s = 0.0
         self._pending: list[tuple[str, str]] = []
+        self._waiting: frozenset[tuple[str, str]] = frozenset()
         self._news = True
 
     def begin(self, now_s: float) -> None:
         """Begin a term: nothing is known of the time before."""
         self._still_since_s = self._next_look_s = self._resync_s = now_s
-        self._pending, self._news = [], True
+        self._pending, self._waiting, self._news = [], frozenset(), True
+
+    def note_waiting(self, refs: frozenset[tuple[str, str]], now_s: float) -> None:
+        """Take note of the workloads that have tasks without a node now."""
+        if not refs <= self._waiting:
+            self._still_since_s = now_s
+        self._waiting = refs
 
     def note(self, transition: Transition, now_s: float) -> None:
         """Take note of a change of the state."""
