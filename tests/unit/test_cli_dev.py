@@ -58,9 +58,9 @@ def test_the_seeds_ports_and_capacities(tmp_path: Path) -> None:
     layout = build_layout(tmp_path)
     assert layout.api_addresses == ("127.0.0.1:8080", "127.0.0.1:8082", "127.0.0.1:8084")
     assert [tuple(c.ports.values()) for c in layout.coordinators] == [
-        (8080, 8081, 9090, 3010, 3020, 8070),
-        (8082, 8083, 9091, 3011, 3021, 8071),
-        (8084, 8085, 9092, 3012, 3022, 8072),
+        (8080, 8081, 9090, 3010, 3020, 8070, 8053),
+        (8082, 8083, 9091, 3011, 3021, 8071, 8054),
+        (8084, 8085, 9092, 3012, 3022, 8072, 8055),
     ]
     assert [tuple(a.ports.values()) for a in layout.agents] == [(8091, 9101), (8092, 9102), (8093, 9103)]
     assert [(a.zone, a.cpu_cores, a.memory_mb, a.storage_gb, a.bandwidth_mbps) for a in layout.agents] == [
@@ -75,7 +75,7 @@ def test_the_seeds_ports_and_capacities(tmp_path: Path) -> None:
 def test_no_port_is_given_twice(tmp_path: Path, shift: int) -> None:
     ports = Counter(port for plan in build_layout(tmp_path, shift).plans for port in plan.ports.values())
     assert max(ports.values()) == 1
-    assert len(ports) == 24
+    assert len(ports) == 27
 
 
 def test_every_process_gets_settings_that_are_accepted(tmp_path: Path) -> None:

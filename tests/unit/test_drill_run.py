@@ -83,6 +83,7 @@ class Cluster:
                 raft_port=1,
                 etcd_port=1,
                 enrol_port=1,
+                dns_port=1,
             )
             for name, fake, web in zip(NAMES, self.coordinators, self.web, strict=True)
         )

@@ -3,7 +3,7 @@
 ::
 
     coordinator-N   gRPC 8080 + 2(N-1)   HTTP 8081 + 2(N-1)   metrics 9089+N   raft 3009+N   etcd client 3019+N
-                    enrolment 8069+N (with TLS only)
+                    enrolment 8069+N (with TLS only)   names (DNS) 8052+N
     agent-N         gRPC 8090 + N                             metrics 9100+N
 
 `--port-offset` is added to every port, so that several clusters fit on one machine. Pure: starts nothing.
@@ -37,6 +37,7 @@ class CoordinatorPlan:
     raft_port: int
     etcd_port: int
     enrol_port: int
+    dns_port: int
 
     @property
     def ports(self) -> dict[str, int]:
@@ -47,6 +48,7 @@ class CoordinatorPlan:
             "raft": self.raft_port,
             "etcd": self.etcd_port,
             "enrol": self.enrol_port,
+            "dns": self.dns_port,
         }
 
 
@@ -174,6 +176,7 @@ class Layout:
             "RAFT_ADDR": f"{HOST}:{plan.raft_port}",
             "ETCD_CLIENT_ADDR": f"{HOST}:{plan.etcd_port}",
             "ENROL_ADDR": f"{HOST}:{plan.enrol_port}",
+            "DNS_ADDR": f"{HOST}:{plan.dns_port}",
             **({"FOUNDING_FILE": str(self.founding_file)} if self.tls else {}),
             **({"ETCD_BIN": etcd_binary} if etcd_binary else {}),
         }
@@ -205,7 +208,7 @@ def build_layout(state_dir: Path, port_offset: int = 0, *, tls: bool = False) ->
             name=f"coordinator-{n + 1}",
             api_port=8080 + 2 * n + port_offset, http_port=8081 + 2 * n + port_offset,
             metrics_port=9090 + n + port_offset, raft_port=3010 + n + port_offset, etcd_port=3020 + n + port_offset,
-            enrol_port=8070 + n + port_offset,
+            enrol_port=8070 + n + port_offset, dns_port=8053 + n + port_offset,
         )
         for n in range(3)
     )  # fmt: skip
