@@ -170,6 +170,7 @@ def _describe_rollout(before: RolloutRecord | None, notes: RolloutRecord) -> Ite
 def _describe_report(before: TaskObserved | None, seen: TaskObserved) -> Iterator[Happening]:
     subject = f"task/{seen.task_id}"
     yield from _describe_probes(before, seen, subject)
+    yield from _describe_unseen_ends(before, seen, subject)
     if before is not None and (before.attempt, before.state) == (seen.attempt, seen.state):
         return
     match seen.state:
@@ -181,6 +182,17 @@ def _describe_report(before: TaskObserved | None, seen: TaskObserved) -> Iterato
             yield "TaskFailed", subject, seen.message or f"exit code {seen.exit_code}", Severity.ERROR
         case TaskState.COMPLETED:
             yield "TaskCompleted", subject, seen.message, Severity.INFO
+
+
+def _describe_unseen_ends(before: TaskObserved | None, seen: TaskObserved, subject: str) -> Iterator[Happening]:
+    """Tell of attempts of whose end there was no report of its own: only the newest state of a task is reported."""
+    told = before.attempt - (before.state is not TaskState.BACKOFF) if before else 0
+    unseen = seen.attempt - 1 - told
+    if unseen > 0:
+        how = f" by signal {seen.signal}" if seen.signal else f" with exit code {seen.exit_code}"
+        what = "ended" if unseen == 1 else f"{unseen} attempts ended, the last one"
+        known = seen.signal or seen.exit_code >= 0
+        yield "TaskRestarting", subject, f"{what}{how if known else ''}; started again", Severity.WARNING
 
 
 def _describe_probes(before: TaskObserved | None, seen: TaskObserved, subject: str) -> Iterator[Happening]:

@@ -45,6 +45,24 @@ def test_an_end_seen_with_its_liveness_failure_tells_both() -> None:
     assert [kind for kind, _ in after] == ["TaskUnhealthy", "TaskRestarting"]
 
 
+def test_an_end_is_told_though_only_what_came_after_it_was_reported() -> None:
+    again = "ended by signal 9; started again"
+    assert told(SEEN, state=TaskState.STARTING, attempt=2, signal=9) == [("TaskRestarting", again)]
+    waits = replace(SEEN, state=TaskState.BACKOFF, signal=9, message="ended by signal 9; restart 1 in 1 s")
+    assert told(waits, state=TaskState.STARTING, attempt=2, message="") == [], "it was told when it ended"
+    assert told(waits, state=TaskState.RUNNING, attempt=4, signal=0, exit_code=3, message="") == [
+        ("TaskRestarting", "2 attempts ended, the last one with exit code 3; started again"),
+        ("TaskRunning", "on n1, attempt 4"),
+    ]
+    assert told(SEEN, state=TaskState.FAILED, attempt=2, exit_code=1, message="gave up") == [
+        ("TaskRestarting", "ended with exit code 1; started again"),
+        ("TaskFailed", "gave up"),
+    ]
+    fresh = TaskObserved(task_id="t1", node_id="n1", sequence=4, state=TaskState.RUNNING, attempt=2, signal=9)
+    transition = Transition(keys.task_observed("t1"), Kind.TASK_OBSERVED, None, fresh, 2)
+    assert [kind for kind, *_ in describe(transition)] == ["TaskRestarting", "TaskRunning"]
+
+
 def test_a_move_is_told_by_the_task_that_gives_way() -> None:
     task = TaskDesired(
         id="web-1", namespace="default", workload="web", workload_uid="u", task_generation=1, slot=0, node_id="n1",
