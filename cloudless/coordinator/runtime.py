@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.descriptor import ServiceDescriptor
 from loguru import logger
 
 from cloudless.adapters.dns.server import DnsServer
@@ -56,7 +57,7 @@ from cloudless.rpc.v1 import (
 from cloudless.settings import CoordinatorSettings
 from etcd.find import Found
 
-SERVICES = {
+SERVICES: dict[str, ServiceDescriptor] = {
     "cluster": cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"],
     "nodes": node_pb2.DESCRIPTOR.services_by_name["NodeService"],
     "workloads": workload_pb2.DESCRIPTOR.services_by_name["WorkloadService"],

@@ -32,6 +32,7 @@ from tests.bench.table import table_of
 SECTIONS = {
     "transport": "what gRPC on asyncio can carry here at all",
     "writes": "durable writes beside raw etcd puts and empty calls",
+    "telling": "what metrics and the HTTP API cost durable writes",
     "reads": "gets by consistency, lists beside etcd's range",
     "watch": "apply lag at 5,000 changes a second, a watch with 1,000 readers",
     "following": "lag of the API's readers at 5,000 changes a second",

@@ -19,6 +19,7 @@ from typing import Any
 from tests.architecture.tree import ROOT
 
 PROFILED = ROOT / "tests/bench/profiled.py"
+UNTOLD = ROOT / "tests/bench/untold.py"
 _END_S = 20.0
 _LINE_BYTES_MAX = 16 << 20
 

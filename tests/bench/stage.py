@@ -20,14 +20,14 @@ from google.protobuf.message import Message
 
 from cloudless.adapters.grpc.channel import INSECURE
 from cloudless.cli.dev.down import purge, take_down
-from cloudless.cli.dev.layout import HOST, Layout, build_layout
+from cloudless.cli.dev.layout import HOST, AgentPlan, Layout, build_layout
 from cloudless.cli.dev.preflight import require_ready
 from cloudless.cli.dev.progress import Progress
 from cloudless.cli.dev.table import Table, send
 from cloudless.cli.dev.up import Start, Starter
 from cloudless.cli.methods import Method
 from cloudless.errors import PortInUse
-from tests.bench.children import PROFILED
+from tests.bench.children import PROFILED, UNTOLD
 
 _CALL_TIMEOUT_S = 30.0
 _PORT_TRIES = 50
@@ -47,6 +47,18 @@ class _Profiled(Layout):
     @property
     def profile_file(self) -> Path:
         return self.state_dir.parent / "coordinator.prof"
+
+
+@dataclass(frozen=True, slots=True)
+class _Untold(Layout):
+    """The same cluster with coordinators that tell no metrics."""
+
+    def argv(self, name: str) -> list[str]:
+        plain = Layout.argv(self, name)
+        if isinstance(self.plan(name), AgentPlan):
+            return plain
+        program, _, module, *words = plain
+        return [program, str(UNTOLD), module, *words]
 
 
 class Cluster:
@@ -94,10 +106,14 @@ class Api:
 
 
 @contextmanager
-def dev_cluster(manifest: str = "", profile_to: Path | None = None) -> Iterator[Cluster]:
-    """Raise a cluster and take it down again. `manifest` is applied; `profile_to` gets the first one's profile."""
+def dev_cluster(manifest: str = "", profile_to: Path | None = None, *, untold: bool = False) -> Iterator[Cluster]:
+    """Raise a cluster and take it down again.
+
+    `manifest` is applied; `profile_to` gets the first one's profile; `untold`: its coordinators tell no metrics.
+    """
     with tempfile.TemporaryDirectory(prefix="cloudless-bench-") as root:
-        table = _find_place(Path(root) / "dev", profiled=profile_to is not None)
+        kind = _Profiled if profile_to is not None else _Untold if untold else Layout
+        table = _find_place(Path(root) / "dev", kind)
         progress = Progress()
         try:
             before_s = time.monotonic()
@@ -110,14 +126,12 @@ def dev_cluster(manifest: str = "", profile_to: Path | None = None) -> Iterator[
             purge(table.layout.state_dir)
 
 
-def _find_place(state_dir: Path, *, profiled: bool) -> Table:
+def _find_place(state_dir: Path, kind: type[Layout]) -> Table:
     """Return a cluster none of whose ports is taken; all lie below those the kernel gives to outgoing connections."""
     state_dir.mkdir(mode=0o700)
     for _ in range(_PORT_TRIES):
         layout = build_layout(state_dir, random.randrange(12_000, 22_000))
-        if profiled:
-            layout = _Profiled(layout.state_dir, layout.port_offset, layout.coordinators, layout.agents)
-        table = Table(layout)
+        table = Table(kind(layout.state_dir, layout.port_offset, layout.coordinators, layout.agents))
         try:
             require_ready(table)
         except PortInUse:

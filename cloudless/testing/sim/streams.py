@@ -169,6 +169,8 @@ class Connection:
             if self._serving is not None and self._server is not None and self._server.alive:
                 self._loop.call_soon(self._serving.cancel, context=self._server.context)
             self._finish()
+        elif self._server is not None and not self._server.alive and self._find_server() is not None:
+            self._back.send(_End("reset by peer"))  # its host is up again and knows nothing of this connection
         else:
             self._to_server.put(self.rewrite_forth(item) if self.rewrite_forth else item)
 
