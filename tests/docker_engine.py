@@ -150,7 +150,8 @@ class DockerDaemon:
         """Remove all containers and volumes."""
         with contextlib.closing(self.client()) as client:
             for row in client.containers(all=True):
-                client.remove_container(row["Id"], v=True, force=True)
+                with contextlib.suppress(docker.errors.NotFound):  # one that was listed while it was being removed
+                    client.remove_container(row["Id"], v=True, force=True)
             for volume in client.volumes()["Volumes"] or ():
                 client.remove_volume(volume["Name"])
 
