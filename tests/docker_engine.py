@@ -148,9 +148,11 @@ class DockerDaemon:
 
     def clear(self) -> None:
         """Remove all containers and volumes."""
+        from docker.errors import NotFound
+
         with contextlib.closing(self.client()) as client:
             for row in client.containers(all=True):
-                with contextlib.suppress(docker.errors.NotFound):  # one that was listed while it was being removed
+                with contextlib.suppress(NotFound):  # one that was listed while it was being removed
                     client.remove_container(row["Id"], v=True, force=True)
             for volume in client.volumes()["Volumes"] or ():
                 client.remove_volume(volume["Name"])
