@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from cloudless.cli import methods
 from cloudless.cli.main import cli
+from cloudless.errors import NotFound
 from cloudless.rpc.v1 import objects_pb2 as objects
 from cloudless.rpc.v1 import workload_pb2 as pb
 from tests.unit.cli_coordinator import FakeCoordinator
@@ -97,6 +98,39 @@ def test_a_wait_that_is_too_short_says_what_is_missing(coordinator: FakeCoordina
     ended = run(coordinator, "rollout", "status", "web", "--wait", "--wait-timeout", "0")
     assert ended.exit_code == 3
     assert "waits for room" in ended.stderr
+
+
+def job(condition: str = "ON_FAILURE", **counts: Any) -> pb.GetWorkloadResponse:
+    """Return how a job of three tasks stands."""
+    policy = objects.RestartPolicy(condition=objects.RestartCondition.Value(f"RESTART_CONDITION_{condition}"))
+    record = objects.WorkloadRecord(namespace="default", name="web", spec=objects.WorkloadSpec(restart_policy=policy))
+    return pb.GetWorkloadResponse(workload=pb.Workload(record=record, summary=pb.WorkloadSummary(desired=3, **counts)))
+
+
+def test_a_job_can_be_waited_for_until_all_its_tasks_have_ended_well(coordinator: FakeCoordinator) -> None:
+    steps = iter([job(active=2, running=2, completed=1), job(completed=3, state="COMPLETED")])
+    coordinator.answer(methods.GET_WORKLOAD, lambda _: next(steps))
+    done = run(coordinator, "wait", "web", "--for", "completed")
+    assert done.exit_code == 0
+    assert "waiting: default/web: 1 of 3 completed" in done.stderr
+    assert "workload/web is completed: 0 of 3 ready, 0 updated, 3 completed" in done.stderr
+    coordinator.answer(methods.GET_WORKLOAD, job(failed=1, completed=2, state="FAILED"))
+    failed = run(coordinator, "wait", "web", "--for", "completed")
+    assert (failed.exit_code, "1 failed" in failed.stderr) == (10, True)
+    coordinator.answer(methods.GET_WORKLOAD, job(active=1, completed=2))
+    assert run(coordinator, "wait", "web", "--for", "completed", "--wait-timeout", "0").exit_code == 3
+
+
+def test_who_never_ends_is_not_waited_for_and_who_is_gone_need_not_be(coordinator: FakeCoordinator) -> None:
+    coordinator.answer(methods.GET_WORKLOAD, job("ALWAYS", active=3))
+    never = run(coordinator, "wait", "web", "--for", "completed")
+    assert never.exit_code == 2
+    assert "restartPolicy.policy: is ALWAYS" in never.stderr
+    coordinator.answer(methods.GET_WORKLOAD, NotFound("workload default/web"))
+    gone = run(coordinator, "wait", "web", "--for", "gone")
+    assert (gone.exit_code, gone.stderr) == (0, "workload/web is gone\n")
+    coordinator.answer(methods.GET_ROLLOUT, rollout_of("COMPLETED"))
+    assert "web is rolled out: 3 of 3 ready" in run(coordinator, "wait", "web").stderr
 
 
 def test_a_job_that_failed_for_good_is_not_waited_for(coordinator: FakeCoordinator) -> None:

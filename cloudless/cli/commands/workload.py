@@ -13,7 +13,6 @@ from cloudless.cli.log_options import build_request, log_options
 from cloudless.cli.options import Command, current
 
 if TYPE_CHECKING:
-    from cloudless.cli.client import Client
     from cloudless.rpc.v1.common_pb2 import WriteOptions
     from cloudless.rpc.v1.workload_pb2 import ApplyResult
 
@@ -21,6 +20,7 @@ _WAIT_S = 120.0
 
 
 _LAZY = {
+    "wait": ("cloudless.cli.commands.wait:wait", "Wait until it is rolled out, has done its job, or is gone."),
     "plan": ("cloudless.cli.commands.plan:plan", "Show what applying a manifest would do, without doing it."),
     "rollout": ("cloudless.cli.commands.rollout:rollout", "Its newest change: status, pause, resume, promote, undo."),
     "history": ("cloudless.cli.commands.rollout:history", "List the templates it had."),
@@ -177,6 +177,7 @@ def scale(
 @click.option("--wait-timeout", default=_WAIT_S, show_default=True, metavar="SECONDS", help="For --wait.")
 def delete(name: str, if_revision: int, request_id: str, wait: bool, wait_timeout: float) -> None:
     """Stop all tasks of workload NAME, then forget it."""
+    from cloudless.cli.gone import wait_gone
     from cloudless.cli.methods import DELETE_WORKLOAD
     from cloudless.rpc.v1.workload_pb2 import DeleteWorkloadRequest
 
@@ -186,7 +187,7 @@ def delete(name: str, if_revision: int, request_id: str, wait: bool, wait_timeou
     with options.client() as client:
         client.call(DELETE_WORKLOAD, DeleteWorkloadRequest(options=write, namespace=namespace, name=name))
         if wait:
-            _wait_gone(client, namespace, name, wait_timeout)
+            wait_gone(client, namespace, name, wait_timeout)
     click.echo(f"workload/{name} {'deleted' if wait else 'is being deleted'}")
 
 
@@ -299,23 +300,3 @@ def _write(request_id: str, if_revision: int) -> WriteOptions:
     from cloudless.rpc.v1.common_pb2 import WriteOptions
 
     return WriteOptions(request_id=request_id, if_revision=if_revision)
-
-
-def _wait_gone(client: Client, namespace: str, name: str, timeout_s: float) -> None:
-    from cloudless.cli.methods import GET_WORKLOAD
-    from cloudless.cli.waiting import wait_for
-    from cloudless.errors import NotFound
-    from cloudless.rpc.v1.workload_pb2 import GetWorkloadRequest
-
-    def look() -> tuple[bool, None, str]:
-        try:
-            found = client.call(GET_WORKLOAD, GetWorkloadRequest(namespace=namespace, name=name)).workload
-        except NotFound:
-            return True, None, ""
-        return (
-            False,
-            None,
-            f"{namespace}/{name} is being deleted, {found.summary.active or found.summary.running} task(s) left",
-        )
-
-    wait_for(look, timeout_s, f"gone: {namespace}/{name}")
