@@ -110,9 +110,10 @@ class LivenessController:
                 began_s = now_s
             looked_s = now_s
             timeout_s = node_timeout_s(len(self._replica.machine.nodes), self._period_s, self._timeout_s)
-            recent = {node: silent for node, silent in self._heard.silent_s().items() if silent < timeout_s}
             listening_s = max(0.0, now_s - began_s - self.RETURN_GRACE_S)
-            plan = plan_liveness(self._replica.machine, recent, self._clock.wall_ms(), term, timeout_s, listening_s)
+            known = self._heard.silent_s().items()
+            counts = {node: silent for node, silent in known if silent < max(timeout_s, listening_s)}
+            plan = plan_liveness(self._replica.machine, counts, self._clock.wall_ms(), term, timeout_s, listening_s)
             if plan.changes:
                 for change in plan.changes:
                     _log_status(change)
