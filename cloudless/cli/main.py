@@ -41,6 +41,7 @@ _COMMANDS = {
     "workload": ("cloudless.cli.commands.workload:workload", "What runs: apply, list, scale, explain, logs, delete."),
     "task": ("cloudless.cli.commands.task:task", "Single instances of workloads: list, get, logs, exec."),
     "events": ("cloudless.cli.commands.events:events", "What happened, newest last; --follow goes on."),
+    "console": ("cloudless.cli.commands.console:console", "The cluster in a browser: look and act, as yourself."),
     "token": ("cloudless.cli.commands.token:token", "What lets coordinators, agents and people in: create, list."),
     "identity": ("cloudless.cli.commands.identity:identity", "Who was let in: list, revoke."),
     "ca": ("cloudless.cli.commands.ca:ca", "The certificate authorities: status, rotate, rotate-key."),

@@ -43,6 +43,11 @@ class Accepting:
         self._listening: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def port(self) -> int:
+        """Return the port of the first address, 0 while there is none."""
+        return int(self._listening[0].getsockname()[1]) if self._listening else 0
+
     async def start(self, host: str, port: int) -> None:
         """Listen on every address of `host`. Raises OSError."""
         loop = asyncio.get_running_loop()

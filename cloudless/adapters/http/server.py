@@ -65,6 +65,11 @@ class HttpServer:
         self._accepting: Accepting | None = None
 
     @property
+    def port(self) -> int:
+        """Return the port it listens on, once it does: the one that was asked for, or found if that was 0."""
+        return self._accepting.port if self._accepting is not None else self._port
+
+    @property
     def connection_count(self) -> int:
         return len(self._runner.server.connections) if self._runner.server is not None else 0
 

@@ -24,6 +24,7 @@ EVENTS_SHOWN = 100
 EVENTS_SHOWN_MAX = 1000
 QUEUE_LENGTH_MAX = 10_000
 SIGN_OF_LIFE_S = 5.0
+SIGN_OF_LIFE_MIN_S, SIGN_OF_LIFE_MAX_S = 0.2, 60.0
 CATCH_UP_TIMEOUT_S = 5.0
 
 
@@ -48,6 +49,7 @@ class Events:
         kinds = _parse_kinds(request)
         if request.from_revision < 0:
             raise InvalidSpec([Problem("from_revision", "must not be negative")])
+        sign_of_life_s = _read_sign_of_life(request)
         replica = self._access.replica
         await replica.loaded.wait()
         # The watcher may come from a coordinator that was further on: what it has must not be told again.
@@ -62,7 +64,7 @@ class Events:
                     yield response
             yield pb.WatchResponse(header=self._access.header(delivered), revision=delivered)
             while True:
-                news = await queue.get(SIGN_OF_LIFE_S)
+                news = await queue.get(sign_of_life_s)
                 if self._access.replica.resets_total != resets:  # what came between is known as a difference only
                     raise HistoryGone("the state was read afresh", hint="list afresh and watch from there")
                 if news is None:
@@ -141,6 +143,14 @@ def _parse_kinds(request: pb.WatchRequest) -> frozenset[Kind]:
     if unknown:
         raise InvalidSpec([Problem("kinds", f"{unknown[0][:40]!r} is not one of {', '.join(sorted(known))}")])
     return frozenset(known[name] for name in request.kinds) or frozenset(Kind) - CONFIDENTIAL - {Kind.REQUEST}
+
+
+def _read_sign_of_life(request: pb.WatchRequest) -> float:
+    asked_s = float(request.sign_of_life_s)
+    if asked_s and not SIGN_OF_LIFE_MIN_S <= asked_s <= SIGN_OF_LIFE_MAX_S:  # also refuses NaN
+        text = f"must be seconds, 0 or from {SIGN_OF_LIFE_MIN_S:g} to {SIGN_OF_LIFE_MAX_S:g}"
+        raise InvalidSpec([Problem("sign_of_life_s", text)])
+    return asked_s or SIGN_OF_LIFE_S
 
 
 def _to_change(transition: Transition) -> pb.Change:

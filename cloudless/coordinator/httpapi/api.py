@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from loguru import logger
 
 from cloudless.adapters.grpc.server import Door, Observe
+from cloudless.adapters.http.assets import Assets
 from cloudless.adapters.http.exchange import JSON, Answer, Asked, Caller, Stream
 from cloudless.coordinator.guard import CERTIFICATE_KEY
 from cloudless.coordinator.httpapi.origins import Origins
@@ -75,7 +76,10 @@ class Context:
 
 
 class HttpApi:
-    """The API of one coordinator. `pages` are paths that somebody else answers to GET; `find_revision` the state's."""
+    """The API of one coordinator, and the console's files, which anybody may read: they hold nothing.
+
+    `pages` are paths that somebody else answers to GET; `find_revision` the state's.
+    """
 
     def __init__(
         self,
@@ -89,10 +93,12 @@ class HttpApi:
         origins: Origins | None = None,
         pages: Collection[str] = (),
         find_revision: Callable[[], int] = lambda: 0,
+        console: Assets | None = None,
     ) -> None:
         self._own_id, self._router, self._resolve, self._door = own_id, router, resolve, door
         self._build_document, self._observe, self._find_revision = build_document, observe, find_revision
         self._origins, self._pages = origins or Origins(), frozenset(pages)
+        self._console = console or Assets()
         self._document: asyncio.Task[str] | None = None
         self._reading = asyncio.Lock()
         self._calls = 0
@@ -111,11 +117,14 @@ class HttpApi:
     async def _answer(self, asked: Asked) -> Answer | Stream:
         segments = tuple(unquote(part) for part in asked.path.split("/")[1:])
         route, verbs = self._router.find(asked.verb, segments)
-        if asked.path in self._pages or asked.path == DOCUMENT_PATH:
+        file = self._console.find(asked)
+        if file is not None or asked.path in self._pages or asked.path == DOCUMENT_PATH:
             verbs = PAGE_VERBS
         if asked.verb == "OPTIONS" and verbs:
             return Answer(204, "", headers=self._origins.preflight(asked, verbs))
         self._origins.require_own(asked)
+        if file is not None and asked.verb in PAGE_VERBS:
+            return file
         if asked.path == DOCUMENT_PATH and asked.verb in PAGE_VERBS:
             return await self._show_document(asked)
         if route is None:
