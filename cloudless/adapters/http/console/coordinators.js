@@ -1,0 +1,40 @@
+// The coordinators as one list, out of what three sources say: who leads (each message of the watch), who answers the
+// coordinator that was asked (cluster status), and who is a member and how far (members).
+
+export function coordinatorsOf(store) {
+  const { status, members, link } = store;
+  const known = new Map((status?.coordinators ?? []).map((one) => [one.record.id, one]));
+  const named = new Map(members.map((member) => [member.name || member.id, member]));
+  const names = [...new Set([...named.keys(), ...known.keys()])].sort();
+  return names.map((name) => describe(name, known.get(name), named.get(name), link, Boolean(status)));
+}
+
+function describe(name, entry, member, link, asked) {
+  const gone = link.phase === "lost" && link.coordinator === name;
+  const answers = !gone && Boolean(entry?.linked);
+  const learner = member ? Boolean(member.learner) : entry?.memberRole === "learner";
+  return {
+    name, answers, learner, member, record: entry?.record ?? null,
+    leads: link.leader === name,
+    role: learner ? "learner" : "voter",
+    state: stateOf(answers, entry, member, asked),
+    note: member?.note ?? "",
+    lag: member && Number(member.raftLag ?? 0) >= 0 ? Number(member.raftLag ?? 0) : null,
+    raftLeader: Boolean(member?.raftLeader),
+  };
+}
+
+function stateOf(answers, entry, member, asked) {
+  const health = member?.health ?? "";
+  if (answers) return ["silent", "dead", ""].includes(health) ? "healthy" : health;
+  if (!entry && ["starting", "catching-up", "standby", "dead"].includes(health)) return health;
+  return asked ? "no answer" : "unknown";
+}
+
+// Where other coordinators serve this page, for when this one is gone.
+export function pagesOfOthers(store) {
+  const scheme = location.protocol;
+  return coordinatorsOf(store)
+    .filter((one) => one.record?.httpAddress && one.name !== store.link.coordinator)
+    .map((one) => ({ name: one.name, href: `${scheme}//${one.record.httpAddress}/console/` }));
+}
