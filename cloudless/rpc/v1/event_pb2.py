@@ -26,7 +26,7 @@ from cloudless.rpc.v1 import common_pb2 as cloudless_dot_rpc_dot_v1_dot_common__
 from cloudless.rpc.v1 import objects_pb2 as cloudless_dot_rpc_dot_v1_dot_objects__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63loudless/rpc/v1/event.proto\x12\x10\x63loudless.rpc.v1\x1a\x1d\x63loudless/rpc/v1/common.proto\x1a\x1e\x63loudless/rpc/v1/objects.proto\"`\n\x11ListEventsRequest\x12+\n\x04read\x18\x01 \x01(\x0b\x32\x1d.cloudless.rpc.v1.ReadOptions\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x03\"u\n\x12ListEventsResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.cloudless.rpc.v1.EventRecord\"4\n\x0cWatchRequest\x12\x15\n\rfrom_revision\x18\x01 \x01(\x03\x12\r\n\x05kinds\x18\x02 \x03(\t\"v\n\x06\x43hange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x08\x12.\n\x06record\x18\x05 \x01(\x0b\x32\x1e.cloudless.rpc.v1.StoredRecord\"~\n\rWatchResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12)\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x18.cloudless.rpc.v1.Change\x12\x10\n\x08revision\x18\x03 \x01(\x03\x32\xb3\x01\n\x0c\x45ventService\x12W\n\nListEvents\x12#.cloudless.rpc.v1.ListEventsRequest\x1a$.cloudless.rpc.v1.ListEventsResponse\x12J\n\x05Watch\x12\x1e.cloudless.rpc.v1.WatchRequest\x1a\x1f.cloudless.rpc.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63loudless/rpc/v1/event.proto\x12\x10\x63loudless.rpc.v1\x1a\x1d\x63loudless/rpc/v1/common.proto\x1a\x1e\x63loudless/rpc/v1/objects.proto\"`\n\x11ListEventsRequest\x12+\n\x04read\x18\x01 \x01(\x0b\x32\x1d.cloudless.rpc.v1.ReadOptions\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x03\"u\n\x12ListEventsResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.cloudless.rpc.v1.EventRecord\"L\n\x0cWatchRequest\x12\x15\n\rfrom_revision\x18\x01 \x01(\x03\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x16\n\x0esign_of_life_s\x18\x03 \x01(\x01\"v\n\x06\x43hange\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x08\x12.\n\x06record\x18\x05 \x01(\x0b\x32\x1e.cloudless.rpc.v1.StoredRecord\"~\n\rWatchResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .cloudless.rpc.v1.ResponseHeader\x12)\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x18.cloudless.rpc.v1.Change\x12\x10\n\x08revision\x18\x03 \x01(\x03\x32\xb3\x01\n\x0c\x45ventService\x12W\n\nListEvents\x12#.cloudless.rpc.v1.ListEventsRequest\x1a$.cloudless.rpc.v1.ListEventsResponse\x12J\n\x05Watch\x12\x1e.cloudless.rpc.v1.WatchRequest\x1a\x1f.cloudless.rpc.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVENTSRESPONSE']._serialized_start=211
   _globals['_LISTEVENTSRESPONSE']._serialized_end=328
   _globals['_WATCHREQUEST']._serialized_start=330
-  _globals['_WATCHREQUEST']._serialized_end=382
-  _globals['_CHANGE']._serialized_start=384
-  _globals['_CHANGE']._serialized_end=502
-  _globals['_WATCHRESPONSE']._serialized_start=504
-  _globals['_WATCHRESPONSE']._serialized_end=630
-  _globals['_EVENTSERVICE']._serialized_start=633
-  _globals['_EVENTSERVICE']._serialized_end=812
+  _globals['_WATCHREQUEST']._serialized_end=406
+  _globals['_CHANGE']._serialized_start=408
+  _globals['_CHANGE']._serialized_end=526
+  _globals['_WATCHRESPONSE']._serialized_start=528
+  _globals['_WATCHRESPONSE']._serialized_end=654
+  _globals['_EVENTSERVICE']._serialized_start=657
+  _globals['_EVENTSERVICE']._serialized_end=836
 # @@protoc_insertion_point(module_scope)

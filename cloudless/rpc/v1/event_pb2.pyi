@@ -80,8 +80,13 @@ class WatchRequest(_message.Message):
 
     FROM_REVISION_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
+    SIGN_OF_LIFE_S_FIELD_NUMBER: _builtins.int
     from_revision: _builtins.int
     """First revision to deliver; 0: from now on."""
+    sign_of_life_s: _builtins.float
+    """Seconds without changes after which a sign of life is sent; 0: 5, else from 0.2 to 60. Who wants to know soon that
+    a coordinator is frozen asks for a short one.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kinds of records, as in cloudless.core.keys.Kind ("task-observed", "event", …); empty: all but requests."""
@@ -91,10 +96,11 @@ class WatchRequest(_message.Message):
         *,
         from_revision: _builtins.int = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
+        sign_of_life_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "kinds", b"kinds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_revision", b"from_revision", "kinds", b"kinds", "sign_of_life_s", b"sign_of_life_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

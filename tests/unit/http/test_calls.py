@@ -132,7 +132,7 @@ async def test_all_that_is_wrong_is_told_at_once() -> None:
 
 async def test_a_path_that_is_not_there_and_a_verb_that_it_does_not_take() -> None:
     async with serving() as served:
-        for path in ("/", "/v1", "/v1/", "/v1/nodes/", "/v1/workloads/default", "/v1/none", "/%00", "/v1/%0a"):
+        for path in ("/v1", "/v1/", "/v1/nodes/", "/v1/workloads/default", "/v1/none", "/%00", "/v1/%0a"):
             status, problem, _ = await served.ask("GET", path)
             assert (status, problem["code"]) == (404, "not-found"), path
         status, problem, headers = await served.ask("PUT", "/v1/nodes")

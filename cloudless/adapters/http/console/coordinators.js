@@ -1,6 +1,8 @@
 // The coordinators as one list, out of what three sources say: who leads (each message of the watch), who answers the
 // coordinator that was asked (cluster status), and who is a member and how far (members).
 
+import { proxied } from "./api.js";
+
 export function coordinatorsOf(store) {
   const { status, members, link } = store;
   const known = new Map((status?.coordinators ?? []).map((one) => [one.record.id, one]));
@@ -10,7 +12,8 @@ export function coordinatorsOf(store) {
 }
 
 function describe(name, entry, member, link, asked) {
-  const gone = link.phase === "lost" && link.coordinator === name;
+  // Asked directly, the broken connection is its own; through a proxy it may be the proxy's.
+  const gone = link.phase === "lost" && !proxied() && link.coordinator === name;
   const answers = !gone && Boolean(entry?.linked);
   const learner = member ? Boolean(member.learner) : entry?.memberRole === "learner";
   return {

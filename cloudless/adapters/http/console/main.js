@@ -67,7 +67,7 @@ function showLink() {
     denied: "Not allowed",
   }[shown]);
   const facts = phase === "live"
-    ? [coordinator && `through ${coordinator}`, leader ? `leader ${leader}` : "no leader", `term ${term}`, cluster && `cluster ${cluster}`]
+    ? [coordinator && `through ${coordinator}`, leader ? `leader ${leader}` : "no leader", `term ${term}`, cluster && `cluster ${cluster.slice(0, 8)}`]
     : [phase === "lost" && coordinator && !proxied() ? `${coordinator} is gone` : "", reason];
   const text = facts.filter(Boolean).join(" · ");
   if (text !== $("link-facts").dataset.text) {
@@ -87,7 +87,7 @@ function showTabs() {
 function showWho() {
   const { name, role, namespaces } = store.me;
   const bound = namespaces.length ? ` in ${namespaces.join(", ")}` : "";
-  say($("who"), role === "unspecified" ? "no TLS: everybody may do everything" : `${name}, ${role}${bound}`);
+  say($("who"), role === "unspecified" ? "no TLS: everybody may do everything" : `${name} (${role}${bound})`);
 }
 
 function help() {

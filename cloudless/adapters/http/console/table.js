@@ -13,13 +13,13 @@ const REST = 3;
 const AGES_MS = 5000;
 
 export class Table {
-  constructor({ name, columns, items, idOf, empty, values = {}, sort = columns[0].key, extra = [] }) {
+  constructor({ name, columns, items, idOf, empty, values = {}, sort = columns[0].key }) {
     Object.assign(this, { _columns: columns, _items: items, _idOf: idOf, _name: name, _empty: empty, _standard: sort });
     this._shown = [];
     this._rows = new Map();
     this._active = null;
     this._timer = 0;
-    this._build(name, extra);
+    this._build(name);
     this.take(values);
     this._ages = setInterval(() => this._draw(), AGES_MS);
     this._size = new ResizeObserver(() => this._draw());
@@ -46,13 +46,13 @@ export class Table {
     this._timer = setTimeout(() => { this._timer = 0; this._compute(); }, this._wait ?? 0);
   }
 
-  _build(name, extra) {
+  _build(name) {
     const search = () => { this._query = this._filter.value.trim(); this._remember(); this._compute(); };
     this._filter = h("input", {
       type: "search", class: "filter", placeholder: "Filter", "aria-label": `Filter ${name}`, spellcheck: "false",
       autocomplete: "off", on: { input: search },
     });
-    this._count = h("span", { class: "dim count", role: "status" });
+    this._count = h("span", { class: "dim count" });
     this._heads = new Map(this._columns.map((column) => [column.key, this._head(column)]));
     this._body = h("tbody", { on: { keydown: (event) => this._key(event), focusin: (event) => this._focused(event) } });
     this._table = h("table", { class: "list" },
@@ -61,7 +61,8 @@ export class Table {
     this._none = h("p", { class: "none", hidden: true });
     this._above = this._spacer();
     this._below = this._spacer();
-    this.element = h("div", {}, h("div", { class: "tablebar" }, this._filter, ...extra, this._count), this._box, this._none);
+    this._bar = h("div", { class: "tablebar" }, this._filter, this._count);
+    this.element = h("div", {}, this._bar, this._box, this._none);
   }
 
   _head(column) {
@@ -83,6 +84,13 @@ export class Table {
     keep({ q: this._query, sort: this._sort === this._standard ? "" : this._sort });
   }
 
+  // Something else to choose by, beside the filter.
+  addTool(element) {
+    this._always = true;
+    this._bar.hidden = false;
+    this._count.before(element);
+  }
+
   focusFilter() { this._filter.focus(); this._filter.select(); }
 
   _compute() {
@@ -97,6 +105,7 @@ export class Table {
       const order = this._sort.startsWith("-") ? "descending" : "ascending";
       this._heads.get(column.key).setAttribute("aria-sort", by ? order : "none");
     }
+    this._bar.hidden = !all.length && !this._query && !this._always;
     this._none.hidden = found.length > 0;
     this._box.hidden = found.length === 0;
     say(this._none, all.length ? `Nothing fits “${this._query}”.` : this._empty);

@@ -7,7 +7,7 @@ export function begin(button) {
   let now = THEMES.includes(localStorage.getItem(NAME)) ? localStorage.getItem(NAME) : "auto";
   const show = () => {
     document.documentElement.dataset.theme = now;
-    button.textContent = { auto: "Auto", light: "Light", dark: "Dark" }[now];
+    button.textContent = { auto: "◐ Auto", light: "○ Light", dark: "● Dark" }[now];
     button.setAttribute("aria-label", `Colours: ${now}. Switch`);
     button.title = "Colours: as the system, light, dark";
   };

@@ -1,7 +1,7 @@
 // What happened: the list, and what concerns one object.
 
 import { h } from "../dom.js";
-import { Loaded, Page, heading, none, plainTable, mark } from "../facts.js";
+import { Loaded, Page, none, plainTable, mark } from "../facts.js";
 import { clock, moment, word } from "../format.js";
 import { to } from "../router.js";
 import { Table } from "../table.js";
@@ -23,7 +23,7 @@ export function events({ store, access }, values) {
       { key: "by", title: "By", text: (event) => event.actor || event.source || "" },
     ],
   });
-  const page = new Page("Events", heading("Cluster", "Events"), table.element);
+  const page = new Page("Events", h("h1", {}, "Events"), table.element);
   page.table = table;
   page.take = (next) => table.take(next);
   return page.also(store.on("events", () => table.update()), () => table.end());

@@ -29,7 +29,7 @@ export function members({ store }, values) {
     return plainTable(["Coordinator", "Raft address", "Waits for"],
       found.map((one) => [one.record.id, one.record.raftAddress ?? "", one.note ?? ""]), "Asking to join");
   });
-  const page = new Page("Coordinators", heading("Cluster", "Coordinators"), table.element, joiners.element);
+  const page = new Page("Coordinators", h("h1", {}, "Coordinators"), table.element, joiners.element);
   page.table = table;
   page.take = (next) => table.take(next);
   return page.also(

@@ -29,7 +29,7 @@ export function nodes({ store }, values) {
       { key: "note", title: "Note", kind: "wide", text: (node) => node.status?.reason ?? "" },
     ],
   });
-  const page = new Page("Nodes", heading("Cluster", "Nodes"), table.element);
+  const page = new Page("Nodes", h("h1", {}, "Nodes"), table.element);
   page.table = table;
   page.take = (next) => table.take(next);
   return page.also(store.on(["nodes", "listed"], () => table.update()), () => table.end());

@@ -4,7 +4,8 @@
 // first and not without end; from then on the watch tells.
 
 import { get } from "../api.js";
-import { Facts, Page, heading } from "../facts.js";
+import { h } from "../dom.js";
+import { Facts, Page } from "../facts.js";
 import { age, moment, word } from "../format.js";
 import { workloadPath } from "../refresh.js";
 import { to } from "../router.js";
@@ -30,7 +31,7 @@ export function rollouts({ store }, values) {
     ],
   });
   askForAll(store);
-  const page = new Page("Rollouts", heading("Cluster", "Rollouts"), table.element);
+  const page = new Page("Rollouts", h("h1", {}, "Rollouts"), table.element);
   page.table = table;
   page.take = (next) => table.take(next);
   return page.also(store.on("rollouts", () => table.update()), store.on("listed", () => askForAll(store)), () => table.end());

@@ -35,8 +35,8 @@ export function tasks({ store }, values) {
     return endedToo.checked ? all : all.filter((task) => !ended(task));
   };
   const table = taskTable(store, "Tasks", items, values);
-  table.element.querySelector(".count").before(h("label", { class: "check" }, endedToo, "ended too"));
-  const page = new Page("Tasks", heading("Cluster", "Tasks"), table.element);
+  table.addTool(h("label", { class: "check" }, endedToo, "ended too"));
+  const page = new Page("Tasks", h("h1", {}, "Tasks"), table.element);
   page.table = table;
   page.take = (next) => table.take(next);
   return page.also(store.on(["tasks", "nodes"], () => table.update()), () => table.end());

@@ -10,6 +10,7 @@ import { to } from "../router.js";
 
 const OPEN_MAX = 150;
 const SQUARES_MAX = 24;
+const NAMED_MAX = 8;
 const PHASES = ["READY", "CORDONED", "DRAINING", "DRAINED", "ENROLLING", "OFFLINE"];
 
 export function topology({ store }) {
@@ -178,11 +179,10 @@ class Places {
     tile.state.className = `state ${toneOf(node.phase)}`;
     say(tile.state, node.phase.toLowerCase());
     say(tile.free, count(tasks.length, "task"));
-    const squares = tasks.slice(0, SQUARES_MAX).map((task, at) => h("a", {
-      class: `square ${toneOf(states[at])}`, href: to("tasks", task.desired.id), tabindex: "-1",
-      title: `${task.desired.workload}, slot ${task.desired.slot}: ${states[at].toLowerCase()}`,
-    }, h("span", { class: "unseen" }, `${task.desired.workload} ${states[at].toLowerCase()}`)));
-    fill(tile.tasks, squares, tasks.length > SQUARES_MAX ? h("span", { class: "dim" }, `+${tasks.length - SQUARES_MAX}`) : null);
+    const named = tasks.length <= NAMED_MAX && this._store.nodes.size <= OPEN_MAX;
+    tile.tasks.className = named ? "chips" : "squares";
+    fill(tile.tasks, tasks.slice(0, SQUARES_MAX).map((task, at) => taskLink(task, states[at], named)),
+      tasks.length > SQUARES_MAX ? h("span", { class: "dim" }, `+${tasks.length - SQUARES_MAX}`) : null);
   }
 
   _sum(zone) {
@@ -207,6 +207,16 @@ class Places {
       return part;
     }));
   }
+}
+
+// A task on its node: by name where there are few, else as a square that says it when it is pointed at.
+function taskLink(task, state, named) {
+  const { id, workload, slot } = task.desired;
+  const title = `${workload}, slot ${slot}: ${state.toLowerCase()}`;
+  const square = (attributes, ...inside) => h(named ? "span" : "a", { class: `square ${toneOf(state)}`, ...attributes }, ...inside);
+  if (!named) return square({ href: to("tasks", id), tabindex: "-1", title }, h("span", { class: "unseen" }, title));
+  return h("a", { class: "chip", href: to("tasks", id), title }, square({ "aria-hidden": "true" }), `${workload}/${slot}`,
+    h("span", { class: "unseen" }, state.toLowerCase()));
 }
 
 const placeOf = (node) => JSON.stringify([node?.info?.region ?? "", node?.info?.zone ?? ""]);

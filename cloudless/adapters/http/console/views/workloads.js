@@ -1,6 +1,7 @@
 // Workloads: the list.
 
-import { Page, heading } from "../facts.js";
+import { h } from "../dom.js";
+import { Page } from "../facts.js";
 import { age, word } from "../format.js";
 import { workloadId } from "../refresh.js";
 import { to } from "../router.js";
@@ -25,7 +26,7 @@ export function workloads({ store }, values) {
       { key: "runs", title: "Runs", kind: "wide", text: runs },
     ],
   });
-  const page = new Page("Workloads", heading("Cluster", "Workloads"), table.element);
+  const page = new Page("Workloads", h("h1", {}, "Workloads"), table.element);
   page.table = table;
   page.take = (next) => table.take(next);
   return page.also(store.on(["workloads", "listed"], () => table.update()), () => table.end());
