@@ -61,6 +61,18 @@ async def until(look: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_a_sign_of_life_comes_as_often_as_asked() -> None:
+    async with serving() as served:
+        async with served.session.get(f"{served.base}/v1/watch?signOfLifeS=0.2") as answer:
+            events = events_of(answer)
+            async with asyncio.timeout(2.0):
+                told = [json.loads((await next_with(events, "data"))["data"]) for _ in range(4)]
+            assert [one["changes"] for one in told] == [[], [], [], []]
+        for wrong in ("0.1", "61", "-1", "nan"):
+            status, problem, _ = await served.ask("GET", f"/v1/watch?signOfLifeS={wrong}")
+            assert (status, problem["code"]) == (400, "invalid-spec"), wrong
+
+
 async def test_a_watch_tells_a_change_and_goes_on_after_the_last_one_told() -> None:
     async with serving() as served:
         url = f"{served.base}/v1/watch?kinds=node-spec"
