@@ -24,7 +24,7 @@ from tests.integration.cluster import LocalCluster
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Root may not use the sandbox, containers have a small /dev/shm; nothing but our own page is loaded.
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-SHOWN_MS = 15_000
+SHOWN_MS = 25_000
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 # Notes when a coordinator's card first shows that it does not answer, and when another first leads.
@@ -95,12 +95,17 @@ def console(cluster: LocalCluster, *http: str, **settings: str | Path) -> Iterat
 def open_page(browser: Any, url: str, **options: Any) -> Any:
     """Return a page that is live; what its scripts complain of is kept in `page.complaints`."""
     page = browser.new_context(**options).new_page()
-    page.complaints = []
+    page.complaints, page.failed = [], []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("console", lambda said: page.complaints.append(said.text) if "Content Security" in said.text else None)
     page.set_default_timeout(SHOWN_MS)
+    page.on("requestfailed", lambda asked: page.failed.append(f"{asked.url}: {asked.failure}"))
     page.goto(url)
-    page.wait_for_selector("#link[data-phase=live]", state="attached")
+    try:
+        page.wait_for_selector("#link[data-phase=live]", state="attached")
+    except Exception as error:
+        said = page.locator("body").inner_text()[:600]
+        raise AssertionError(f"{url} did not come alive: {said}\n{page.complaints} {page.failed[-5:]}") from error
     return page
 
 

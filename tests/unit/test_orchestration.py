@@ -24,6 +24,7 @@ from cloudless.core.orchestration import (
     WorkloadPlan,
     WorkloadState,
     explain_workload,
+    find_phase,
     plan_liveness,
     plan_reap,
     plan_workload,
@@ -542,6 +543,14 @@ def test_a_nodes_summary_counts_what_its_tasks_hold() -> None:
     assert summary.free.cpu_millicores == 3800
     with pytest.raises(NotFound):
         summarise_node(cluster.machine, "n9")
+
+
+@pytest.mark.parametrize("spec", [{}, {"cordoned": True}, {"cordoned": True, "draining": True}], ids=str)
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_a_nodes_phase_is_the_same_without_its_summary(spec: dict[str, bool], replicas: int) -> None:
+    cluster = running_cluster(nodes=1, replicas=replicas)
+    cluster.set_node_spec("n0", **spec)
+    assert find_phase(cluster.machine, "n0") is summarise_node(cluster.machine, "n0").phase
 
 
 def test_a_task_is_pending_before_its_first_report_and_unknown_while_its_node_is_away() -> None:

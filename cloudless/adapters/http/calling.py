@@ -56,22 +56,33 @@ class HttpCalls:
     ) -> Answer | Stream:
         """Return what `address` (host:port) answers. `target` is path and query, as they are sent. Raises Unreached."""
         url = URL(f"{'https' if self._tls else 'http'}://{address}{target}", encoded=True)
-        named = {"server_hostname": self._server_name, "ssl": self._tls} if self._tls else {}
         try:
             answer = await self._session.request(
-                verb, url, headers=dict(headers or {}), data=body or None, allow_redirects=False, **named
-            )
+                verb, url, headers=dict(headers or {}), data=body or None, allow_redirects=False, ssl=self._tls or True,
+                server_hostname=self._server_name if self._tls else None,
+            )  # fmt: skip
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreached(address, error) from error
         if answer.content_type == EVENT_STREAM and answer.status == 200:
             return Stream(EVENT_STREAM, _pieces(answer), _closing(answer), _shown(answer))
         try:
-            content = await answer.content.read(-1) if verb != "HEAD" else b""
+            content = await _read(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreached(address, error) from error
         finally:
-            answer.release()
+            answer.release()  # closes the connection if something is left on it
         return Answer(answer.status, content, answer.content_type, _shown(answer))
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """Return the body. Raises aiohttp.ClientPayloadError for one that is too large."""
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > ANSWER_BYTES_MAX:
+            raise aiohttp.ClientPayloadError(f"the answer is larger than {ANSWER_BYTES_MAX >> 20} MiB")
+    return b"".join(pieces)
 
 
 def _unreached(address: str, error: Exception) -> Unreached:

@@ -88,7 +88,7 @@ def next_steps(table: Table) -> str:
     lines += ["", "try next"]
     if shutil.which("cloudless") is None:
         lines += [f"  . {Path(sys.executable).with_name('activate')}   # puts cloudless on the PATH"]
-    lines += ["  cloudless cluster status", "  cloudless node list"]
+    lines += ["  cloudless cluster status", "  cloudless node list", "  cloudless console   # all of it in a browser"]
     replicas = _replica_addresses(table)
     if replicas:
         lines += [f"  curl http://{replicas[0]}/   # a replica answers"]

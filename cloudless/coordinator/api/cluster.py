@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cloudless.coordinator.ailment import STALE_S
@@ -13,12 +16,22 @@ from cloudless.coordinator.space import SpaceWatch
 from cloudless.core.backup import describe_trouble, find_status
 from cloudless.core.lifecycle import LIVE
 from cloudless.core.model import BackupStatus, NodePhase, TaskState
-from cloudless.core.orchestration import summarise_node
+from cloudless.core.orchestration import find_phase
 from cloudless.errors import HistoryGone, InvalidSpec, NotFound, Problem, Unavailable
 from cloudless.ports import Clock
 from cloudless.rpc import codec
 from cloudless.rpc.v1 import cluster_pb2 as pb
 from cloudless.rpc.v1 import objects_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What is counted of a state: all of it is the same while nothing changes."""
+
+    of: tuple[int, int]
+    phases: tuple[NodePhase, ...]
+    running: int
+    total: int
 
 
 class Cluster:
@@ -36,13 +49,14 @@ class Cluster:
     ) -> None:
         self._access, self._leadership, self._members, self._peers = access, leadership, members, peers
         self._clock, self._version, self._space = clock, version, space
+        self._counts: _Counts | None = None
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         machine = self._access.replica.machine
         queue = machine.candidates()
         leader_id = queue[0].record.coordinator_id if queue else ""
-        phases = [summarise_node(machine, node_id).phase for node_id in machine.nodes]
-        problems = self._problems(leader_id, phases)
+        counts = self._count()
+        problems = self._problems(leader_id, counts.phases)
         etcd = self._members.status
         unavailable = self._access.replica.staleness_s > STALE_S
         return pb.GetStatusResponse(
@@ -58,11 +72,11 @@ class Cluster:
                 )
                 for record in sorted(machine.coordinators.values(), key=lambda record: record.id)
             ],
-            nodes_total=len(phases),
-            nodes_ready=sum(phase is NodePhase.READY for phase in phases),
+            nodes_total=len(counts.phases),
+            nodes_ready=sum(phase is NodePhase.READY for phase in counts.phases),
             workloads_total=len(machine.workloads),
-            tasks_running=sum(task.state is TaskState.RUNNING for task in machine.tasks.values()),
-            tasks_total=sum(task.state is None or task.state in LIVE for task in machine.tasks.values()),
+            tasks_running=counts.running,
+            tasks_total=counts.total,
             digest=f"{machine.digest:032x}",
             quarantined=len(machine.quarantined),
             quarantine={entry.key: entry.reason for entry in list(machine.quarantined.values())[:20]},
@@ -79,7 +93,19 @@ class Cluster:
             backup=_to_backup_message(find_status(machine)),
         )
 
-    def _problems(self, leader_id: str, phases: list[NodePhase]) -> list[str]:
+    def _count(self) -> _Counts:
+        """Return the sums, counted once per revision: whoever looks at a page asks every second, or several do."""
+        replica = self._access.replica
+        now = (replica.machine.revision, replica.resets_total)
+        if self._counts is None or self._counts.of != now:
+            machine = replica.machine
+            states = Counter(task.state for task in machine.tasks.values())
+            total = sum(count for state, count in states.items() if state is None or state in LIVE)
+            phases = tuple(find_phase(machine, node_id) for node_id in machine.nodes)
+            self._counts = _Counts(now, phases, states[TaskState.RUNNING], total)
+        return self._counts
+
+    def _problems(self, leader_id: str, phases: Sequence[NodePhase]) -> list[str]:
         machine = self._access.replica.machine
         ailments = self._peers.ailments()
         found = [f"{coordinator_id} {said}" for coordinator_id, said in sorted(ailments.items())]

@@ -147,6 +147,13 @@ def summarise_node(view: View, node_id: str) -> NodeSummary:
     )
 
 
+def find_phase(view: View, node_id: str) -> NodePhase:
+    """Return a node's phase as `summarise_node` does, without adding up what its tasks reserve. Raises KeyError."""
+    node = view.nodes[node_id]
+    live = node.spec.draining and any(not view.tasks[task_id].ended for task_id in sorted(view.tasks_on(node_id)))
+    return node.phase(int(live))
+
+
 def explain_workload(
     view: View, namespace: str, name: str, now_ms: int, unreachable_s: Mapping[str, float] | None = None
 ) -> Explanation:

@@ -16,6 +16,7 @@ from tests.architecture.tree import ROOT
 from tests.unit.http.serving import Served, serving
 
 LINES_MAX = 300
+CONTRAST_MIN = 4.5
 SCRIPTS = sorted(DIRECTORY.rglob("*.js"))
 
 
@@ -148,6 +149,36 @@ def test_the_page_loads_nothing_of_elsewhere_and_runs_nothing_inline() -> None:
     page = (DIRECTORY / "index.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="(https?:|//)', page) == []
     assert re.findall(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", page) == []
+
+
+INKS = ("ink", "dim", "link", "accent", "good", "busy", "odd", "bad", "idle")
+GROUNDS = ("page", "sheet", "sunk")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_text_can_be_read_on_every_ground(dark: bool) -> None:
+    style = (DIRECTORY / "style.css").read_text(encoding="utf-8")
+    found = re.findall(r"--([a-z-]+): light-dark\(#([0-9a-f]{6}), #([0-9a-f]{6})\)", style)
+    colours = {name: pair[dark] for name, *pair in found}
+    pairs = [(ink, ground) for ink in INKS for ground in GROUNDS]
+    pairs += [
+        ("on-accent", "accent"),
+        *((ink, f"{wash}-wash") for wash in ("bad", "odd") for ink in (wash, "ink", "link")),
+    ]
+    weak = {pair: round(contrast(*(colours[name] for name in pair)), 2) for pair in pairs}
+    assert {pair: ratio for pair, ratio in weak.items() if ratio < CONTRAST_MIN} == {}
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the ratio of two colours as WCAG 2 counts it."""
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_the_page_is_part_of_the_package() -> None:

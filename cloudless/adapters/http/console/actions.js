@@ -88,6 +88,7 @@ export class ActionBar {
       const offered = Boolean(object) && Boolean(action.offered(object, ...more));
       if (button.hidden === offered) button.hidden = !offered;
     }
+    this.element.hidden = this._buttons.every(([, button]) => button.hidden);
   }
 
   _begin(action) {

@@ -17,7 +17,7 @@ export class Facts {
   update(object) {
     for (const { get, kind, value, line } of this._rows) {
       const found = object ? get(object) : "";
-      line.hidden = found === "" || found === null || found === undefined;
+      line.hidden = found === "" || found === false || found === null || found === undefined;
       if (found instanceof Node) fill(value, found);
       else if (kind === "state") {
         if (value.dataset.text !== String(found)) fill(value, mark(found));
@@ -31,9 +31,10 @@ export function mark(state, text = String(state).toLowerCase()) {
   return h("span", { class: `state ${toneOf(state)}` }, text);
 }
 
-export function heading(kind, name, trail = []) {
+// An object's name under where it belongs.
+export function heading(name, ...trail) {
   return h("div", { class: "heading" },
-    h("p", { class: "kind" }, trail.map((part) => [part, " / "]), kind), h("h1", {}, name));
+    h("p", { class: "kind" }, trail.map((part, at) => [at ? " / " : "", part])), h("h1", {}, name));
 }
 
 export function section(title, ...content) {
@@ -48,7 +49,7 @@ export class Loaded {
     this.element = h("section", {}, h("div", { class: "titleline" }, h("h2", {}, title), ...tools), this._body);
     this._busy = false;
     this._again = false;
-    this._timer = every ? setInterval(() => this.due(), every) : 0;
+    this._timer = every ? setInterval(() => document.hidden || this.due(), every) : 0;
     this.due();
   }
 

@@ -7,7 +7,7 @@
 // The watch is asked for a sign of life every half second. A coordinator that is silent for a second and a half is
 // taken for gone, whatever its connection looks like.
 
-import { ApiError, get, open, pages, query } from "./api.js";
+import { ApiError, get, open, pages, proxied, query } from "./api.js";
 import { events } from "./events.js";
 import { KINDS, addEvents, fold, slim } from "./fold.js";
 
@@ -15,6 +15,7 @@ export const SIGN_OF_LIFE_S = 0.5;
 export const SILENT_MS = 1500;
 const HIDDEN_MS = 30_000;
 const POLL_MS = 2000;
+const POLL_MAX_MS = 4000;
 const BACKOFF_MS = [20, 150, 300, 600, 1000];
 const AFRESH = new Set([410, 413]);
 const DENIED = new Set([401, 403]);
@@ -145,7 +146,12 @@ export class Feed {
     for (;;) {
       await sleep(POLL_MS);
       await this._shown;
-      await this._list();
+      const timer = setTimeout(() => this._abort.abort("silent"), POLL_MAX_MS);
+      try {
+        await this._list();
+      } finally {
+        clearTimeout(timer);
+      }
     }
   }
 
@@ -166,9 +172,9 @@ export class Feed {
 }
 
 function why(error, signal) {
-  if (signal.aborted && signal.reason === "silent") return `nothing was heard for ${SILENT_MS / 1000} s`;
+  if (signal.aborted && signal.reason === "silent") return "nothing was heard any more";
   if (error.name === "TimeoutError") return "there was no answer in time";
-  return "the connection broke";
+  return proxied() ? "cloudless console does not answer: does it still run?" : "the connection broke";
 }
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

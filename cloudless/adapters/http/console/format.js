@@ -51,7 +51,7 @@ export function count(number, one, many = `${one}s`) {
 
 // What a state means for whoever looks: decides the colour and the shape of its mark.
 const TONES = {
-  good: ["running", "ready", "ok", "healthy", "completed", "leader", "linked", "stable", "available", "done", "info"],
+  good: ["running", "ready", "ok", "healthy", "completed", "leader", "linked", "stable", "available", "done"],
   busy: [
     "pending", "accepted", "starting", "stopping", "updating", "enrolling", "draining", "progressing", "catching-up",
     "scaling", "deleting", "joining", "rolling", "backoff", "paused", "awaiting promotion", "cordoned",

@@ -16,7 +16,7 @@ export function events({ store, access }, values) {
     empty: access.watches ? "Nothing has happened yet." : "Events concern the whole cluster; you are bound to namespaces.",
     columns: [
       { key: "time", title: "Time", text: (event) => moment(event.atMs), sort: (event) => Number(event.atMs) },
-      { key: "severity", title: "", text: severity, tone: severity },
+      { key: "severity", title: "Severity", text: severity, tone: severity },
       { key: "what", title: "What", text: (event) => event.kind },
       { key: "subject", title: "Subject", text: (event) => event.subject, href: hrefOf },
       { key: "message", title: "Message", kind: "wide", text: (event) => event.message ?? "" },

@@ -10,6 +10,7 @@ const LINES_MAX = 4000;
 const TAIL = 200;
 const AGAIN_MS = 1500;
 const NEAR_PX = 40;
+const HIDDEN_MS = 30_000;
 
 export class Logs {
   constructor(path, named = false) {
@@ -25,10 +26,26 @@ export class Logs {
     this._box = h("div", { class: "logs", role: "log", "aria-live": "off", "aria-label": "Output", tabindex: "0" });
     this.element = h("section", { class: "output" },
       h("div", { class: "titleline" }, h("h2", {}, "Output"), this._toggle, this._state), this._box);
+    this._since = 0;
+    this._seen = () => this._look();
+    document.addEventListener("visibilitychange", this._seen);
     this.start();
   }
 
-  end() { this._ended = true; this._abort.abort(); cancelAnimationFrame(this._frame); }
+  end() {
+    this._ended = true;
+    this._abort.abort();
+    cancelAnimationFrame(this._frame);
+    clearTimeout(this._hide);
+    document.removeEventListener("visibilitychange", this._seen);
+  }
+
+  // As the watch does: a page that nobody sees gives its connection back, and goes on from there later.
+  _look() {
+    clearTimeout(this._hide);
+    if (document.hidden) this._hide = setTimeout(() => { if (this._runs) { this.stop(); this._hidden = true; } }, HIDDEN_MS);
+    else if (this._hidden) { this._hidden = false; this.start(); }
+  }
 
   stop() { this._runs = false; this._abort.abort(); this._show("stopped"); }
 
@@ -39,15 +56,14 @@ export class Logs {
   }
 
   async _run(abort) {
-    let since = 0;
     while (!abort.signal.aborted) {
       try {
         this._show("following");
-        const asked = since ? { sinceS: ((Date.now() - since) / 1000).toFixed(1) } : { tailLines: TAIL };
+        const asked = this._since ? { sinceS: ((Date.now() - this._since) / 1000).toFixed(1) } : { tailLines: TAIL };
         const response = await open("GET", this._path + query({ ...asked, follow: true }), { signal: abort.signal });
         for await (const event of events(response)) {
           if (event.type === "problem") throw new ApiError(event.data, event.data.status);
-          since = Date.now();
+          this._since = Date.now();
           this._take(event.data);
         }
         this._show("ended");
@@ -63,7 +79,7 @@ export class Logs {
           return;
         }
         this._line("", "note", `— broke off at ${clock(Date.now())}, going on; lines may be missing or twice —`);
-        since ||= Date.now();
+        this._since ||= Date.now();
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
     }

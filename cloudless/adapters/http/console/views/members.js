@@ -69,7 +69,7 @@ export function member({ store, access, announce }, { id }) {
   };
   const events = eventsOf(store, [`coordinator/${id}`, `member/${id}`]);
   update();
-  return new Page(id, heading("Coordinator", id, [h("a", { href: "#/members" }, "Coordinators")]), bar.element, absent,
+  return new Page(id, heading(id, h("a", { href: "#/members" }, "Coordinators")), bar.element, absent,
     facts.element, store_, events.element).also(store.on(["status", "members", "link"], update), () => events.end());
 }
 

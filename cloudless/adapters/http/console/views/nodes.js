@@ -26,7 +26,7 @@ export function nodes({ store }, values) {
       { key: "cpu", title: "Cores free", kind: "number", text: (node) => `${cores(node.free?.cpuMillicores)} of ${cores(node.info?.capacity?.cpuMillicores)}`, sort: (node) => Number(node.free?.cpuMillicores ?? 0) },
       { key: "memory", title: "Memory free", kind: "number", text: (node) => megabytes(node.free?.memoryMb), sort: (node) => Number(node.free?.memoryMb ?? 0) },
       { key: "version", title: "Version", text: (node) => node.info?.version ?? "" },
-      { key: "note", title: "Note", kind: "wide", text: (node) => node.status?.reason ?? "" },
+      { key: "note", title: "Note", kind: "wide", text: (node) => (node.phase === "READY" ? "" : node.status?.reason ?? "") },
     ],
   });
   const page = new Page("Nodes", h("h1", {}, "Nodes"), table.element);
@@ -40,7 +40,7 @@ export function node({ store, access, announce }, { id }) {
   const facts = new Facts([
     ["State", (one) => one.phase, "state"],
     ["Since", (one) => (one.status?.sinceMs ? `${age(one.status.sinceMs)}, ${word(one.status.reachability, "REACHABILITY_")}` : "")],
-    ["Reason", (one) => one.status?.reason ?? ""],
+    ["Reason", (one) => (one.phase === "READY" ? "" : one.status?.reason ?? "")],
     ["Region / zone", zoneOf],
     ["Type", (one) => one.info?.type ?? ""],
     ["Address", (one) => one.info?.address ?? "", "id"],
@@ -70,7 +70,7 @@ export function node({ store, access, announce }, { id }) {
   const tasks = taskTable(store, "Tasks", () => store.tasksOn(id), {}, ["node"]);
   const events = eventsOf(store, [`node/${id}`]);
   update();
-  return new Page(id, heading("Node", id, [h("a", { href: "#/nodes" }, "Nodes")]), bar.element, absent, facts.element,
+  return new Page(id, heading(id, h("a", { href: "#/nodes" }, "Nodes")), bar.element, absent, facts.element,
     usage.element, section("Tasks", tasks.element), events.element)
     .also(store.on("nodes", update), store.on("node-tasks", (changes) => changes.get("node-tasks").has(id) && tasks.update()),
       () => usage.end(), () => tasks.end(), () => events.end());

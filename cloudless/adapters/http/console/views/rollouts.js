@@ -23,7 +23,7 @@ export function rollouts({ store }, values) {
     columns: [
       { key: "workload", title: "Workload", text: ([id]) => id, href: ([id]) => to("workloads", ...id.split("/")) },
       { key: "phase", title: "Phase", text: ([, one]) => phase(one), tone: ([, one]) => toneOf(one) },
-      { key: "progress", title: "Replaced", kind: "number", text: ([, one]) => one.progress ?? 0, sort: ([, one]) => Number(one.progress ?? 0) },
+      { key: "progress", title: "Steps done", kind: "number", text: ([, one]) => one.progress ?? 0, sort: ([, one]) => Number(one.progress ?? 0) },
       { key: "generation", title: "Generation", kind: "number", text: ([, one]) => one.generation ?? "", sort: ([, one]) => Number(one.generation ?? 0) },
       { key: "began", title: "Began", text: ([, one]) => moment(one.startedAtMs), sort: ([, one]) => Number(one.startedAtMs ?? 0) },
       { key: "since", title: "In this phase for", text: ([, one]) => age(one.sinceMs), sort: ([, one]) => -Number(one.sinceMs ?? 0) },
@@ -63,7 +63,7 @@ export function rolloutFacts() {
     ["Phase", phase, "state"],
     ["Reason", (one) => one.reason ?? ""],
     ["Cause", (one) => one.cause ?? ""],
-    ["Replaced", (one) => `${one.progress ?? 0} tasks`],
+    ["Steps done", (one) => one.progress ?? 0],
     ["Generation", (one) => `${one.generation ?? 0}, before it ${one.stableGeneration ?? 0}`],
     ["Undoes", (one) => (Number(one.rollbackOf ?? 0) ? `generation ${one.rollbackOf}` : "")],
     ["Began", (one) => moment(one.startedAtMs)],

@@ -10,7 +10,7 @@ import { Table } from "../table.js";
 import { eventsOf } from "./events.js";
 import { Logs } from "./logs.js";
 
-export function taskTable(store, name, items, values = {}, without = []) {
+export function taskTable(store, name, items, values = {}, without = [], sort = "workload") {
   const columns = [
     { key: "task", title: "Task", text: (task) => task.desired.id, href: (task) => to("tasks", task.desired.id) },
     { key: "state", title: "State", text: (task) => stateOf(store, task).toLowerCase(), tone: (task) => stateOf(store, task) },
@@ -23,7 +23,7 @@ export function taskTable(store, name, items, values = {}, without = []) {
     { key: "message", title: "Message", kind: "wide", text: (task) => task.observed?.message || (ended(task) ? task.desired.reason : "") || "" },
   ];
   return new Table({
-    name, values, items, idOf: (task) => task.desired.id, empty: "No tasks.", sort: "workload",
+    name, values, items, idOf: (task) => task.desired.id, empty: "No tasks.", sort,
     columns: columns.filter((column) => !without.includes(column.key)),
   });
 }
@@ -78,7 +78,7 @@ export function task({ store }, { id }) {
   const logs = new Logs(`/v1/tasks/${encodeURIComponent(id)}/logs`);
   const events = eventsOf(store, [`task/${id}`]);
   update();
-  return new Page(id, heading("Task", id, [h("a", { href: "#/tasks" }, "Tasks")]), absent, facts.element, logs.element,
+  return new Page(id, heading(id, h("a", { href: "#/tasks" }, "Tasks")), absent, facts.element, logs.element,
     command.element, events.element)
     .also(store.on(["tasks", "nodes", "listed"], (changes) => (changes.get("tasks")?.has(id) || changes.has("nodes") || changes.has("listed")) && update()),
       () => logs.end(), () => command.end(), () => events.end());

@@ -25,7 +25,7 @@ export function workload({ store, access, announce }, { namespace, name }) {
   const facts = workloadFacts();
   const absent = h("p", { class: "dim" }, "There is no workload of this name.");
   const why = new Loaded("Why it is so", async () => explanation(await get(`${path}/explain`)), { every: EXPLAIN_MS });
-  const tasks = taskTable(store, "Tasks", () => store.tasksFor(id).filter((task) => !ended(task) || failedLast(store, task)), {}, ["workload"]);
+  const tasks = taskTable(store, "Tasks", () => store.tasksFor(id).filter((task) => !ended(task) || failedLast(store, task)), {}, ["workload"], "slot");
   const rollout = rolloutFacts();
   const rolloutSection = section("Rollout", rollout.element);
   const reached = new Loaded("Endpoints", async () => endpoints(await get(`${path}/endpoints`)));
@@ -55,7 +55,7 @@ export function workload({ store, access, announce }, { namespace, name }) {
   fetchRollout(store, id, path);
   update();
   const parts = [why, reached, uses, history, manifest, tasks, logs, events];
-  return new Page(name, heading("Workload", name, [h("a", { href: "#/workloads" }, "Workloads"), namespace]), bar.element,
+  return new Page(name, heading(name, h("a", { href: "#/workloads" }, "Workloads"), namespace), bar.element,
     absent, facts.element, why.element, rolloutSection, section("Tasks", tasks.element), logs.element, reached.element,
     uses.element, history.element, manifest.element, events.element)
     .also(store.on(["workloads", "rollouts", "listed"], (changes) => (changes.has("listed") || [...changes.values()].some((ids) => ids.has(id))) && changed()),
@@ -79,7 +79,7 @@ function workloadFacts() {
     ["Unknown", (one) => Number(sum(one).unknown ?? 0) || ""],
     ["Completed", (one) => Number(sum(one).completed ?? 0) || ""],
     ["Failed", (one) => Number(sum(one).failed ?? 0) || ""],
-    ["Updated", (one) => `${sum(one).updated ?? 0} of ${sum(one).active ?? 0} have the newest template`],
+    ["Updated", (one) => Number(sum(one).active ?? 0) > 0 && `${sum(one).updated ?? 0} of ${sum(one).active ?? 0} have the newest template`],
     ["Runs", runs, "id"],
     ["Executor", (one) => word(one.record.spec?.executor, "EXECUTOR_KIND_")],
     ["Asks for", (one) => `${cores(one.record.spec?.requests?.cpuMillicores)} cores, ${megabytes(one.record.spec?.requests?.memoryMb)} each`],
