@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cloudless.cli.contexts import ContextFile
 from cloudless.rpc.v1 import objects_pb2
 from etcd.find import Found
+from tests.integration.certificate_relay import relay_to
 from tests.integration.cloudless_cli import must, run_cli
 from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of
 from tests.integration.console_crowd import TASKS, crowd
@@ -214,15 +214,16 @@ def test_a_killed_leader_is_seen_within_two_seconds_whoever_was_asked(
     browser: Any, cluster: LocalCluster, record_property: Any
 ) -> None:
     leader, (other, third) = cluster.leader(), cluster.followers()
-    trust = cluster.trust
-    assert isinstance(trust, Trusted)
-    origin = f"https://{cluster.processes[leader].address('http')}"
-    identity = str(ContextFile(Path(trust.cli_settings()["CONFIG"])).identity_path("test") / "identity.pem")
-    certificate = {"origin": origin, "certPath": identity, "keyPath": identity}
-    with console(cluster, leader, other, third) as through_leader, console(cluster, other, third) as through_other:
+    tls = cluster.trust.web()
+    assert tls is not None
+    with (
+        console(cluster, leader, other, third) as through_leader,
+        console(cluster, other, third) as through_other,
+        relay_to(cluster.processes[leader].address("http"), tls) as at_leader,
+    ):
         asked_leader = open_page(browser, through_leader)
         asked_other = open_page(browser, through_other)
-        direct = open_page(browser, f"{origin}/", ignore_https_errors=True, client_certificates=[certificate])
+        direct = open_page(browser, f"http://{at_leader}/")
         pages = (asked_leader, asked_other, direct)
         for page, name in zip(pages, (leader, other, leader), strict=True):
             page.wait_for_selector(f"#link-facts >> text=through {name}")
@@ -243,7 +244,7 @@ def test_a_killed_leader_is_seen_within_two_seconds_whoever_was_asked(
         assert max(seen["dead"], seen["lost"]) - killed_ms <= SHOWN_MAX_MS
         assert "is gone" in direct.locator("#link").inner_text()
         links = direct.eval_on_selector_all("#link a", "all => all.map(one => one.href)")
-        assert {f"https://{cluster.processes[name].address('http')}/console/" for name in (other, third)} <= set(links)
+        assert {f"http://{cluster.processes[name].address('http')}/console/" for name in (other, third)} <= set(links)
         assert [page.complaints for page in pages] == [[], [], []]
         for page in pages:
             page.context.close()
