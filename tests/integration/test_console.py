@@ -18,6 +18,7 @@ from tests.integration.cluster import COORDINATORS, LocalCluster, manifest_of
 from tests.integration.console_crowd import TASKS, crowd
 from tests.integration.console_page import (
     OBSERVE,
+    SHOWN_MS,
     chromium,
     console,
     find_chromium,
@@ -300,4 +301,23 @@ def test_twenty_thousand_tasks_that_change_do_not_freeze_the_page(browser: Any, 
         print(f"{TASKS} tasks: {figures}, {made.told} changes told")
         record_property("crowd", figures)
         assert figures["longest_block_ms"] < BLOCK_MAX_MS
+        page.context.close()
+
+
+def test_a_part_of_the_page_that_does_not_arrive_is_asked_for_again(browser: Any) -> None:
+    with crowd() as (_, address):
+        page = browser.new_context().new_page()
+        dropped = []
+
+        def drop(route: Any) -> None:
+            if len(dropped) < 2:
+                dropped.append(route.request.url)
+                route.abort()
+            else:
+                route.continue_()
+
+        page.route("**/views/logs.js", drop)
+        page.goto(address)
+        page.wait_for_selector("#link[data-phase=live]", state="attached", timeout=SHOWN_MS)
+        assert len(dropped) == 2
         page.context.close()

@@ -80,13 +80,17 @@ export class Feed {
     // The watch begins at the first answer's revision: what a later page has already is told once more, to no harm.
     const header = await refresh.list("nodes", signal);
     await refresh.list("workloads", signal);
-    const tasks = [];
+    const gone = new Set(this._store.tasks.keys());
     for (const values of this._scope.queries("tasks")) {
       for await (const page of pages("/v1/tasks", "tasks", { all: true, ...values }, signal)) {
-        tasks.push(...page.items.map(slim));
+        // Page by page: twenty thousand at once would be a pause that is felt.
+        for (const task of page.items) {
+          gone.delete(task.desired.id);
+          this._store.putTask(slim(task));
+        }
       }
     }
-    this._store.replace("tasks", tasks, (task) => task.desired.id);
+    gone.forEach((id) => this._store.dropTask(id));
     if (this._scope.watches) {
       const told = await get("/v1/events", { limit: 1000, consistency: "CONSISTENCY_STALE" }, { signal });
       addEvents(this._store, told.events ?? []);

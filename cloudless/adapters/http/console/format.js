@@ -54,10 +54,10 @@ const TONES = {
   good: ["running", "ready", "ok", "healthy", "completed", "leader", "linked", "stable", "available", "done"],
   busy: [
     "pending", "accepted", "starting", "stopping", "updating", "enrolling", "draining", "progressing", "catching-up",
-    "scaling", "deleting", "joining", "rolling", "backoff", "paused", "awaiting promotion", "cordoned",
+    "scaling", "deleting", "joining", "rolling", "paused", "awaiting promotion", "cordoned",
   ],
   bad: ["failed", "offline", "dead", "silent", "unavailable", "error", "no answer"],
-  odd: ["unknown", "degraded", "ailing", "warning"],
+  odd: ["backoff", "unknown", "degraded", "ailing", "warning"],
 };
 
 export function tone(state) {

@@ -155,7 +155,8 @@ addEventListener("online", () => feed.hurry());
 store.on("link", showLink);
 store.on("status", showLink);
 setInterval(showLink, 1000);
-await begin();
-showWho();
-router.show();
-feed.run();
+begin().then(() => {
+  showWho();
+  router.show();
+  feed.run();
+});

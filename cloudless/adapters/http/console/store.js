@@ -40,7 +40,8 @@ export class Store {
 
   putTask(task) {
     const { id, nodeId, namespace, workload } = task.desired;
-    this.dropTask(id);
+    const held = this.tasks.get(id)?.desired;
+    if (held && (held.nodeId !== nodeId || held.workload !== workload || held.namespace !== namespace)) this.dropTask(id);
     this.tasks.set(id, task);
     link(this.tasksOfNode, nodeId, id);
     link(this.tasksOfWorkload, `${namespace}/${workload}`, id);
@@ -64,15 +65,10 @@ export class Store {
     return [...(this.tasksOfWorkload.get(workload) ?? [])].map((id) => this.tasks.get(id));
   }
 
-  // Replace a kind as a whole after it was listed afresh.
+  // Replace nodes or workloads as a whole after they were listed afresh.
   replace(kind, items, idOf) {
     const found = new Map(items.map((item) => [idOf(item), item]));
     const gone = [...this[kind].keys()].filter((id) => !found.has(id));
-    if (kind === "tasks") {
-      gone.forEach((id) => this.dropTask(id));
-      items.forEach((item) => this.putTask(item));
-      return;
-    }
     this[kind] = found;
     [...gone, ...found.keys()].forEach((id) => this.touch(kind, id));
     if (!found.size) this.touch(kind);

@@ -98,7 +98,7 @@ export class Table {
     const all = this._items();
     const fits = matcher(this._query, this._columns);
     const found = fits ? all.filter(fits) : all;
-    this._shown = sorted(found, this._columns, this._sort);
+    this._shown = sorted(found, this._columns, this._sort, this._idOf);
     say(this._count, found.length === all.length ? `${all.length}` : `${found.length} of ${all.length}`);
     for (const column of this._columns) {
       const by = this._sort.replace(/^-/, "") === column.key;
@@ -215,11 +215,12 @@ export function matcher(query, columns) {
   return (item) => tests.every((test) => test(item));
 }
 
-function sorted(items, columns, sort) {
+// Equal ones by their ids: an order that nothing but a change of what it is by can change.
+function sorted(items, columns, sort, idOf) {
   const column = columns.find((one) => one.key === sort.replace(/^-/, "")) ?? columns[0];
   const back = sort.startsWith("-") ? -1 : 1;
-  const keyed = items.map((item) => [sortKey(column.sort ? column.sort(item) : column.text(item)), item]);
-  keyed.sort(([a], [b]) => (a < b ? -back : a > b ? back : 0));
+  const keyed = items.map((item) => [sortKey(column.sort ? column.sort(item) : column.text(item)), item, idOf(item)]);
+  keyed.sort(([a, , x], [b, , y]) => (a < b ? -back : a > b ? back : x < y ? -1 : x > y ? 1 : 0));
   return keyed.map(([, item]) => item);
 }
 

@@ -9,6 +9,7 @@ import { to } from "../router.js";
 const OPEN_MAX = 150;
 const SQUARES_MAX = 24;
 const NAMED_MAX = 8;
+const WIDE_MIN = 4;
 const PHASES = ["READY", "CORDONED", "DRAINING", "DRAINED", "ENROLLING", "OFFLINE"];
 
 export class Places {
@@ -77,7 +78,7 @@ export class Places {
     const tiles = h("ul", { class: "tiles" });
     const made = { ids, sums, bar, tiles };
     this._zones.set(key, made);
-    const details = h("details", { class: "zone" },
+    const details = h("details", { class: ids.length > WIDE_MIN ? "zone many" : "zone" },
       h("summary", {}, h("span", { class: "zonename" }, zone || "no zone"), sums, bar), tiles);
     details.open = this._opened.get(key) ?? !many;
     const open = () => {

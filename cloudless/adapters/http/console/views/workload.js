@@ -53,6 +53,8 @@ export function workload({ store, access, announce }, { namespace, name }) {
     }
   };
   fetchRollout(store, id, path);
+  // Without a watch nobody tells of it.
+  const asking = access.watches ? 0 : setInterval(() => document.hidden || fetchRollout(store, id, path), EXPLAIN_MS);
   update();
   const parts = [why, reached, uses, history, manifest, tasks, logs, events];
   return new Page(name, heading(name, h("a", { href: "#/workloads" }, "Workloads"), namespace), bar.element,
@@ -63,7 +65,7 @@ export function workload({ store, access, announce }, { namespace, name }) {
         if (!changes.get("workload-tasks").has(id)) return;
         tasks.update();
         reached.due();
-      }), ...parts.map((part) => () => part.end()));
+      }), () => clearInterval(asking), ...parts.map((part) => () => part.end()));
 }
 
 // Of what ended, the newest of a slot that nothing runs in is worth a look.
