@@ -307,7 +307,7 @@ def test_twenty_thousand_tasks_that_change_do_not_freeze_the_page(browser: Any, 
 def test_a_part_of_the_page_that_does_not_arrive_is_asked_for_again(browser: Any) -> None:
     with crowd() as (_, address):
         page = browser.new_context().new_page()
-        dropped = []
+        dropped: list[str] = []
 
         def drop(route: Any) -> None:
             if len(dropped) < 2:

@@ -3,6 +3,8 @@
 
 import { proxied } from "./api.js";
 
+const STALE_S = 2;
+
 export function coordinatorsOf(store) {
   const { status, members, link } = store;
   const known = new Map((status?.coordinators ?? []).map((one) => [one.record.id, one]));
@@ -20,7 +22,7 @@ function describe(name, entry, member, link, asked) {
     name, answers, learner, member, record: entry?.record ?? null,
     leads: link.leader === name,
     role: learner ? "learner" : "voter",
-    state: stateOf(answers, entry, member, asked),
+    state: answers && link.coordinator === name && late(link) ? "cut off" : stateOf(answers, entry, member, asked),
     note: member?.note ?? "",
     lag: member && Number(member.raftLag ?? 0) >= 0 ? Number(member.raftLag ?? 0) : null,
     raftLeader: Boolean(member?.raftLeader),
@@ -32,6 +34,11 @@ function stateOf(answers, entry, member, asked) {
   if (answers) return ["silent", "dead", ""].includes(health) ? "healthy" : health;
   if (!entry && ["starting", "catching-up", "standby", "dead"].includes(health)) return health;
   return asked ? "no answer" : "unknown";
+}
+
+// Whether the coordinator that is asked does not know what is new: it has lost its quorum, or its own member.
+export function late(link) {
+  return Number(link.staleness ?? 0) > STALE_S;
 }
 
 // Where other coordinators serve this page, for when this one is gone.

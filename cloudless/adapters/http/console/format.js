@@ -57,7 +57,7 @@ const TONES = {
     "scaling", "deleting", "joining", "rolling", "paused", "awaiting promotion", "cordoned",
   ],
   bad: ["failed", "offline", "dead", "silent", "unavailable", "error", "no answer"],
-  odd: ["backoff", "unknown", "degraded", "ailing", "warning"],
+  odd: ["cut off", "backoff", "unknown", "degraded", "ailing", "warning"],
 };
 
 export function tone(state) {

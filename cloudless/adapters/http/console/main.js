@@ -2,7 +2,7 @@
 
 import { Access } from "./access.js";
 import { ApiError, proxied, takeToken } from "./api.js";
-import { pagesOfOthers } from "./coordinators.js";
+import { late as isLate, pagesOfOthers } from "./coordinators.js";
 import { tell } from "./dialog.js";
 import { add, fill, h, say } from "./dom.js";
 import { Feed } from "./feed.js";
@@ -25,7 +25,6 @@ const TABS = [
   ["tasks", "Tasks", "k"], ["rollouts", "Rollouts", "r"], ["events", "Events", "e"],
 ];
 const AGAIN_MS = 1000;
-const STALE_S = 2;
 const $ = (id) => document.getElementById(id);
 
 const store = new Store();
@@ -53,7 +52,7 @@ const router = new Router($("main"), [
 function showLink() {
   const { phase, since, coordinator, cluster, leader, term, reason, staleness } = store.link;
   const line = $("link");
-  const late = phase === "live" && staleness > STALE_S;
+  const late = phase === "live" && isLate(store.link);
   const shown = late ? "late" : phase;
   if (line.dataset.phase !== shown) {
     line.dataset.phase = shown;
@@ -67,7 +66,7 @@ function showLink() {
     denied: "Not allowed",
   }[shown]);
   const facts = phase === "live"
-    ? [coordinator && `through ${coordinator}`, leader ? `leader ${leader}` : "no leader", `term ${term}`, cluster && `cluster ${cluster.slice(0, 8)}`]
+    ? [coordinator && `through ${coordinator}`, leader ? `${late ? "last known leader" : "leader"} ${leader}` : "no leader", `term ${term}`, cluster && `cluster ${cluster.slice(0, 8)}`]
     : [phase === "lost" && coordinator && !proxied() ? `${coordinator} is gone` : "", reason];
   const text = facts.filter(Boolean).join(" · ");
   if (text !== $("link-facts").dataset.text) {

@@ -1,7 +1,7 @@
 // The cluster at one look: how it is in a sentence, the coordinators with leader and term, what is not as asked, and the
 // nodes by region and zone.
 
-import { coordinatorsOf } from "../coordinators.js";
+import { coordinatorsOf, late } from "../coordinators.js";
 import { fill, h, say } from "../dom.js";
 import { Page, mark, section } from "../facts.js";
 import { clock, count, tone as toneOf, word } from "../format.js";
@@ -42,10 +42,16 @@ function sentence({ status, statusAt, link }) {
   if (!status) return "Asking how the cluster is.";
   const then = link.phase === "live" ? "" : `At ${clock(statusAt)}: `;
   const health = { ok: "Healthy", degraded: "Degraded", unavailable: "Unavailable" }[status.health] ?? status.health;
-  const lead = link.leader ? `${link.leader} leads in term ${link.term}` : "nobody leads at the moment";
+  const lead = leading(link);
   const nodes = `${status.nodesReady ?? 0} of ${count(Number(status.nodesTotal ?? 0), "node")} ready`;
   const tasks = `${status.tasksRunning ?? 0} of ${count(Number(status.tasksTotal ?? 0), "task")} running`;
   return `${then}${health}. ${lead}; ${nodes}, ${tasks}.`;
+}
+
+function leading(link) {
+  if (!link.leader) return "nobody leads at the moment";
+  if (late(link)) return `the last leader known is ${link.leader}, of term ${link.term}`;
+  return `${link.leader} leads in term ${link.term}`;
 }
 
 function showCards(list, shown, coordinators, link) {
@@ -72,7 +78,7 @@ function showCard(card, one, link) {
   card.element.className = one.leads ? "leads" : "";
   card.element.dataset.state = one.state;
   card.element.dataset.leads = String(one.leads);
-  say(card.role, one.leads ? `leader, term ${link.term}` : one.role);
+  say(card.role, one.leads ? `${one.answers ? "leader, term" : "led term"} ${link.term}` : one.role);
   card.state.className = `state ${toneOf(one.state)}`;
   say(card.state, one.state);
   const facts = [one.record?.apiAddress, one.raftLeader ? "etcd leader" : one.lag ? `${one.lag} entries behind` : "",
