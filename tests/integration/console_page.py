@@ -95,6 +95,12 @@ def console(cluster: LocalCluster, *http: str, **settings: str | Path) -> Iterat
 def open_page(browser: Any, url: str, **options: Any) -> Any:
     """Return a page that is live; what its scripts complain of is kept in `page.complaints`."""
     page = browser.new_context(**options).new_page()
+    visit(page, url, "#link[data-phase=live]")
+    return page
+
+
+def visit(page: Any, url: str, selector: str) -> None:
+    """Go to the console and wait until there is what a selector says."""
     page.complaints, page.failed = [], []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("console", lambda said: page.complaints.append(said.text) if "Content Security" in said.text else None)
@@ -102,11 +108,10 @@ def open_page(browser: Any, url: str, **options: Any) -> Any:
     page.on("requestfailed", lambda asked: page.failed.append(f"{asked.url}: {asked.failure}"))
     page.goto(url)
     try:
-        page.wait_for_selector("#link[data-phase=live]", state="attached")
+        page.wait_for_selector(selector, state="attached")
     except Exception as error:
         said = page.locator("body").inner_text()[:600]
-        raise AssertionError(f"{url} did not come alive: {said}\n{page.complaints} {page.failed[-5:]}") from error
-    return page
+        raise AssertionError(f"{url} has no {selector}: {said}\n{page.complaints} {page.failed[-5:]}") from error
 
 
 def go(page: Any, route: str) -> None:

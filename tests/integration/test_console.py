@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from cloudless.cli.methods import LIST_EVENTS
 from cloudless.rpc.v1 import objects_pb2
+from cloudless.rpc.v1.event_pb2 import ListEventsRequest
 from etcd.find import Found
 from tests.integration.certificate_relay import relay_to
 from tests.integration.cloudless_cli import must, run_cli
@@ -25,6 +27,7 @@ from tests.integration.console_page import (
     go,
     now_ms,
     open_page,
+    visit,
     wait_seen,
 )
 from tests.integration.etcd_fixture import binary
@@ -115,7 +118,7 @@ def test_topology_shows_who_leads_who_is_a_member_and_what_runs_where(page: Any,
     assert [zone.locator("[data-node]").get_attribute("data-node") for zone in zones.all()] == ["agent-1", "agent-2"]
     tasks = {task.desired.id for name in ("web", "talker") for task in cluster.tasks(name)}
     assert set(page.eval_on_selector_all(".chip", "all => all.map(one => one.hash.split('/').at(-1))")) == tasks
-    assert page.locator("#health").inner_text().startswith("Healthy.")
+    assert page.locator("#health").inner_text().startswith("Healthy: ")
 
 
 def test_a_workload_is_scaled_by_keyboard_alone(page: Any, cluster: LocalCluster) -> None:
@@ -175,6 +178,27 @@ def test_output_is_followed(page: Any) -> None:
     assert page.locator(".logs img").count() == 0
 
 
+def test_a_node_is_cordoned_and_a_workload_deleted_only_once_its_name_is_typed(
+    page: Any, cluster: LocalCluster
+) -> None:
+    go(page, "nodes/agent-2")
+    for action, shown in (("cordon", "cordoned"), ("uncordon", "ready")):
+        page.locator(f"[data-action={action}]").click()
+        page.locator("dialog [type=submit]").click()
+        page.wait_for_selector(f".facts .state >> text={shown}")
+    go(page, "workloads/default/giant")
+    page.locator("[data-action=delete]").click()
+    confirm = page.locator("dialog [type=submit]")
+    assert confirm.is_disabled()
+    page.keyboard.type("gian")
+    assert confirm.is_disabled()
+    page.keyboard.type("t")
+    confirm.click()
+    page.wait_for_selector("text=There is no workload of this name.")
+    told = cluster.call(LIST_EVENTS, ListEventsRequest(subject="workload/default/giant")).events
+    assert "person/admin" in [event.actor for event in told]
+
+
 def test_a_viewer_is_offered_nothing_and_refused_all(browser: Any, cluster: LocalCluster, tmp_path: Path) -> None:
     trust = cluster.trust
     assert isinstance(trust, Trusted)
@@ -206,8 +230,7 @@ def test_without_a_token_or_a_certificate_the_page_says_what_to_do(
     direct = f"https://{cluster.processes[COORDINATORS[0]].address('http')}/"
     for url in (address.partition("#")[0], direct):
         page = browser.new_context(ignore_https_errors=True).new_page()
-        page.goto(url)
-        page.wait_for_selector(".refusal >> text=cloudless console")
+        visit(page, url, ".refusal >> text=cloudless console")
         assert page.locator("[data-coordinator]").count() == 0
         page.context.close()
 

@@ -45,7 +45,7 @@ function sentence({ status, statusAt, link }) {
   const lead = leading(link);
   const nodes = `${status.nodesReady ?? 0} of ${count(Number(status.nodesTotal ?? 0), "node")} ready`;
   const tasks = `${status.tasksRunning ?? 0} of ${count(Number(status.tasksTotal ?? 0), "task")} running`;
-  return `${then}${health}. ${lead}; ${nodes}, ${tasks}.`;
+  return `${then}${health}: ${lead}; ${nodes}, ${tasks}.`;
 }
 
 function leading(link) {
