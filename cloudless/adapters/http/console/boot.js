@@ -3,11 +3,9 @@
 const NAME = "cloudless-boot";
 const TRIES_MAX = 6;
 const PAUSE_MS = 700;
+const ARRIVE_MAX_MS = 10_000;
 
-try {
-  await import("./main.js");
-  sessionStorage.removeItem(NAME);
-} catch (error) {
+function again(reason) {
   const tries = Number(sessionStorage.getItem(NAME) ?? 0) + 1;
   sessionStorage.setItem(NAME, String(tries));
   const text = document.getElementById("link-text");
@@ -16,6 +14,16 @@ try {
     setTimeout(() => location.reload(), PAUSE_MS * tries);
   } else {
     sessionStorage.removeItem(NAME);
-    text.textContent = `The page could not be loaded: ${error.message}`;
+    text.textContent = `The page could not be loaded: ${reason}`;
   }
+}
+
+const waiting = setTimeout(() => again("it did not arrive in time"), ARRIVE_MAX_MS);
+try {
+  await import("./main.js");
+  sessionStorage.removeItem(NAME);
+} catch (error) {
+  again(error.message);
+} finally {
+  clearTimeout(waiting);
 }
