@@ -5,8 +5,8 @@ scraped every few seconds, each coordinator's own metrics and its etcd's. The co
 they would count or time, and nobody asks their HTTP ports. Traces are off in both: a span is one function call then.
 
 *Processor time* is the coordinators', all together, for one write; it feels less than rates what else the machine does.
-*Followed*: the first cluster again, with a reader of all changes as server-sent events at each coordinator, as a web
-page is.
+*Followed*: after that, the first cluster with a reader of all changes as server-sent events at each coordinator, as a
+web page is.
 """
 
 from __future__ import annotations
@@ -48,33 +48,51 @@ class Turn:
 async def measure(bench: Bench) -> list[Figure]:
     with dev_cluster() as told, dev_cluster(untold=True) as untold, _scraped(told):
         async with AsyncExitStack() as stack:
-            sides = {"told": await _Side.start(stack, told), "untold": await _Side.start(stack, untold)}
-            turns: dict[str, list[Turn]] = {"told": [], "untold": [], "followed": []}
-            for number in range(bench.rounds + 1):
-                names = list(turns) if number % 2 else list(turns)[::-1]
-                for name in names:
-                    with _followed(told) if name == "followed" else contextlib.nullcontext():
-                        turn = await sides.get(name, sides["told"]).take(bench.slice_s)
-                    if number:  # the first one warms up
-                        turns[name].append(turn)
-                        bench.say(f"round {number}: {name} {turn.load.rate_per_s:.0f}/s, {turn.cpu_ms:.2f} ms each")
-    return _figures(turns)
+            as_it_is, silent = await _Side.start(stack, told), await _Side.start(stack, untold)
+            plain = await _take_turns(bench, 2 * bench.rounds, {"told": as_it_is, "untold": silent})
+            with _followed(told):
+                followed = await _take_turns(bench, bench.rounds, {"followed": as_it_is, "untold": silent})
+    return _figures(plain, followed)
 
 
-def _figures(turns: dict[str, list[Turn]]) -> list[Figure]:
-    rate = {name: [turn.load.rate_per_s for turn in found] for name, found in turns.items()}
-    cpu_ms = {name: [turn.cpu_ms for turn in found] for name, found in turns.items()}
-    texts = {"told": "as it is", "untold": "telling nothing", "followed": "as it is, each coordinator followed"}
-    figures = [Figure(f"{n}_rate", f"apply, {MANY} in flight: {t}", "1/s", tuple(rate[n])) for n, t in texts.items()]
-    figures += [
-        Figure(f"{n}_cpu", f"processor time of an apply: {t}", "ms", tuple(cpu_ms[n])) for n, t in texts.items()
-    ]
+async def _take_turns(bench: Bench, rounds: int, sides: dict[str, _Side]) -> dict[str, list[Turn]]:
+    """Write to each in turns, so that both have had as much at any time; the first round warms up."""
+    turns: dict[str, list[Turn]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name in list(sides) if number % 2 else list(sides)[::-1]:
+            turn = await sides[name].take(bench.slice_s)
+            if number:
+                turns[name].append(turn)
+                bench.say(f"round {number}: {name} {turn.load.rate_per_s:.0f}/s, {turn.cpu_ms:.2f} ms each")
+    return turns
+
+
+def _figures(plain: dict[str, list[Turn]], followed: dict[str, list[Turn]]) -> list[Figure]:
+    figures = []
+    for name, turns, text in (
+        ("told", plain["told"], "as it is"),
+        ("untold", plain["untold"], "telling nothing"),
+        ("followed", followed["followed"], "as it is, each coordinator followed"),
+    ):
+        figures.append(Figure(f"{name}_rate", f"apply, {MANY} in flight: {text}", "1/s", _rates(turns)))
+        figures.append(Figure(f"{name}_cpu", f"processor time of an apply: {text}", "ms", _costs(turns)))
+    rates, costs = _rates(plain["untold"]), _costs(plain["untold"])
     return [
         *figures,
-        ratio("rate", "applies, as it is / telling nothing", rate["told"], rate["untold"], at_least(0.95)),
-        ratio("cpu", "processor time, as it is / telling nothing", cpu_ms["told"], cpu_ms["untold"], at_most(1.05)),
-        ratio("followed", "applies, followed / telling nothing", rate["followed"], rate["untold"]),
+        ratio("rate", "applies, as it is / telling nothing", _rates(plain["told"]), rates, at_least(0.95)),
+        ratio("cpu", "processor time, as it is / telling nothing", _costs(plain["told"]), costs, at_most(1.05)),
+        ratio(
+            "followed", "applies, followed / telling nothing", _rates(followed["followed"]), _rates(followed["untold"])
+        ),
     ]
+
+
+def _rates(turns: list[Turn]) -> tuple[float, ...]:
+    return tuple(turn.load.rate_per_s for turn in turns)
+
+
+def _costs(turns: list[Turn]) -> tuple[float, ...]:
+    return tuple(turn.cpu_ms for turn in turns)
 
 
 class _Side:

@@ -33,19 +33,23 @@ export function topology({ store }) {
   return page.also(
     store.on(["status", "members", "link"], above),
     store.on(["nodes", "node-tasks"], (changes) => places.update(changes)),
-    store.on("workloads", () => wanting.update()),
+    store.on("workloads", () => { wanting.update(); above(); }),
     () => places.end(),
   );
 }
 
-function sentence({ status, statusAt, link }) {
+const isWanting = (workload) => !CALM.has(workload.summary?.state ?? "");
+
+function sentence({ status, statusAt, link, workloads }) {
   if (!status) return "Asking how the cluster is.";
   const then = link.phase === "live" ? "" : `At ${clock(statusAt)}: `;
   const health = { ok: "Healthy", degraded: "Degraded", unavailable: "Unavailable" }[status.health] ?? status.health;
   const lead = leading(link);
   const nodes = `${status.nodesReady ?? 0} of ${count(Number(status.nodesTotal ?? 0), "node")} ready`;
   const tasks = `${status.tasksRunning ?? 0} of ${count(Number(status.tasksTotal ?? 0), "task")} running`;
-  return `${then}${health}: ${lead}; ${nodes}, ${tasks}.`;
+  const wanting = [...workloads.values()].filter(isWanting).length;
+  const other = wanting ? `; ${count(wanting, "workload")} not as asked` : "";
+  return `${then}${health}: ${lead}; ${nodes}, ${tasks}${other}.`;
 }
 
 function leading(link) {
@@ -98,7 +102,7 @@ class Wanting {
   }
 
   update() {
-    const found = [...this._store.workloads.values()].filter((one) => !CALM.has(one.summary?.state ?? ""));
+    const found = [...this._store.workloads.values()].filter(isWanting);
     this.element.hidden = !found.length;
     const shown = found.slice(0, WANTING_MAX);
     const text = JSON.stringify([found.length, ...shown.map((one) => [workloadId(one), one.summary])]);
