@@ -25,6 +25,8 @@ import psutil
 import pytest
 
 IMAGE = "cloudless-test/busybox:1"
+SHARE = 9
+"""How many of the host's processes all containers together count as, for the CPU: those of the largest stack."""
 START_S = 60.0
 STOP_S = 30.0
 
@@ -53,11 +55,11 @@ def find_busybox() -> str | None:
 class DockerDaemon:
     """One dockerd over several lives on one data directory. `host` is its address.
 
-    `storage` is its storage driver: vfs works everywhere, but copies every layer.
+    Its storage driver is the first that works here: overlay2, or at last vfs, which copies every layer.
     """
 
-    def __init__(self, root: Path, storage: str = "vfs") -> None:
-        self.root, self._storage = root, storage
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.host = f"unix://{root}/docker.sock"
         # Not by pid: that is not unique where tests run in namespaces of their own.
         self.bridge = f"cl{secrets.token_hex(4)}"
@@ -69,14 +71,14 @@ class DockerDaemon:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._add_bridge()
+        self._add_cgroup()
         with (self.root / "dockerd.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     "dockerd", f"--data-root={self.root}/data", f"--exec-root={self.root}/exec",
                     f"--pidfile={self.root}/docker.pid", f"--host={self.host}", f"--bridge={self.bridge}",
                     f"--fixed-cidr={self._network}", "--iptables=false", "--ip-masq=false", "--ip-forward=false",
-                    f"--storage-driver={self._storage}", f"--cgroup-parent=/cloudless-{self.bridge}",
-                    "--shutdown-timeout=2",
+                    f"--cgroup-parent=/cloudless-{self.bridge}", "--shutdown-timeout=2",
                 ],
                 stdout=log, stderr=log, cwd=self.root, start_new_session=True,
             )  # fmt: skip
@@ -172,6 +174,17 @@ class DockerDaemon:
             ("link", "set", self.bridge, "up"),
         ):
             subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    def _add_cgroup(self) -> None:
+        """Make the containers' parent, or together they would get no more CPU than one other process of the host."""
+        top, name = Path("/sys/fs/cgroup"), f"cloudless-{self.bridge}"
+        with contextlib.suppress(OSError):  # where it cannot be set, they share one process's part
+            if (top / "cgroup.controllers").exists():
+                (top / name).mkdir(exist_ok=True)
+                (top / name / "cpu.weight").write_text(str(SHARE * 100))
+            else:
+                (top / "cpu" / name).mkdir(exist_ok=True)
+                (top / "cpu" / name / "cpu.shares").write_text(str(SHARE * 1024))
 
     def _bury_containerd(self) -> None:
         """See that the engine's containerd, which dies with it, is not taken for a living one while nobody reaps it."""

@@ -24,6 +24,10 @@ RUNNING_S = 60.0
 REJOINED_S = 60.0
 STEPPED_DOWN_S = 15.0
 
+METRICS = ("is_leader", "raft_state", "raft_applied_index", "raft_commit_index")
+"""What operators were promised under the prefix cloudless_coordinator_."""
+RAFT_FOLLOWER, RAFT_LEADER = 0, 2
+
 NODES: Mapping[str, NodeSeen] = {
     "agent-1": NodeSeen("READY", "zone-a", "server", (2000, 2048, 10 * 1024, 100)),
     "agent-2": NodeSeen("READY", "zone-b", "server", (4000, 4096, 20 * 1024, 200)),
@@ -118,6 +122,13 @@ def check_formed(trial: Trial) -> str:
 
 def find_not_formed(trial: Trial) -> str:
     stack, everybody = trial.stack, frozenset(trial.stack.coordinators)
+    # etcd first: one that is in a cluster of its own may know nobody who could ask it anything else.
+    views = {name: stack.etcd_view(name) for name in stack.coordinators}
+    if len({view.cluster_id for view in views.values()}) != 1:
+        return "several etcd clusters: " + ", ".join(f"{name} is in {view.cluster_id}" for name, view in views.items())
+    for name, view in views.items():
+        if view.voters != everybody or view.learners:
+            return f"etcd of {name} counts {sorted(view.voters)} as voters, {sorted(view.learners)} as learners"
     sights = {name: stack.sight(name) for name in stack.coordinators}
     for name, sight in sights.items():
         if sight.coordinator_id != name:
@@ -126,12 +137,6 @@ def find_not_formed(trial: Trial) -> str:
             return f"{name} counts {sorted(voters)} as voters"
     if len({sight.cluster_id for sight in sights.values()}) != 1:
         return "several clusters: " + ", ".join(f"{name} is in {sight.cluster_id}" for name, sight in sights.items())
-    views = {name: stack.etcd_view(name) for name in stack.coordinators}
-    for name, view in views.items():
-        if view.voters != everybody or view.learners:
-            return f"etcd of {name} counts {sorted(view.voters)} as voters, {sorted(view.learners)} as learners"
-    if len({view.cluster_id for view in views.values()}) != 1:
-        return "several etcd clusters: " + ", ".join(f"{name} is in {view.cluster_id}" for name, view in views.items())
     return ""
 
 
@@ -142,9 +147,17 @@ def check_one_leader(trial: Trial) -> str:
     return f"{leader} leads, term {term} ({took_s:.1f} s)"
 
 
+def says_it_leads(trial: Trial, coordinator: str, *, inside: bool = False) -> bool:
+    """Return whether a coordinator's metrics say that it leads. Raises Unreachable."""
+    told = trial.stack.metrics(coordinator, inside=inside)
+    if "is_leader" not in told:
+        raise Unreachable(f"{coordinator} has no metric cloudless_coordinator_is_leader")
+    return told["is_leader"] == 1.0
+
+
 def find_leading(trial: Trial, among: Iterable[str]) -> list[str]:
     """Return those whose metrics say that they lead."""
-    return [name for name in among if trial.stack.find_leading(name)]
+    return [name for name in among if says_it_leads(trial, name)]
 
 
 def find_no_single_leader(trial: Trial, away: Iterable[str] = ()) -> str:
@@ -158,6 +171,27 @@ def find_no_single_leader(trial: Trial, away: Iterable[str] = ()) -> str:
         told = ", ".join(f"{name} names {sight.leader_id or 'none'} ({sight.term})" for name, sight in sights.items())
         return f"{leading[0]} says that it leads; {told}"
     return ""
+
+
+def check_metrics_served(trial: Trial) -> str:
+    """Every coordinator serves the metrics of the seed, and they agree: one member of etcd leads, all have its log."""
+    took_s = trial.until("the metrics of every coordinator", VISIBLE_S, lambda: find_metrics_wrong(trial))
+    (leads,) = [name for name in trial.stack.coordinators if trial.stack.metrics(name)["raft_state"] == RAFT_LEADER]
+    return f"{', '.join(METRICS)} at each; etcd's leader is that of {leads} ({took_s:.1f} s)"
+
+
+def find_metrics_wrong(trial: Trial) -> str:
+    told = {name: trial.stack.metrics(name) for name in trial.stack.coordinators}
+    lacking = [f"{name} has no cloudless_coordinator_{m}" for name in told for m in METRICS if m not in told[name]]
+    if lacking:
+        return ", ".join(lacking)
+    states = {name: int(values["raft_state"]) for name, values in told.items()}
+    if sorted(states.values()) != [RAFT_FOLLOWER] * (len(states) - 1) + [RAFT_LEADER]:
+        return f"raft_state is {states}"
+    empty = [
+        f"{m} of {name}" for name in told for m in ("raft_applied_index", "raft_commit_index") if told[name][m] < 1
+    ]
+    return f"{', '.join(empty)} below 1" if empty else ""
 
 
 def leader_of(trial: Trial, away: Iterable[str] = ()) -> tuple[str, int]:
@@ -326,7 +360,7 @@ def check_leader_cut_off(trial: Trial) -> str:
         new_term = stack.sight(new).term
         down_s = trial.until(
             f"{old}, cut off, steps down", STEPPED_DOWN_S,
-            lambda: "it still says that it leads" if stack.find_leading(old, inside=True) else "",
+            lambda: "it still says that it leads" if says_it_leads(trial, old, inside=True) else "",
         )  # fmt: skip
     finally:
         stack.mend(old)
@@ -373,6 +407,7 @@ CHECKS: tuple[tuple[str, Callable[[Trial], str]], ...] = (
     ("the stack is deployed and well", check_deployed),
     ("one cluster of three members", check_formed),
     ("exactly one leader", check_one_leader),
+    ("metrics are served", check_metrics_served),
     ("state is replicated", check_replicated),
     ("agents are enrolled", check_enrolled),
     ("tasks run", check_tasks_run),

@@ -46,16 +46,17 @@ METRICS_S = 2.0
 NAMESPACE = "ha-test"
 PERSON = "ha-test"
 VALUE = "ha-test-value"
-IS_LEADER = re.compile(r"^cloudless_coordinator_is_leader (\S+)$", re.MULTILINE)
+PLAIN_METRIC = re.compile(r"^cloudless_coordinator_(?P<name>\w+) (?P<value>\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """Where the stack is: the files made for this run, and the first half of the addresses."""
+    """Where the stack is: the files made for this run, the first half of the addresses, files laid over the stack's."""
 
     work: Path
     log: Path
     net: str = "172.28"
+    overrides: tuple[Path, ...] = ()
 
 
 class ComposeStack:
@@ -159,12 +160,9 @@ class ComposeStack:
         names = frozenset(member.get("name", "") for member in told["members"])
         return EtcdView(f"{told['header']['cluster_id']:x}", names - learners, learners)
 
-    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
+    def metrics(self, coordinator: str, *, inside: bool = False) -> Mapping[str, float]:
         text = self._exec(coordinator, "cloudless-probe", "metrics") if inside else self._scrape(coordinator)
-        match = IS_LEADER.search(text)
-        if match is None:
-            raise Unreachable(f"{coordinator} has no metric cloudless_coordinator_is_leader")
-        return float(match[1]) == 1.0
+        return {match["name"]: float(match["value"]) for match in PLAIN_METRIC.finditer(text)}
 
     def digests_differ(self) -> str:
         addresses = ",".join(f"127.0.0.1:{API_PORT[name]}" for name in self.coordinators)
@@ -255,7 +253,8 @@ class ComposeStack:
         return self._compose("exec", "-T", service, *words, within_s=EXEC_S)
 
     def _compose(self, *words: str, project: str = HA, within_s: float = 60.0) -> str:
-        return self._docker.run("compose", "-f", str(FILES[project]), *words, within_s=within_s)
+        files = (FILES[project], *(self._placing.overrides if project == HA else ()))
+        return self._docker.run("compose", *(f"--file={file}" for file in files), *words, within_s=within_s)
 
 
 def _to_container(row: dict[str, Any]) -> Container:

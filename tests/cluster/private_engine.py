@@ -57,13 +57,17 @@ def private_engine(directory: Path, work: Path) -> Iterator[dict[str, str]]:
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise EngineMissing(f"{directory} is not empty: name a directory that may be deleted")
-    daemon = DockerDaemon(directory.resolve(), storage="overlay2")
-    environ = {**os.environ, "DOCKER_HOST": daemon.host, "DOCKER_SOCK": f"{directory.resolve()}/docker.sock"}
+    daemon = DockerDaemon(directory.resolve())
     try:
         daemon.start()
-        yield with_plugin(environ, work)
+        yield reach(daemon, work)
     finally:
         daemon.discard()
+
+
+def reach(daemon: DockerDaemon, work: Path) -> dict[str, str]:
+    """Return the environment in which `docker` and `docker compose` use that engine. Raises EngineMissing."""
+    return with_plugin({**os.environ, "DOCKER_HOST": daemon.host, "DOCKER_SOCK": f"{daemon.root}/docker.sock"}, work)
 
 
 def with_plugin(environ: Mapping[str, str], work: Path) -> dict[str, str]:

@@ -56,11 +56,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--logs", type=Path, default=LOGS, help=f"commands, and the containers' logs ({LOGS})")
     parser.add_argument("--patience", type=float, default=1.0, help="deadlines so many times as long (busy machines)")
     parser.add_argument(
+        "--override", type=Path, action="append", default=[], metavar="FILE",
+        help="a compose file laid over the stack's, as with `docker compose -f`; several are taken in order",
+    )  # fmt: skip
+    parser.add_argument(
         "--private-engine", type=Path, metavar="DIR",
         help="start a Docker engine for this alone, with its data in DIR (as root; where no engine runs)",
     )  # fmt: skip
     parser.add_argument(
-        "--base-from-archive", action="store_true", help="make the base image with debootstrap instead of pulling it"
+        "--base-from-archive", action="store_true", help="make the base image with mmdebstrap instead of pulling it"
     )
     return parser.parse_args(arguments)
 
@@ -83,7 +87,11 @@ def _run(asked: argparse.Namespace, work: Path, environ: dict[str, str]) -> int:
         write_report([Result("an engine to run on", Outcome.FAILED, words=lack)], asked.results)
         print(f"error: {lack}", file=sys.stderr)
         return CANNOT_START
-    stack = ComposeStack(Placing(work=work, log=asked.logs, net=environ.get("NET", "172.28")), environ)
+    placing = Placing(
+        work=work, log=asked.logs, net=environ.get("NET", "172.28"),
+        overrides=tuple(file.absolute() for file in asked.override),
+    )  # fmt: skip
+    stack = ComposeStack(placing, environ)
     checks = CHECKS if asked.no_build else (("the image is built", _builder(asked, environ)), *CHECKS)
     results: list[Result] = []
     try:

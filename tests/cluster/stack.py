@@ -92,8 +92,8 @@ class Stack(Protocol):
         """Return the members that vote, as `cloudless` names them."""
 
     def etcd_view(self, coordinator: str) -> EtcdView: ...
-    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
-        """Return whether its metrics say that it leads, asked at its published port or `inside` its container."""
+    def metrics(self, coordinator: str, *, inside: bool = False) -> Mapping[str, float]:
+        """Return its metrics that have no labels, less the prefix: from its published port, or `inside` its container."""
 
     def digests_differ(self) -> str:
         """Return how the coordinators' states differ at one revision, "" if they do not."""

@@ -32,7 +32,8 @@ from etcd.find import Found
 from tests.integration.cluster import HOST, LocalCluster, free_ports, manifest_of
 from tests.integration.etcd_fixture import binary  # noqa: F401
 from tests.integration.trusted import CONTEXT, Trusted
-from tests.prometheus_tools import COMPOSE, DASHBOARDS, RULES, promtool, require
+from tests.prometheus_expressions import EMPTY, HOLDS_AT_FIRST, QUIET, dashboard_expressions, rules, selectors_of
+from tests.prometheus_tools import COMPOSE, RULES, promtool, require
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -40,16 +41,6 @@ AGENTS = ("agent-1", "agent-2", "agent-3")
 SCRAPE_S = "2s"
 DATA_S = 60.0
 MOUNTED = "/etc/cloudless/contexts/monitor"
-
-# selector or expression                                          why it has no data in a healthy cluster
-EMPTY = {
-    'cloudless_coordinator_member_healthy{role="learner"}': "nobody joins",
-}
-HOLDS_AT_FIRST = {
-    "CloudlessBackupOld": "the first backup is due ten minutes after a cluster began",
-    "CloudlessTasksUnplaced": "the test asks for more than there is",
-    "CloudlessCrashLoop": "the test runs what ends at once",
-}
 
 
 @dataclass
@@ -148,38 +139,6 @@ def put_in_place(cluster: LocalCluster) -> dict[str, Any]:
         others = [rule for rule in job["relabel_configs"] if rule.get("target_label") != "instance"]
         job["relabel_configs"] = [*by_address, *others]
     return config
-
-
-def filled_in(expression: str) -> str:
-    """Return a dashboard's expression as Grafana would ask for it with all instances chosen."""
-    return expression.replace("$__rate_interval", "30s").replace("$instance", ".*")
-
-
-def dashboard_expressions() -> set[str]:
-    found: set[str] = set()
-    for file in DASHBOARDS.glob("*.json"):
-        dashboard = json.loads(file.read_text(encoding="utf-8"))
-        targets = [target for panel in dashboard["panels"] for target in panel.get("targets", ())]
-        targets += [one for one in dashboard["annotations"]["list"] if "expr" in one]
-        found |= {filled_in(target["expr"]) for target in targets if target["datasource"]["type"] == "prometheus"}
-    return found
-
-
-def rules() -> dict[str, str]:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    return {rule["alert"]: rule["expr"] for group in document["groups"] for rule in group["rules"]}
-
-
-def selectors_of(expression: str) -> set[str]:
-    """Return what an expression reads: the names of series with their matchers, without ranges and functions."""
-    named = re.findall(
-        r"(?:\b(?:cloudless|etcd_disk|etcd_server)_\w+|\bup)(?:\{[^}]*\})?|\{__name__[^}]*\}", expression
-    )
-    return set(named)
-
-
-# The annotation asks when leadership changed, and it did not: nothing is what it should say.
-QUIET = ("sum(changes(cloudless_coordinator_is_leader[30s])) > 0",)
 
 
 def missing_of(served: str, prefix: str, declared: tuple[Declared, ...]) -> list[str]:

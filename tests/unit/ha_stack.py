@@ -99,10 +99,16 @@ class GoodStack:
         self.answers(coordinator)
         return EtcdView("abc", frozenset(self.coordinators))
 
-    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
+    def leads(self, coordinator: str, *, inside: bool = False) -> bool:
+        """What its metric says."""
+        return coordinator == self.leader
+
+    def metrics(self, coordinator: str, *, inside: bool = False) -> Mapping[str, float]:
         if not inside:
             self.answers(coordinator)
-        return coordinator == self.leader
+        leads = float(self.leads(coordinator, inside=inside))
+        raft_state = 2.0 * (coordinator == self.coordinators[0])
+        return {"is_leader": leads, "raft_state": raft_state, "raft_applied_index": 9.0, "raft_commit_index": 9.0}
 
     def digests_differ(self) -> str:
         return ""

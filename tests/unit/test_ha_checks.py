@@ -93,15 +93,31 @@ class EternalLearner(GoodStack):
 
 
 class TwoLeaders(GoodStack):
-    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
-        return super().find_leading(coordinator, inside=inside) or coordinator == "coordinator-3"
+    def leads(self, coordinator: str, *, inside: bool = False) -> bool:
+        return super().leads(coordinator, inside=inside) or coordinator == "coordinator-3"
 
 
 class NoLeaderShown(GoodStack):
     """The metric that the earlier project never set."""
 
-    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
+    def leads(self, coordinator: str, *, inside: bool = False) -> bool:
         return False
+
+
+class MetricMissing(GoodStack):
+    def metrics(self, coordinator: str, *, inside: bool = False) -> Mapping[str, float]:
+        told = super().metrics(coordinator, inside=inside)
+        return {name: value for name, value in told.items() if name != "raft_commit_index"}
+
+
+class EveryRaftLeads(GoodStack):
+    def metrics(self, coordinator: str, *, inside: bool = False) -> Mapping[str, float]:
+        return {**super().metrics(coordinator, inside=inside), "raft_state": 2.0}
+
+
+class NothingApplied(GoodStack):
+    def metrics(self, coordinator: str, *, inside: bool = False) -> Mapping[str, float]:
+        return {**super().metrics(coordinator, inside=inside), "raft_applied_index": 0.0}
 
 
 class AnotherLeaderNamed(GoodStack):
@@ -175,8 +191,8 @@ class OldTerm(GoodStack):
 
 
 class TwoNewLeaders(GoodStack):
-    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
-        leading = super().find_leading(coordinator, inside=inside)
+    def leads(self, coordinator: str, *, inside: bool = False) -> bool:
+        leading = super().leads(coordinator, inside=inside)
         return True if self.gone else leading
 
 
@@ -236,8 +252,8 @@ class DiesOnlyWhenKilled(GoodStack):
 class LeadsInTheDark(GoodStack):
     """Cut off, it goes on to say that it leads."""
 
-    def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
-        return inside or super().find_leading(coordinator)
+    def leads(self, coordinator: str, *, inside: bool = False) -> bool:
+        return inside or super().leads(coordinator)
 
 
 class FollowerMatters(GoodStack):
@@ -275,6 +291,9 @@ PLANTED = {
     TwoLeaders: "exactly one leader",
     NoLeaderShown: "exactly one leader",
     AnotherLeaderNamed: "exactly one leader",
+    MetricMissing: "metrics are served",
+    EveryRaftLeads: "metrics are served",
+    NothingApplied: "metrics are served",
     NotReplicated: "state is replicated",
     StatesDiffer: "state is replicated",
     WriteRefused: "state is replicated",
@@ -324,8 +343,8 @@ def test_a_leader_that_takes_a_while_is_waited_for() -> None:
             self.since_s = self.now_s
             super().elect()
 
-        def find_leading(self, coordinator: str, *, inside: bool = False) -> bool:
-            return super().find_leading(coordinator, inside=inside) and self.now_s >= self.since_s + 3.0
+        def leads(self, coordinator: str, *, inside: bool = False) -> bool:
+            return super().leads(coordinator, inside=inside) and self.now_s >= self.since_s + 3.0
 
     assert has_passed(judge(Slow()))
 

@@ -1,0 +1,13 @@
+"""Planted: this coordinator's state misses what was written through coordinator-1."""
+
+from cloudless.core.state.events import StateEvent
+from cloudless.core.state.machine import StateMachine, Transition
+
+fold = StateMachine._fold
+
+
+def miss(self: StateMachine, event: StateEvent) -> Transition | None:
+    return None if event.key.rstrip("/").endswith("through-coordinator-1") else fold(self, event)
+
+
+StateMachine._fold = miss  # type: ignore[method-assign]
