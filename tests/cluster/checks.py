@@ -13,7 +13,7 @@ from functools import partial
 
 from tests.cluster.stack import NodeSeen, Stack, TaskSeen, Unreachable
 
-POLL_S = 0.1
+POLL_S = 0.2
 HEALTHY_S = 180.0
 FORMED_S = 60.0
 LEADER_S = 15.0

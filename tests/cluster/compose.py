@@ -70,6 +70,7 @@ class ComposeStack:
         self._config = placing.work / "config"
         kept = {name: value for name, value in environ.items() if not name.startswith("CLOUDLESS_")}
         self._docker = Docker(placing.log, kept)
+        self._known: tuple[str, ...] = ()
 
     # --- its life ---
 
@@ -78,6 +79,7 @@ class ComposeStack:
             self._remove(project)
 
     def deploy(self) -> None:
+        self._known = ()
         self._compose("up", "--detach", within_s=UP_S)
 
     def sign_in(self) -> None:
@@ -114,12 +116,12 @@ class ComposeStack:
         self._compose("start", service)
 
     def cut(self, service: str) -> None:
-        self._docker.run("network", "disconnect", "--force", f"{HA}_cloudless", self._container(service))
+        self._docker.run("network", "disconnect", "--force", f"{HA}_cloudless", _name_of(service))
 
     def mend(self, service: str) -> None:
         address = f"{self._placing.net}.{ADDRESS[service]}"
         words = ("network", "connect", "--ip", address, "--alias", service)
-        self._docker.run(*words, f"{HA}_cloudless", self._container(service))
+        self._docker.run(*words, f"{HA}_cloudless", _name_of(service))
 
     def collect_logs(self, file: Path) -> None:
         file.write_text(self._compose("logs", "--no-color", "--timestamps"), encoding="utf-8")
@@ -127,12 +129,14 @@ class ComposeStack:
     # --- what the engine says ---
 
     def containers(self) -> Mapping[str, Container]:
-        found = self._docker.list_labelled("container", f"{PROJECT_LABEL}={HA}")
-        rows = self._docker.inspect(*found)
+        try:
+            rows = self._docker.inspect(*self._known)
+        except Unreachable:  # one of them was removed
+            rows = []
+        if not rows:
+            self._known = tuple(self._docker.list_labelled("container", f"{PROJECT_LABEL}={HA}"))
+            rows = self._docker.inspect(*self._known)
         return {row["Config"]["Labels"][SERVICE_LABEL]: _to_container(row) for row in rows}
-
-    def _container(self, service: str) -> str:
-        return self._compose("ps", "--all", "--quiet", service).strip()
 
     # --- what coordinators and their etcds say ---
 
@@ -250,11 +254,16 @@ class ComposeStack:
         return done.stdout
 
     def _exec(self, service: str, *words: str) -> str:
-        return self._compose("exec", "-T", service, *words, within_s=EXEC_S)
+        return self._docker.run("exec", _name_of(service), *words, within_s=EXEC_S)
 
     def _compose(self, *words: str, project: str = HA, within_s: float = 60.0) -> str:
         files = (FILES[project], *(self._placing.overrides if project == HA else ()))
         return self._docker.run("compose", *(f"--file={file}" for file in files), *words, within_s=within_s)
+
+
+def _name_of(service: str) -> str:
+    """Return the name that compose gives a service's container."""
+    return f"{HA}-{service}-1"
 
 
 def _to_container(row: dict[str, Any]) -> Container:

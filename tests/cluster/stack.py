@@ -93,7 +93,7 @@ class Stack(Protocol):
 
     def etcd_view(self, coordinator: str) -> EtcdView: ...
     def metrics(self, coordinator: str, *, inside: bool = False) -> Mapping[str, float]:
-        """Return its metrics that have no labels, less the prefix: from its published port, or `inside` its container."""
+        """Return its metrics without labels, less the prefix: from its published port, or `inside` its container."""
 
     def digests_differ(self) -> str:
         """Return how the coordinators' states differ at one revision, "" if they do not."""

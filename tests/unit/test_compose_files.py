@@ -160,3 +160,20 @@ def test_docker_reads_them_without_a_word(name: str) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_known_only_of_a_line_is_labelled_where_lines_are_read() -> None:
+    """Alloy's discovery knows nothing of a line: a rule there for its stream would never set a label."""
+    text = (COMPOSE / "alloy/config.alloy").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r'^(\S+ "\w+") \{\n(.*?)^\}', text, flags=re.MULTILINE | re.DOTALL))
+    (named,) = [name for name, body in blocks.items() if "__meta_docker_container_log_stream" in body]
+    label = named.split('"')[1]
+    assert f"relabel_rules = discovery.relabel.{label}.rules" in blocks['loki.source.docker "containers"']
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_coordinators_go_before_agents_on_a_busy_processor(name: str) -> None:
+    for told in servers(name, "coordinator").values():
+        assert told["cpu_shares"] == 4096
+    for told in servers(name, "agent").values():
+        assert "cpu_shares" not in told
