@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 FIRST, SECOND, THIRD = COORDINATORS
 REFUSED = outcome_of(FormationRefused).exit_code
 ORDERS = tuple(itertools.permutations(COORDINATORS))
+# The two that join are told the same and do the same: what matters is when the one that founds is started.
+ORDERS_OF_THE_FIRST = [order for order in ORDERS if order.index(SECOND) < order.index(THIRD)]
 LOOP_ROUNDS = 20
 PROBES_MIN = 12
 """A founder asks each other one about every 0.4 s: after so many answers it has looked several times."""
@@ -73,7 +75,7 @@ def short(order: tuple[str, ...]) -> str:
 # --- forming ---
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=short)
+@pytest.mark.parametrize("order", ORDERS_OF_THE_FIRST, ids=short)
 def test_a_bootstrapping_coordinator_and_two_joiners_form_one_cluster(
     cluster: LocalCluster, order: tuple[str, ...]
 ) -> None:
